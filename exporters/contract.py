@@ -1,0 +1,134 @@
+"""What a model is and what goes in and out of its files: pure data, no torch.
+
+Shapes hold integers for fixed axes and names for dynamic ones. The names are the contract that an
+application programs against; the suites compare them exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DType = Literal["float32", "float16", "int64", "int32"]
+Axis = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The dimensions of a NeMo RNN-T model, all read from its checkpoint.
+
+    Attributes:
+        feature_dim: Input channels F of the encoder.
+        d_model: Width D of the encoder's output.
+        encoder_layers: Number of Conformer blocks.
+        attention_heads: Heads of each block's self-attention.
+        conv_kernel: Taps of each block's depthwise convolution.
+        subsampling: NeMo's name of the subsampling, e.g. ``striding``.
+        subsampling_factor: T' = ceil(T / subsampling_factor) for factors 2, 4 and 8.
+        pred_hidden: Width H of the prediction network's LSTM.
+        pred_layers: Layers L of that LSTM.
+        joint_hidden: Width of the joint.
+        labels: The vocabulary, without the blank.
+        max_symbols: Most labels that NeMo's greedy decoding emits at one frame; None: no limit.
+    """
+
+    feature_dim: int
+    d_model: int
+    encoder_layers: int
+    attention_heads: int
+    conv_kernel: int
+    subsampling: str
+    subsampling_factor: int
+    pred_hidden: int
+    pred_layers: int
+    joint_hidden: int
+    labels: tuple[str, ...]
+    max_symbols: int | None
+
+    @property
+    def blank_id(self) -> int:
+        """NeMo's RNN-T blank: the last index, whatever stands at 0 in the labels."""
+        return len(self.labels)
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits V per step: the labels and the blank."""
+        return len(self.labels) + 1
+
+    def encoded_length(self, frames: int) -> int:
+        """Return T' for T input frames: every halving rounds up (kernel 3, stride 2, padding 1)."""
+        return -(-frames // self.subsampling_factor)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, dtype and shape of one input or output."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IoContract:
+    """Inputs and outputs of a file, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain lists and dictionaries."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> IoContract:
+        """Read what ``to_json`` wrote."""
+        return cls(inputs=_specs(data["inputs"]), outputs=_specs(data["outputs"]))
+
+
+def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(row["name"], row["dtype"], tuple(row["shape"])) for row in rows)
+
+
+def encoder_contract(spec: ModelSpec, *, batch: Axis = "B") -> IoContract:
+    """Return the encoder's contract; NeMo's output is (B, D, T'), time last.
+
+    Args:
+        spec: The model's dimensions.
+        batch: 1 where the runtime takes one swipe at a time, else the name of the dynamic axis.
+    """
+    return IoContract(
+        inputs=(
+            TensorSpec("features_bft", "float32", (batch, spec.feature_dim, "T")),
+            TensorSpec("lengths", "int64", (batch,)),
+        ),
+        outputs=(
+            TensorSpec("encoded_bdt", "float32", (batch, spec.d_model, "T_out")),
+            TensorSpec("encoded_lengths", "int64", (batch,)),
+        ),
+    )
+
+
+def step_contract(spec: ModelSpec, *, batch: Axis = "B") -> IoContract:
+    """Return the contract of one decoding step: prediction network and joint.
+
+    ``y_prev`` is the last emitted label, or the blank id to start (NeMo's SOS: its embedding row
+    is zero). ``logits`` are the joint's output before any softmax. States are (L, B, H).
+    """
+    state = (spec.pred_layers, batch, spec.pred_hidden)
+    return IoContract(
+        inputs=(
+            TensorSpec("y_prev", "int64", (batch,)),
+            TensorSpec("h0", "float32", state),
+            TensorSpec("c0", "float32", state),
+            TensorSpec("enc_t", "float32", (batch, spec.d_model)),
+        ),
+        outputs=(
+            TensorSpec("logits", "float32", (batch, spec.vocab_size)),
+            TensorSpec("h1", "float32", state),
+            TensorSpec("c1", "float32", state),
+        ),
+    )

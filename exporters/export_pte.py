@@ -1,0 +1,36 @@
+"""Export the encoder in INT8 for ExecuTorch with XNNPACK, quantized by PT2E."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.cli import Parser, run
+from exporters.release import export_command
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = Parser(
+        "export_pte",
+        "Export the encoder in INT8 for ExecuTorch with XNNPACK, quantized by PT2E.",
+        "--checkpoint golden/golden.nemo --val_manifest golden/calib.jsonl "
+        "--out build/encoder_int8.pte",
+    )
+    parser.checkpoint_options()
+    parser.encoder_options()
+    parser.option(
+        "--out",
+        "--output",
+        "--pte_out",
+        dest="out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the .pte to write; its sidecar FILE.json goes beside it",
+    )
+    args = parser.parse_args()
+    export_command({"encoder_int8.pte": args.out}, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,150 @@
+"""The ONNX nodes of a quantised model: QDQ Gemms for an encoder, dynamic matrices for a step.
+
+QDQ around a Gemm with float output is what ONNX Runtime fuses to an integer Gemm, and what any
+other runtime can execute as written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from exporters.gemm_plan import STEPS
+from exporters.onnx_storage import GraphEditor
+from exporters.trace_onnx import OnnxExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from exporters.gemm_plan import GemmPlan
+
+_MIDDLE = 128
+"""The u8 code of 0.0 where positive and negative values are alike."""
+
+
+def quantize_gemms(model: onnx.ModelProto, plans: Mapping[str, GemmPlan]) -> onnx.ModelProto:
+    """Return a copy of the model in which each planned layer's Gemm is quantised.
+
+    Args:
+        model: Its Gemms take ``<layer>.weight`` (out, in) transposed, and ``<layer>.bias``.
+        plans: By layer.
+
+    Raises:
+        OnnxExportError: A planned layer has no such Gemm, or a bias does not fit its 32 bits.
+    """
+    editor = GraphEditor(model)
+    gemms = {node.input[1]: node for node in editor.nodes if node.op_type == "Gemm"}
+    for layer, plan in plans.items():
+        node = gemms.get(f"{layer}.weight")
+        if node is None:
+            msg = f"the graph has no Gemm with {layer}.weight; the exporter named it otherwise"
+            raise OnnxExportError(msg)
+        editor.replace(node, _GemmBuilder(editor, layer, plan).build(node))
+    return editor.finish()
+
+
+class _GemmBuilder:
+    """Collects the nodes that take the place of one layer's Gemm."""
+
+    def __init__(self, editor: GraphEditor, layer: str, plan: GemmPlan) -> None:
+        self._editor, self._layer, self._plan = editor, layer, plan
+        self._nodes: list[onnx.NodeProto] = []
+        bias = editor.constant(f"{layer}.bias").astype(np.float64)
+        editor.remove(f"{layer}.weight")
+        editor.remove(f"{layer}.bias")
+        self._weight = self._constant("weight", plan.codes, plan.weight_scale)
+        self._bias = self._bias_constant(bias)
+
+    def build(self, gemm: onnx.NodeProto) -> list[onnx.NodeProto]:
+        plan, x, y = self._plan, gemm.input[0], gemm.output[0]
+        first_scale = np.float32(plan.activation_scale)
+        first = self._quantize("first", x, first_scale, plan.zero_point)
+        if not plan.two_codes:
+            self._gemm("gemm", [self._dequantize("x", first), self._weight, self._bias], y)
+            return self._nodes
+        rounded = self._dequantize("rounded", first)
+        rest = self._node("Sub", "rest", [x, rounded])
+        second = self._quantize("second", rest, first_scale / np.float32(STEPS), _MIDDLE)
+        # Each Gemm dequantises for itself: a DequantizeLinear with two readers is not fused.
+        self._gemm("gemm", [self._dequantize("x", first), self._weight, self._bias], f"{y}.first")
+        self._gemm("gemm_rest", [self._dequantize("x_rest", second), self._weight], f"{y}.second")
+        self._node("Add", "sum", [f"{y}.first", f"{y}.second"], y)
+        return self._nodes
+
+    def _gemm(self, name: str, inputs: list[tuple[str, ...] | str], output: str) -> None:
+        x, *constants = inputs
+        arguments = [str(x)]
+        for kind, constant in zip(("weight", "bias"), constants, strict=False):
+            arguments.append(
+                self._node("DequantizeLinear", f"{name}.{kind}", list(constant), axis=0)
+            )
+        self._node("Gemm", name, arguments, output, transB=1)
+
+    def _quantize(self, name: str, x: str, scale: np.float32, zero_point: int) -> tuple[str, ...]:
+        grid = (
+            self._put(f"{name}.step", scale),
+            self._put(f"{name}.zero_point", np.uint8(zero_point)),
+        )
+        return (self._node("QuantizeLinear", name, [x, *grid]), *grid)
+
+    def _dequantize(self, name: str, codes: tuple[str, ...]) -> str:
+        return self._node("DequantizeLinear", name, list(codes))
+
+    def _constant(
+        self, name: str, codes: NDArray[np.generic], scale: NDArray[np.float32]
+    ) -> tuple[str, ...]:
+        zeros = np.zeros(len(scale), dtype=codes.dtype)
+        return (
+            self._put(f"{name}.codes", codes),
+            self._put(f"{name}.scale", scale),
+            self._put(f"{name}.zero_point", zeros),
+        )
+
+    def _bias_constant(self, bias: NDArray[np.float64]) -> tuple[str, ...]:
+        """Keep the bias in steps of the integer products, as the integer Gemm adds it."""
+        scale = np.float32(self._plan.activation_scale) * self._plan.weight_scale
+        codes = np.rint(bias / scale)
+        if np.abs(codes).max() > np.iinfo(np.int32).max:
+            msg = (
+                f"{self._layer}: its bias is over 2**31 steps of its products; are its weights "
+                "zero, or did no calibration swipe reach it?"
+            )
+            raise OnnxExportError(msg)
+        return self._constant("bias", codes.astype(np.int32), scale)
+
+    def _put(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
+        return self._editor.put(f"{self._layer}.{name}", np.asarray(value))
+
+    def _node(
+        self, op_type: str, name: str, inputs: list[str], output: str = "", **attributes: int
+    ) -> str:
+        full_name = f"{self._layer}.{name}"
+        output = output or f"{full_name}.out"
+        self._nodes.append(helper.make_node(op_type, inputs, [output], full_name, **attributes))
+        return output
+
+
+def quantize_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose constant matrices are s7 per channel, their inputs u8 per call.
+
+    ``reduce_range`` is the 7 bits, for the reason given in ``rounding``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["Gemm", "MatMul"],
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+        return onnx.load(path)

@@ -1,0 +1,241 @@
+"""NeMo's ConformerEncoder, rewritten weight by weight for ONNX Runtime.
+
+Same function, fewer and faster operators. Each change is exact up to rounding:
+
+- activations are (B * T', D), so that every linear layer is one Gemm with its bias inside;
+- queries, keys and values come out of one Gemm; pointwise convolutions are Gemms too;
+- 0.5 of the feed-forwards, 1 / sqrt(d_k), the input's sqrt(D) and BatchNorm go into the weights;
+- ``linear_pos`` of the sinusoids is a table per block, cut to the longest trace: NeMo's buffer of
+  5000 positions alone is 10 MB at D = 256, and its projection is paid for at each call;
+- the table has one more row in front, which takes the place of the padding in the relative shift
+  (Transformer-XL, arXiv:1901.02860, appendix B);
+- the depthwise convolution is two-dimensional of height 1: ONNX Runtime's fast path needs 4 axes;
+- masked keys get a large negative number added, instead of two fills of the scores.
+
+Frames behind a swipe's length hold other garbage than NeMo's; neither is ever to be read.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everyone knows it by
+from torch import Tensor, nn
+
+from exporters.folding import (
+    bias_of,
+    fold_batch_norm,
+    linear_layer,
+    pointwise_as_linear,
+    scaled_linear,
+    stacked_linear,
+    weight_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MASKED = -1e9
+"""Added to the attention score of a masked key: its softmax is an exact zero."""
+
+
+class LeanEncoder(nn.Module):
+    """The rewritten encoder: (B, F, T) float32 and (B,) int64 to (B, D, T') and (B,) int64.
+
+    It fails where T exceeds ``max_trace_len``: the positions that it holds end there.
+    """
+
+    def __init__(self, encoder: Any, *, max_trace_len: int) -> None:  # noqa: ANN401 - NeMo: no types
+        """Copy the weights of a NeMo ``ConformerEncoder``, which stays as it is.
+
+        Args:
+            encoder: In evaluation mode, of a kind that ``load_checkpoint`` accepts.
+            max_trace_len: Largest T.
+        """
+        super().__init__()
+        positions = _relative_positions(encoder, -(-max_trace_len // encoder.subsampling_factor))
+        self.front_end = FrontEnd(encoder, max_trace_len)
+        self.blocks = nn.ModuleList(LeanBlock(layer, positions) for layer in encoder.layers)
+        self.eval()
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a batch of swipes, each valid up to its length."""
+        batch = features_bft.shape[0]
+        x, valid, encoded_lengths = self.front_end(features_bft, lengths)
+        frames = valid.shape[1]
+        key_bias = ((1.0 - valid) * MASKED).reshape(batch, 1, 1, frames)
+        frame_mask = valid.reshape(batch * frames, 1)
+        for block in self.blocks:
+            x = block(x, key_bias, frame_mask)
+        return x.reshape(batch, frames, -1).transpose(1, 2), encoded_lengths
+
+    def linears(self) -> Iterator[tuple[str, nn.Linear]]:
+        """Yield the layers that become Gemms, by name, in the order of the computation."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                yield name, module
+
+
+class FrontEnd(nn.Module):
+    """Subsampling: strided convolutions over time and channels, then a linear layer."""
+
+    frame_numbers: Tensor
+    out_scale: Tensor
+
+    def __init__(self, encoder: Any, max_trace_len: int) -> None:  # noqa: ANN401 - NeMo: no types
+        """Copy ``pre_encode``; its linear layer takes the input's sqrt(D) if the model has it."""
+        super().__init__()
+        self.convs = nn.ModuleList(
+            copy.deepcopy(layer) for layer in encoder.pre_encode.conv if not _is_relu(layer)
+        )
+        self.relu_after = [
+            _is_relu(following)
+            for layer, following in zip(
+                encoder.pre_encode.conv, [*encoder.pre_encode.conv][1:], strict=False
+            )
+            if not _is_relu(layer)
+        ]
+        self.out = scaled_linear(encoder.pre_encode.out, encoder.xscale or 1.0)
+        self.register_buffer("frame_numbers", torch.arange(max_trace_len))
+        self.smoothed = False
+        self.register_buffer("out_scale", torch.ones(self.out.in_features))
+
+    def forward(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (B * T', D), the mask (B, T') of valid frames (1.0 or 0.0), and (B,) T' lengths."""
+        batch, _, frames = features_bft.shape
+        # A longer trace leaves fewer numbers than frames, which no runtime reshapes to its length.
+        inside = self.frame_numbers[:frames] < lengths[:, None]
+        inside = inside.reshape(batch, 1, frames)
+        x = torch.where(inside, features_bft, torch.zeros(()))
+        x = x.transpose(1, 2).unsqueeze(1)
+        valid = torch.ones(())
+        for index, (conv, relu) in enumerate(zip(self.convs, self.relu_after, strict=True)):
+            if conv.kernel_size != (1, 1) and index:
+                x = x * valid[:, None, :, None]
+            x = conv(x)
+            if conv.stride != (1, 1):
+                lengths = (lengths + 1) // 2
+                valid = (self.frame_numbers[: x.shape[2]] < lengths[:, None]).to(x.dtype)
+            if relu:
+                x = F.relu(x)
+        x = x.transpose(1, 2).reshape(-1, self.out.in_features)
+        if self.smoothed:
+            x = x * self.out_scale
+        return self.out(x), valid, lengths
+
+
+class LeanBlock(nn.Module):
+    """One Conformer block over (B * T', D)."""
+
+    positions: Tensor
+
+    def __init__(self, layer: Any, positions: Tensor) -> None:  # noqa: ANN401 - NeMo: no types
+        """Copy a NeMo ``ConformerLayer``; ``positions`` are (2 L, D) float64."""
+        super().__init__()
+        attention = layer.self_attn
+        self.heads, self.head_width = attention.h, attention.d_k
+        self._copy_feed_forwards(layer)
+        self.norm_attention = copy.deepcopy(layer.norm_self_att)
+        scale = 1.0 / math.sqrt(attention.d_k)
+        query = scaled_linear(attention.linear_q, scale)
+        self.qkv = stacked_linear(query, attention.linear_k, attention.linear_v)
+        self.attention_out = _copied_linear(attention.linear_out)
+        self.bias_u = _row(attention.pos_bias_u, scale)
+        self.bias_v = _row(attention.pos_bias_v, scale)
+        projected = weight_of(attention.linear_pos) @ positions.T
+        self.register_buffer("positions", projected.float())
+        self._copy_convolution(layer)
+        self.norm_out = copy.deepcopy(layer.norm_out)
+
+    def _copy_feed_forwards(self, layer: Any) -> None:  # noqa: ANN401 - NeMo: no types
+        self.norm_ff1 = copy.deepcopy(layer.norm_feed_forward1)
+        self.ff1_in = _copied_linear(layer.feed_forward1.linear1)
+        self.ff1_out = scaled_linear(layer.feed_forward1.linear2, layer.fc_factor)
+        self.norm_ff2 = copy.deepcopy(layer.norm_feed_forward2)
+        self.ff2_in = _copied_linear(layer.feed_forward2.linear1)
+        self.ff2_out = scaled_linear(layer.feed_forward2.linear2, layer.fc_factor)
+
+    def _copy_convolution(self, layer: Any) -> None:  # noqa: ANN401 - NeMo: no types
+        self.norm_conv = copy.deepcopy(layer.norm_conv)
+        self.pointwise1 = pointwise_as_linear(layer.conv.pointwise_conv1)
+        weight, bias = fold_batch_norm(layer.conv.depthwise_conv, layer.conv.batch_norm)
+        channels, _, taps = weight.shape
+        self.depthwise = nn.Conv2d(
+            channels, channels, (1, taps), padding=(0, taps // 2), groups=channels
+        )
+        self.depthwise.weight.data, self.depthwise.bias.data = weight.unsqueeze(2), bias
+        self.pointwise2 = pointwise_as_linear(layer.conv.pointwise_conv2)
+
+    def forward(self, x: Tensor, key_bias: Tensor, frame_mask: Tensor) -> Tensor:
+        """Return the block's output (B * T', D).
+
+        Args:
+            x: (B * T', D).
+            key_bias: (B, 1, 1, T'), zero for valid frames.
+            frame_mask: (B * T', 1), 1.0 for valid frames.
+        """
+        x = x + self.ff1_out(_swish(self.ff1_in(self.norm_ff1(x))))
+        x = x + self.attention_out(self._attend(self.qkv(self.norm_attention(x)), key_bias))
+        x = x + self.pointwise2(self._convolve(self.norm_conv(x), frame_mask, key_bias))
+        x = x + self.ff2_out(_swish(self.ff2_in(self.norm_ff2(x))))
+        out: Tensor = self.norm_out(x)
+        return out
+
+    def _attend(self, qkv: Tensor, key_bias: Tensor) -> Tensor:
+        batch, frames = key_bias.shape[0], key_bias.shape[3]
+        heads, width = self.heads, self.head_width
+        q, k, v = qkv.split(heads * width, dim=-1)
+        q_content = (q + self.bias_u).reshape(batch, frames, heads, width).transpose(1, 2)
+        q_position = (q + self.bias_v).reshape(batch, frames, heads, width).transpose(1, 2)
+        keys = k.reshape(batch, frames, heads, width).permute(0, 2, 3, 1)
+        values = v.reshape(batch, frames, heads, width).transpose(1, 2)
+        centre = self.positions.shape[1] // 2
+        table = self.positions[:, centre - frames : centre + frames]
+        by_position = q_position @ table.reshape(heads, width, 2 * frames)
+        # Relative shift: read row by row with one column less, row i begins i columns earlier.
+        by_position = by_position.reshape(batch, heads, 2 * frames, frames)[:, :, 1:]
+        by_position = by_position.reshape(batch, heads, frames, 2 * frames - 1)[..., :frames]
+        scores = q_content @ keys + by_position + key_bias
+        attended = torch.softmax(scores, dim=-1) @ values
+        return attended.transpose(1, 2).reshape(batch * frames, heads * width)
+
+    def _convolve(self, x: Tensor, frame_mask: Tensor, key_bias: Tensor) -> Tensor:
+        batch, frames = key_bias.shape[0], key_bias.shape[3]
+        left, right = self.pointwise1(x).chunk(2, dim=-1)
+        x = left * torch.sigmoid(right) * frame_mask
+        x = x.reshape(batch, frames, -1).transpose(1, 2).unsqueeze(2)
+        x = _swish(self.depthwise(x)).squeeze(2).transpose(1, 2)
+        return x.reshape(batch * frames, -1)
+
+
+def _relative_positions(encoder: Any, reach: int) -> Tensor:  # noqa: ANN401 - NeMo: no types
+    """Return NeMo's own sinusoids for ``reach`` frames behind one more row: (2 * reach, D) float64.
+
+    Row ``reach`` is distance 0; the first row lands in the one column that the shift throws away.
+    """
+    encoding = copy.deepcopy(encoder.pos_enc)
+    encoding.extend_pe(reach, torch.device("cpu"), torch.float32)
+    sinusoids = encoding.pe[0].double()
+    centre = len(sinusoids) // 2
+    rows = sinusoids[centre - reach + 1 : centre + reach]
+    return torch.cat([torch.zeros(1, rows.shape[1], dtype=rows.dtype), rows])
+
+
+def _is_relu(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.ReLU)
+
+
+def _copied_linear(linear: nn.Linear) -> nn.Linear:
+    return linear_layer(weight_of(linear), bias_of(linear))
+
+
+def _row(bias: Tensor, scale: float) -> nn.Parameter:
+    return nn.Parameter((bias.detach().double() * scale).reshape(-1).float(), requires_grad=False)
+
+
+def _swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)

@@ -1,0 +1,255 @@
+"""From a checkpoint to ExecuTorch programs for XNNPACK: rewrite, quantize, lower."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+
+from exporters.artifact import Program
+from exporters.contract import encoder_contract, step_contract
+from exporters.delegation import count_delegation
+from exporters.errors import ExportGateError
+from exporters.rewrite_xnnpack import RewriteOptions, rewrite_encoder
+from exporters.step_graph import StepGraph, example_step_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+    from exporters.checkpoint import Checkpoint
+    from exporters.variants import Precision
+
+Int8Recipe = Literal["pt2e", "ultra"]
+
+
+class LoweringError(ExportGateError, RuntimeError):
+    """A program cannot be made as asked, or came out of lowering as something else."""
+
+
+def encoder_to_pte(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    recipe: Int8Recipe = "pt2e",
+    options: RewriteOptions | None = None,
+) -> Program:
+    """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
+
+    Args:
+        checkpoint: The model; it is not changed.
+        precision: ``int8`` quantizes the weights of all linears per channel and their inputs at
+            each call; ``fp16`` keeps the front end in FP32.
+        calibration: Features of real swipes, each (F, T) float32; INT8 takes the front end's
+            ranges from them.
+        max_trace_len: Largest T.
+        recipe: How INT8 is made: ``pt2e`` by PT2E with XNNPACKQuantizer, ``ultra`` by torchao's
+            ``quantize_``.
+        options: What to rewrite; everything by default.
+
+    Raises:
+        LoweringError: INT8 without calibration, or the program does not take every T.
+        UnsupportedEncoderError: The encoder has a part that cannot be rewritten.
+    """
+    options = options or RewriteOptions()
+    encoder = rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    )
+    inputs = _example_encoder_inputs(encoder.front.feature_dim, max_trace_len)
+    time_axis = _TimeAxis(max_trace_len, encoder.front.factor)
+    made: dict[str, Any] = {"rewrite": options.to_json()}
+    with _quiet_and_reproducible():
+        # Imported here, because torchao writes to the terminal when it is imported.
+        from exporters import quantize_xnnpack as quantize  # noqa: PLC0415
+
+        if precision == "int8":
+            quantize.smooth_front_end(encoder, _checked(calibration, encoder.front.feature_dim))
+            made |= {"quantization": recipe, "smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        if precision == "fp16":
+            quantize.halve_body(encoder)
+            made |= {"fp32_parts": ["front", "positions"]}
+        if precision == "int8" and recipe == "ultra":
+            quantize.quantize_weights(encoder)
+        exported = _export(encoder, inputs, time_axis)
+        if precision == "int8" and recipe == "pt2e":
+            exported = _export(quantize.quantize_by_pt2e(exported, inputs), inputs, time_axis)
+        payload, lowering = _lower(exported, time_axis)
+    return Program(
+        payload=payload,
+        contract=encoder_contract(checkpoint.spec, batch=1),
+        precision=precision,
+        max_trace_len=max_trace_len,
+        recipe=made,
+        lowering=lowering,
+    )
+
+
+def step_to_pte(checkpoint: Checkpoint, *, precision: Precision) -> Program:
+    """Export one decoding step for XNNPACK: batch 1, raw logits.
+
+    Args:
+        checkpoint: The model; it is not changed.
+        precision: ``fp32``, or ``int8``: weights per channel, inputs at each call.
+
+    Raises:
+        LoweringError: Another precision.
+        UnsupportedDecoderError: The decoder or the joint is of another kind.
+    """
+    if precision == "fp16":
+        msg = "there is no FP16 step for ExecuTorch; export it as fp32 or int8"
+        raise LoweringError(msg)
+    step = StepGraph(checkpoint.model, fold_embedding=True).eval()
+    inputs = example_step_inputs(checkpoint.spec, batch=1)
+    made: dict[str, Any] = {"fold_embedding": True}
+    with _quiet_and_reproducible():
+        from exporters import quantize_xnnpack as quantize  # noqa: PLC0415
+
+        if precision == "int8":
+            quantize.quantize_weights(step)
+            made |= {"quantization": "ultra"}
+        payload, lowering = _lower(_export(step, inputs, None), None)
+    return Program(
+        payload=payload,
+        contract=step_contract(checkpoint.spec, batch=1),
+        precision=precision,
+        max_trace_len=None,
+        recipe=made,
+        lowering=lowering,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _TimeAxis:
+    """The encoder's dynamic axis.
+
+    Attributes:
+        bound: Largest T.
+        factor: Subsampling factor.
+    """
+
+    bound: int
+    factor: int
+
+    def __post_init__(self) -> None:
+        # Below two output frames torch fixes T' to 1.
+        if self.bound <= self.factor:
+            msg = (
+                f"max_trace_len is {self.bound}, but should be above the subsampling factor "
+                f"{self.factor}"
+            )
+            raise LoweringError(msg)
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any], None]:
+        """Return what ``torch.export`` wants to know of the two inputs."""
+        # AUTO, because a named Dim must hold for a guard that the tracer may strengthen.
+        return {2: Dim.AUTO(min=2, max=self.bound)}, None
+
+    def check(self, program: ExportedProgram, stage: str) -> None:
+        """Check that a stage neither fixed T nor narrowed its range.
+
+        torch treats sizes of 0 and 1 apart, so the range that it states begins where T' is 2;
+        the operators themselves take any T from 1 on, which the tests show on the runtime.
+        """
+        nodes = program.graph_module.graph.find_nodes(op="placeholder", target="features_bft")
+        shape: list[object] = [size for node in nodes for size in node.meta["val"].shape]
+        free = len(shape) == 3 and isinstance(shape[2], torch.SymInt)
+        ranges = [(int(r.lower), int(r.upper)) for r in program.range_constraints.values()]
+        if not (free and ranges and all(self._holds(lower, upper) for lower, upper in ranges)):
+            msg = (
+                f"after {stage} the time axis is {shape} with the ranges {ranges}, but T should "
+                f"be free up to {self.bound}; something in the graph fixed it or guards it"
+            )
+            raise LoweringError(msg)
+
+    def _holds(self, lower: int, upper: int) -> bool:
+        return lower <= self.factor + 1 and upper == self.bound
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], time_axis: _TimeAxis | None
+) -> ExportedProgram:
+    shapes = time_axis.dynamic_shapes() if time_axis else None
+    with torch.no_grad():
+        exported = export(module, inputs, dynamic_shapes=shapes, strict=False)
+    if time_axis:
+        time_axis.check(exported, "torch.export")
+    return exported
+
+
+def _lower(exported: ExportedProgram, time_axis: _TimeAxis | None) -> tuple[bytes, dict[str, Any]]:
+    """Return the .pte's bytes and what was counted on the way."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415 - slow
+        XnnpackPartitioner,
+    )
+    from executorch.exir import (  # noqa: PLC0415 - slow
+        EdgeCompileConfig,
+        to_edge_transform_and_lower,
+    )
+
+    start = time.perf_counter()
+    edge = to_edge_transform_and_lower(
+        exported,
+        partitioner=[XnnpackPartitioner()],
+        # The validity check does not know the operators of quantized programs.
+        compile_config=EdgeCompileConfig(_check_ir_validity=False),
+    )
+    lowered = edge.exported_program()
+    if time_axis:
+        time_axis.check(lowered, "lowering")
+    delegation = count_delegation(lowered)
+    program = edge.to_executorch()
+    plan = program.executorch_program.execution_plan[0]
+    return bytes(program.buffer), {
+        **delegation.to_json(),
+        "planned_memory_bytes": sum(plan.non_const_buffer_sizes),
+        "lower_seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def _example_encoder_inputs(feature_dim: int, frames: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((1, feature_dim, frames), generator=generator)
+    return features, torch.tensor([frames], dtype=torch.int64)
+
+
+def _checked(calibration: Sequence[np.ndarray] | None, feature_dim: int) -> list[Tensor]:
+    """Return the calibration swipes as (1, F, T) tensors."""
+    if not calibration:
+        msg = (
+            "INT8 needs calibration swipes and there are none; give a manifest of real ones: "
+            "ranges of random features ruin the front end"
+        )
+        raise LoweringError(msg)
+    for number, features in enumerate(calibration):
+        if features.ndim != 2 or features.shape[0] != feature_dim or features.shape[1] == 0:
+            msg = (
+                f"calibration swipe {number} has shape {features.shape}, but should have "
+                f"({feature_dim}, T) with T >= 1"
+            )
+            raise LoweringError(msg)
+    return [torch.from_numpy(features).to(torch.float32)[None] for features in calibration]
+
+
+@contextlib.contextmanager
+def _quiet_and_reproducible() -> Iterator[None]:
+    """Lower without the tools' chatter, and without what depends on the machine.
+
+    oneDNN's availability guards shapes while lowering, which can narrow the range of T.
+    """
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,175 @@
+"""What is inside a file, read from the file itself and not from its exporter's word."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.errors import ExportGateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exporters.artifact import Sidecar
+    from exporters.contract import IoContract, ModelSpec
+
+# A weight is what a matrix product or a convolution multiplies with; smaller constants (shapes,
+# scales, biases, zero points) carry no precision that a reader of "INT8" has in mind.
+_MIN_WEIGHT_ELEMENTS = 256
+_NARROW = frozenset({"int8", "uint8", "int4", "uint4"})
+
+
+class AuditError(ExportGateError, ValueError):
+    """A file cannot be read for an audit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        weight_bytes: Bytes of weights by dtype.
+        ops: Operators that the runtime itself runs, by name; of a .pte those outside delegates.
+        quantize_ops: Operators that turn real values into integers, in the whole file.
+        dequantize_ops: Operators that turn integers into real values, in the whole file.
+        delegates: Subgraphs handed to a backend; 0 for ONNX.
+    """
+
+    weight_bytes: Mapping[str, int]
+    ops: Mapping[str, int]
+    quantize_ops: int
+    dequantize_ops: int
+    delegates: int
+
+    @property
+    def int8_weight_share(self) -> float:
+        """Share of the weight bytes that are stored in 8 or fewer bits."""
+        total = sum(self.weight_bytes.values())
+        return sum(self.weight_bytes.get(name, 0) for name in _NARROW) / total if total else 0.0
+
+    @property
+    def undelegated_qdq_ops(self) -> int:
+        """Quantize and dequantize operators outside delegates; ExecuTorch runs none of them."""
+        return sum(count for name, count in self.ops.items() if "quantize" in name.lower())
+
+
+def read_contents(path: Path) -> Contents:
+    """Read a file's contents.
+
+    Raises:
+        AuditError: The file is damaged, or of a kind that cannot be audited.
+    """
+    if path.suffix == ".onnx":
+        return _onnx_contents(path)
+    if path.suffix == ".pte":
+        return _pte_contents(path)
+    msg = f"{path}: cannot audit {path.suffix!r}; expected .onnx or .pte"
+    raise AuditError(msg)
+
+
+def is_dequantize(op: str) -> bool:
+    """Tell a dequantize operator by its name; it also contains the word ``quantize``."""
+    return "dequantize" in op.lower()
+
+
+def is_quantize(op: str) -> bool:
+    """Tell a quantize operator by its name, and not mistake a dequantize operator for one."""
+    return "quantize" in op.lower() and not is_dequantize(op)
+
+
+def _onnx_contents(path: Path) -> Contents:
+    import onnx  # noqa: PLC0415 - only ONNX audits pay for it
+    from google.protobuf.message import DecodeError  # noqa: PLC0415
+
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, OSError) as error:
+        msg = f"{path}: not a readable ONNX file ({error}); export it again"
+        raise AuditError(msg) from error
+    weights: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        if int(np.prod(tensor.dims)) >= _MIN_WEIGHT_ELEMENTS:
+            dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+            weights[{"float": "float32"}.get(dtype, dtype)] += len(
+                onnx.numpy_helper.to_array(tensor).tobytes()
+            )
+    ops = Counter(node.op_type for node in model.graph.node)
+    return Contents(
+        weight_bytes=dict(weights),
+        ops=dict(ops),
+        quantize_ops=sum(n for op, n in ops.items() if is_quantize(op)),
+        dequantize_ops=sum(n for op, n in ops.items() if is_dequantize(op)),
+        delegates=0,
+    )
+
+
+def _pte_contents(path: Path) -> Contents:
+    from harness.pte_file import inspect_pte  # noqa: PLC0415 - loads torch
+
+    found = inspect_pte(path)
+    return Contents(
+        weight_bytes=dict(found.weight_bytes_by_dtype),
+        ops=dict(found.undelegated_ops),
+        quantize_ops=sum(n for op, n in found.all_ops.items() if is_quantize(op)),
+        dequantize_ops=sum(n for op, n in found.all_ops.items() if is_dequantize(op)),
+        delegates=found.delegates,
+    )
+
+
+def contract_mismatches(found: IoContract, expected: IoContract) -> list[str]:
+    """Describe each difference between a file's inputs and outputs and those expected."""
+    problems: list[str] = []
+    for side in ("inputs", "outputs"):
+        have, want = getattr(found, side), getattr(expected, side)
+        if len(have) != len(want):
+            problems.append(f"{len(have)} {side}, but should be {len(want)}")
+        for a, b in zip(have, want, strict=False):
+            problems += [
+                f"{side[:-1]} {b.name}: {what} is {x}, but should be {y}"
+                for what, x, y in (
+                    ("name", a.name, b.name),
+                    ("dtype", a.dtype, b.dtype),
+                    ("shape", _shape(a.shape), _shape(b.shape)),
+                )
+                if x != y
+            ]
+    return problems
+
+
+def shape_mismatches(
+    name: str, found: tuple[int, ...], expected: tuple[int | str, ...]
+) -> list[str]:
+    """Describe how the shape that a run gave differs from the contract's."""
+    fits = len(found) == len(expected) and all(
+        isinstance(want, str) or have == want for have, want in zip(found, expected, strict=True)
+    )
+    return [] if fits else [f"{name} came out as {found}, but should be {_shape(expected)}"]
+
+
+def provenance_mismatches(
+    sidecar: Sidecar, checkpoint_sha256: str, spec: ModelSpec, feature_spec: Mapping[str, str]
+) -> list[str]:
+    """Describe each statement of a sidecar that the checkpoint refutes."""
+    claims: list[tuple[str, Any, Any]] = [
+        ("checkpoint's SHA-256", sidecar.checkpoint_sha256, checkpoint_sha256),
+        ("blank id", sidecar.blank_id, spec.blank_id),
+        ("vocabulary", sidecar.model.labels, spec.labels),
+        ("max_symbols", sidecar.model.max_symbols, spec.max_symbols),
+        ("dimensions", sidecar.model, spec),
+        ("feature specification", dict(sidecar.feature_spec), dict(feature_spec)),
+    ]
+    if sidecar.calibration is not None:
+        claims.append(
+            ("calibration's features", sidecar.calibration["feature_spec"], dict(feature_spec))
+        )
+    return [
+        f"{name} is {have}, but should be {want}" for name, have, want in claims if have != want
+    ]
+
+
+def _shape(axes: tuple[int | str, ...]) -> str:
+    return f"({', '.join(str(axis) for axis in axes)})"

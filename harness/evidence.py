@@ -1,0 +1,357 @@
+"""Everything that the suites judge, computed once when it is first asked for.
+
+A failure is evidence too: it is kept and raised again, so that each check that depends on it fails
+with the same reason instead of trying again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from exporters.artifact import Sidecar, read_sidecar
+from exporters.errors import ExportGateError
+from exporters.features import featurize
+from exporters.manifest import Swipe, read_manifest
+from exporters.variants import Variant, variant
+from harness import audit, decode, parity, reference, session
+from harness.isolate import Handle, Worker
+from harness.measure import PairedLatency, paired_round
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from harness.compare import Comparison
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ROLLOUTS = 16
+"""Swipes for which every call of the step is kept and compared."""
+
+
+class EvidenceError(ExportGateError, RuntimeError):
+    """What a check needs could not be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run was asked to judge.
+
+    Attributes:
+        checkpoint: The model.
+        manifest: Swipes to judge with.
+        calibration: Swipes to calibrate INT8 exports with.
+        variants: Files to judge.
+        artifacts: Folder with the files; None to export them.
+        workdir: Where exports go.
+        max_trace_len: Bound of the exported encoders, in points.
+    """
+
+    checkpoint: Path
+    manifest: Path
+    calibration: Path
+    variants: tuple[Variant, ...]
+    artifacts: Path | None
+    workdir: Path
+    max_trace_len: int
+
+
+def once(
+    method: Callable[Concatenate[Evidence, P], T],
+) -> Callable[Concatenate[Evidence, P], T]:
+    """Compute at most once for each set of arguments; keep an error like a result."""
+
+    @wraps(method)
+    def cached(self: Evidence, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (method.__name__, *args)
+        if key not in self.memo:
+            try:
+                self.memo[key] = method(self, *args, **kwargs)
+            except ExportGateError as failure:
+                self.memo[key] = failure
+        kept: T | ExportGateError = self.memo[key]
+        if isinstance(kept, ExportGateError):
+            raise kept
+        return kept
+
+    return cached
+
+
+@dataclass
+class Evidence:
+    """Lazily computed facts about one request."""
+
+    request: Request
+    progress: Callable[[str], None]
+    memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    _workers: dict[str, Worker] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers.values():
+            worker.close()
+
+    # -- inputs -----------------------------------------------------------------------------
+
+    @once
+    def swipes(self) -> list[Swipe]:
+        """Return the manifest's swipes that fit the bound, in order.
+
+        Raises:
+            EvidenceError: A swipe is longer than the bound.
+        """
+        swipes = read_manifest(self.request.manifest)
+        for number, swipe in enumerate(swipes, 1):
+            if len(swipe.points) > self.request.max_trace_len:
+                msg = (
+                    f"{self.request.manifest}:{number}: {len(swipe.points)} points, more than the "
+                    f"{self.request.max_trace_len} that the exports take; raise --max-trace-len"
+                )
+                raise EvidenceError(msg)
+        return swipes
+
+    @once
+    def features(self) -> list[NDArray[np.float32]]:
+        """Return (F, T) for each swipe."""
+        return [np.ascontiguousarray(featurize(swipe.points).T) for swipe in self.swipes()]
+
+    @once
+    def words(self) -> list[str]:
+        """Return the words as the vocabulary can spell them.
+
+        A gesture has no case: where the vocabulary has no capital letters, words are lower-cased.
+        A word that still has a letter outside the vocabulary stays, and counts as decoded wrong:
+        the model cannot write it.
+        """
+        labels = "".join(self.reference().spec.labels)
+        lower = labels == labels.lower()
+        return [swipe.word.lower() if lower else swipe.word for swipe in self.swipes()]
+
+    @once
+    def unspellable(self) -> list[str]:
+        """Return the words with a letter outside the vocabulary."""
+        labels = set(self.reference().spec.labels)
+        return sorted({word for word in self.words() if not set(word) <= labels})
+
+    # -- NeMo -------------------------------------------------------------------------------
+
+    @once
+    def _nemo(self) -> Handle:
+        return self._worker("NeMo").make(reference.load, self.request.checkpoint)
+
+    @once
+    def reference(self) -> reference.Reference:
+        """Return NeMo's own outputs for the manifest."""
+        features = self.features()
+        self.progress(f"NeMo: load {self.request.checkpoint}")
+        model = self._nemo()
+        self.progress(f"NeMo: encode and decode {len(features)} swipes")
+        result: reference.Reference = self._worker("NeMo").call(
+            reference.compute, model, features, ROLLOUTS
+        )
+        return result
+
+    @once
+    def reference_accuracy(self) -> float:
+        """Return the share of words that NeMo decodes right."""
+        return self._accuracy(self.reference().hypotheses)
+
+    def encode_with_nemo(self, features: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return NeMo's (D, T') encoding of other inputs."""
+        result: list[NDArray[np.float32]] = self._worker("NeMo").call(
+            reference.encode, self._nemo(), features
+        )
+        return result
+
+    # -- files ------------------------------------------------------------------------------
+
+    @once
+    def folder(self) -> Path:
+        """Return the folder with the files, exporting them if none was given."""
+        if self.request.artifacts is not None:
+            return self.request.artifacts
+        names = self._needed()
+        # One folder for each content, so that runs beside each other do not meet.
+        key = hashlib.sha256(
+            b"".join([self.request.checkpoint.read_bytes(), self.request.calibration.read_bytes()])
+        ).hexdigest()[:12]
+        out = self.request.workdir / key
+        self.progress(f"export {len(names)} files to {out}")
+        command = [sys.executable, "-m", "exporters.release"]
+        command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
+        command += ["--val-manifest", str(self.request.calibration)]
+        command += ["--max-trace-len", str(self.request.max_trace_len)]
+        command += [part for name in names for part in ("--variant", name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        for line in done.stderr.splitlines():
+            self.progress(f"  {line.strip()}")
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            msg = f"the export failed with status {done.returncode}: {last}"
+            raise EvidenceError(msg)
+        return out
+
+    def _needed(self) -> list[str]:
+        """Return the asked-for files, and those that they are compared or decoded with."""
+        names = [row.name for row in self.request.variants]
+        for row in self.request.variants:
+            names += [row.baseline] if row.baseline else []
+            names += [step_for(row).name] if row.graph == "encoder" else []
+        return list(dict.fromkeys(names))
+
+    def path(self, name: str) -> Path:
+        """Return the path of a variant's file."""
+        return self.folder() / name
+
+    @once
+    def sidecar(self, name: str) -> Sidecar:
+        """Return a file's sidecar, after checking the file's hash."""
+        return read_sidecar(self.path(name))
+
+    @once
+    def deflated_bytes(self, name: str) -> int:
+        """Return the size after deflate, level 6."""
+        return len(zlib.compress(self.path(name).read_bytes(), 6))
+
+    @once
+    def contents(self, name: str) -> audit.Contents:
+        """Return what the file itself says is in it."""
+        self.sidecar(name)
+        self.progress(f"{name}: read what is inside")
+        worker = self._worker("audit")
+        result: audit.Contents = worker.call(audit.read_contents, self.path(name))
+        return result
+
+    # -- runs -------------------------------------------------------------------------------
+
+    @once
+    def _opened(self, name: str) -> Handle:
+        self.sidecar(name)
+        return self._worker(variant(name).format).make(session.open_artifact, self.path(name))
+
+    def _open(self, name: str) -> tuple[Worker, Handle]:
+        """Return a file's worker and session; after a crash both are new."""
+        worker = self._workers.get(variant(name).format)
+        if worker is not None and not worker.alive:
+            stale = [key for key in self.memo if key[0] == "_opened"]
+            for key in stale:
+                del self.memo[key]
+        handle = self._opened(name)
+        return self._worker(variant(name).format), handle
+
+    def run(self, name: str, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+        """Call ``function(session, *args)`` in the file's worker."""
+        worker, handle = self._open(name)
+        return worker.call(function, handle, *args)
+
+    @once
+    def encoder_runs(self, name: str) -> parity.EncoderRuns:
+        """Run an encoder on every swipe, on padded swipes and on every kind of length."""
+        self.progress(f"{name}: run {len(self.features())} swipes")
+        result: parity.EncoderRuns = self.run(name, parity.run_encoder, self.features())
+        return result
+
+    @once
+    def encoder_comparison(self, name: str) -> Comparison:
+        """Compare an encoder's valid frames with NeMo's."""
+        return parity.compare_encodings(self.reference().encoded, self.encoder_runs(name).encoded)
+
+    @once
+    def padding_error(self, name: str) -> float:
+        """Return the largest change of a valid frame caused by padding."""
+        bound = self.request.max_trace_len
+        padded: list[NDArray[np.float32]] = self.run(
+            name, parity.run_padded, parity.spread(self.features(), 12), bound
+        )
+        alone = parity.spread(list(self.encoder_runs(name).encoded), 12)
+        return parity.padding_error(alone, padded)
+
+    @once
+    def shape_sweep(self, name: str) -> parity.ShapeSweep:
+        """Run an encoder at many lengths up to its bound, and one beyond it."""
+        self.progress(f"{name}: sweep trace lengths 1 to {self.request.max_trace_len}")
+        inputs = parity.sweep_inputs(self.features(), self.request.max_trace_len)
+        references = self.encode_with_nemo(inputs)
+        result: parity.ShapeSweep = self.run(
+            name, parity.sweep_shapes, inputs, references, self.request.max_trace_len
+        )
+        return result
+
+    @once
+    def step_comparison(self, name: str) -> parity.StepComparison:
+        """Compare a step with NeMo's along whole words, with its own states."""
+        self.progress(f"{name}: roll out {len(self.reference().rollouts)} words")
+        result: parity.StepComparison = self.run(
+            name, parity.compare_rollouts, self.reference().rollouts
+        )
+        return result
+
+    @once
+    def hypotheses(self, name: str) -> list[decode.Hypothesis]:
+        """Decode all swipes: an encoder with its FP32 step, a step on NeMo's encodings."""
+        spec = self.reference().spec
+        row = variant(name)
+        if row.graph == "encoder":
+            encoded, step = self.encoder_runs(name).encoded, step_for(row).name
+        else:
+            encoded, step = self.reference().encoded, name
+        self.progress(f"{name}: decode {len(encoded)} swipes")
+        result: list[decode.Hypothesis] = self.run(
+            step, decode.greedy_decode_all, list(encoded), spec
+        )
+        return result
+
+    @once
+    def accuracy(self, name: str) -> float:
+        """Return the share of words decoded right."""
+        return self._accuracy(self.hypotheses(name))
+
+    def latency_round(self, name: str) -> tuple[float, float]:
+        """Time the file and its baseline once, interleaved, on typical and long swipes."""
+        baseline = variant(name).baseline
+        if baseline is None:
+            msg = f"{name} has no baseline to be timed against"
+            raise EvidenceError(msg)
+        inputs = [reference.encoder_input(f) for f in parity.typical_and_long(self.features())]
+        worker, candidate = self._open(name)
+        _, other = self._open(baseline)
+        result: tuple[float, float] = worker.call(paired_round, candidate, other, inputs)
+        return result
+
+    # -- helpers ----------------------------------------------------------------------------
+
+    def _accuracy(self, hypotheses: Any) -> float:  # noqa: ANN401 - any sequence of hypotheses
+        labels = self.reference().spec.labels
+        right = Counter(
+            hypothesis.text(labels) == word
+            for hypothesis, word in zip(hypotheses, self.words(), strict=True)
+        )
+        return right[True] / sum(right.values())
+
+    def _worker(self, name: str) -> Worker:
+        worker = self._workers.get(name)
+        if worker is None or not worker.alive:
+            if worker is not None:
+                worker.close()
+            worker = self._workers[name] = Worker(name)
+        return worker
+
+
+def step_for(row: Variant) -> Variant:
+    """Return the FP32 step of an encoder's runtime, which its words are decoded with."""
+    return variant(f"step_fp32.{row.format}")
+
+
+__all__ = ["Evidence", "EvidenceError", "PairedLatency", "Request", "step_for"]

@@ -1,0 +1,81 @@
+"""Every metric that a gate can name: its unit and what it tells, for reports and for users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric's unit and meaning.
+
+    Attributes:
+        unit: As printed after a value; empty for counts and ratios.
+        meaning: One sentence for somebody who has not read the suites.
+    """
+
+    unit: str
+    meaning: str
+
+    def format(self, value: float) -> str:
+        """Return a value as a reader writes it."""
+        if value == int(value) and abs(value) < 1e9:
+            text = str(int(value))
+        elif abs(value) < 1e-2:
+            text = f"{value:.2g}"
+        else:
+            text = f"{value:.4g}"
+        return f"{text} {self.unit}".rstrip()
+
+
+METRICS: dict[str, Metric] = {
+    # load
+    "missing_keys": Metric("", "parameters of the model that the checkpoint lacks"),
+    "unexpected_keys": Metric("", "tensors of the checkpoint that the model lacks"),
+    "differing_tensors": Metric("", "tensors that differ between the checkpoint and the model"),
+    "blank_row_max_abs": Metric("", "largest magnitude in the blank's embedding row"),
+    "reference_word_accuracy": Metric("", "share of words that NeMo itself decodes right"),
+    "swipes": Metric("", "swipes that were judged"),
+    # contract
+    "contract_mismatches": Metric("", "names, dtypes and shapes that differ from the contract"),
+    "provenance_mismatches": Metric("", "statements of the sidecar that the checkpoint refutes"),
+    "normalised_logits": Metric("", "share of logit rows that are log-probabilities"),
+    # parity
+    "max_abs_error": Metric("", "largest absolute difference from NeMo"),
+    "state_max_abs_error": Metric("", "largest difference of h and c from NeMo, rolled out"),
+    "sqnr_db": Metric("dB", "signal to noise against NeMo's FP32, over all swipes"),
+    "worst_sqnr_db": Metric("dB", "signal to noise of the worst swipe"),
+    "worst_bucket_sqnr_db": Metric("dB", "signal to noise of the worst length bucket"),
+    "length_buckets": Metric("", "length buckets that hold swipes"),
+    "min_cosine": Metric("", "smallest cosine between a frame and NeMo's"),
+    "nonfinite": Metric("", "NaN and infinite values in the outputs"),
+    "encoded_length_mismatches": Metric("", "swipes whose encoded length differs from NeMo's"),
+    "shape_failures": Metric("", "trace lengths from 1 to the bound that fail"),
+    "overlong_accepted": Metric("", "traces longer than the bound that give no error"),
+    "padding_max_abs_error": Metric("", "largest change of a valid frame caused by padding"),
+    # decode
+    "token_mismatches": Metric("", "swipes decoded otherwise than by NeMo, no close call"),
+    "close_calls": Metric("", "swipes decoded otherwise at a margin within the tolerance"),
+    "score_max_abs_error": Metric("nats", "largest difference of a score from NeMo's"),
+    "word_accuracy": Metric("", "share of words decoded right"),
+    "relative_word_accuracy": Metric("", "word accuracy ÷ NeMo's"),
+    "emitted_length_ratio": Metric("", "mean number of labels emitted ÷ NeMo's"),
+    # quantization
+    "int8_weight_share": Metric("", "share of the weight bytes stored in 8 or fewer bits"),
+    "quantize_ops": Metric("", "quantize operators in the file"),
+    "dequantize_ops": Metric("", "dequantize operators in the file"),
+    # delegation
+    "delegated_node_ratio": Metric("", "share of graph nodes inside delegates"),
+    "delegated_compute_ratio": Metric("", "share of compute operators inside delegates"),
+    "delegated_mac_ratio": Metric("", "share of multiply-accumulates inside delegates"),
+    "delegates": Metric("", "subgraphs handed to XNNPACK"),
+    "undelegated_qdq_ops": Metric("", "quantize and dequantize operators outside delegates"),
+    "unexpected_fallback_ops": Metric("", "operators outside delegates that are not allowed"),
+    # size
+    "size_bytes": Metric("bytes", "size of the file"),
+    "deflated_bytes": Metric("bytes", "size of the file after deflate, level 6"),
+    "size_ratio": Metric("", "size ÷ the FP32 file's"),
+    # latency
+    "speedup": Metric("×", "FP32 file's latency ÷ this file's, paired in one run"),
+    "latency_ms": Metric("ms", "median latency of one inference"),
+}

@@ -1,0 +1,456 @@
+"""The acceptance gate as a pytest plugin: options, parametrisation, verdicts, exit code.
+
+A suite's test declares what it measures with ``@pytest.mark.measures("metric", …)`` and hands the
+values to the ``record`` fixture. It runs once for each subject that has a gate on one of these
+metrics. After it, every such gate is judged; a test that raises leaves them NOT_MEASURED. At the
+end every gate that was asked for must have a passing verdict, whatever pytest collected or ran.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exporters.artifact import sha256_of
+from exporters.cli import DEFAULT_MAX_TRACE_LEN
+from exporters.errors import ExportGateError
+from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
+from harness.evidence import Evidence, Request
+from harness.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates
+from harness.measure import environment
+from harness.metrics import METRICS
+from harness.report import Measured, Report, summary_lines, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+CHECKPOINT = "checkpoint"
+"""The subject of gates on the model itself rather than on one of its files."""
+DEVICES = ("host",)
+RECORDED_ACCURACY_SLACK = 0.005
+"""How far NeMo may stay below the accuracy that a checkpoint records: another draw of swipes."""
+
+_VERDICTS = "exportgate.verdicts"
+_MEASURED = "exportgate.measured"
+
+
+class GateFailure(AssertionError):  # noqa: N818 - pytest prints the name; it is no error of ours
+    """Gates of this test are broken or were not measured."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the gate's options."""
+    group = parser.getgroup("exportgate", "acceptance gate for exported RNN-T models")
+    targets = ", ".join([*TARGETS, "all"])
+    group.addoption("--target", help=f"judge the files of this deployment target: {targets}")
+    group.addoption(
+        "--checkpoint", type=Path, help="the model (.nemo or .ckpt); default: golden/golden.nemo"
+    )
+    group.addoption("--manifest", type=Path, help="swipes to judge with; default: golden/val.jsonl")
+    group.addoption(
+        "--calibration", type=Path, help="swipes to calibrate with; default: golden/calib.jsonl"
+    )
+    group.addoption("--variant", action="append", help="judge only this file; repeatable")
+    group.addoption(
+        "--artifacts", type=Path, help="folder with files to judge; default: export them"
+    )
+    group.addoption("--device", default="host", choices=DEVICES, help="where the files run")
+    group.addoption("--report", type=Path, help="folder of report.json; default: build/report")
+    group.addoption("--gates", type=Path, action="append", help="gates laid over suites/gates.toml")
+    group.addoption(
+        "--accuracy-floor", type=float, help="word accuracy in [0, 1] that NeMo itself must reach"
+    )
+    group.addoption(
+        "--max-trace-len",
+        type=int,
+        default=DEFAULT_MAX_TRACE_LEN,
+        help="bound of the exported encoders in points (default %(default)s)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, and the gate if a target was named."""
+    config.addinivalue_line("markers", "measures(*metrics): metrics that a suite's test records")
+    for name in sorted({t for v in VARIANTS for t in (v.graph, v.format, v.precision, v.exporter)}):
+        config.addinivalue_line("markers", f"{name}: variants of this kind")
+    config.addinivalue_line("markers", f"{CHECKPOINT}: gates on the model itself")
+    if config.getoption("--target") is not None:
+        try:
+            config.pluginmanager.register(GatePlugin(config), "exportgate-gate")
+        except ExportGateError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a measuring test once for each subject that has a gate on what it measures."""
+    marker = metafunc.definition.get_closest_marker("measures")
+    if marker is None:
+        return
+    gate = metafunc.config.pluginmanager.get_plugin("exportgate-gate")
+    if gate is None:
+        msg = f"name what to judge: pytest suites/ --target {'|'.join([*TARGETS, 'all'])}"
+        raise pytest.UsageError(msg)
+    unknown = [metric for metric in marker.args if metric not in METRICS]
+    if unknown:
+        msg = f"{metafunc.definition.nodeid} measures unknown metrics: {', '.join(unknown)}"
+        raise pytest.UsageError(msg)
+    metafunc.parametrize("subject", gate.parameters(marker.args))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drop the placeholder that pytest makes of a test without a subject: nothing is skipped."""
+    items[:] = [
+        item
+        for item in items
+        if item.get_closest_marker("measures") is None or isinstance(_subject_of(item), str)
+    ]
+
+
+@pytest.fixture(scope="session")
+def evidence(pytestconfig: pytest.Config) -> Generator[Evidence]:
+    """Everything that can be known about the request, computed when first asked for."""
+    gate = _gate(pytestconfig)
+    found = Evidence(gate.request, gate.progress)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Record a measured value: ``record("sqnr_db", 43.7, detail="…", samples=(…))``."""
+    declared = request.node.get_closest_marker("measures").args
+    subject = _subject_of(request.node)
+
+    def keep(metric: str, value: float, detail: str = "", samples: Sequence[float] = ()) -> None:
+        if metric not in declared:
+            msg = f"{request.node.nodeid} records {metric}, but declares {', '.join(declared)}"
+            raise GateError(msg)
+        item = Measured(subject, metric, float(value), detail, tuple(map(float, samples)))
+        request.node.stash.setdefault(_RECORDED, []).append(item)
+
+    return keep
+
+
+@pytest.fixture(scope="session")
+def gate_settings(pytestconfig: pytest.Config) -> Callable[[str, str], tuple[str, ...]]:
+    """Read a list of gates.toml: ``gate_settings(subject, "allowed_fallback_ops")``."""
+    gate = _gate(pytestconfig)
+
+    def read(subject: str, key: str) -> tuple[str, ...]:
+        return gate.book.settings.get(subject, {}).get(key, ())
+
+    return read
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Judge a measuring test's gates when it returns, and fail it with what was wrong."""
+    result = yield
+    if pyfuncitem.get_closest_marker("measures") is None:
+        return result
+    verdicts = _judge_item(pyfuncitem, reason="")
+    broken = [verdict for verdict in verdicts if verdict.status is not Status.PASS]
+    if broken:
+        raise GateFailure("\n".join(_explain(verdict) for verdict in broken))
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach verdicts to the report, so that they reach the main process under xdist too."""
+    report = yield
+    if item.get_closest_marker("measures") is None or call.when == "teardown":
+        return report
+    if call.excinfo is not None:
+        error = call.excinfo.value
+        # The message says all; a traceback through the harness would bury it.
+        if isinstance(error, (GateFailure, ExportGateError)):
+            report.longrepr = str(error)
+        if not isinstance(error, GateFailure):
+            known = isinstance(error, ExportGateError)
+            _judge_item(item, reason=str(error) if known else f"{type(error).__name__}: {error}")
+    if call.when == "call" or call.excinfo is not None:
+        verdicts = [verdict.to_json() for verdict in item.stash.get(_JUDGED, [])]
+        measured = [asdict(value) for value in item.stash.get(_RECORDED, [])]
+        report.user_properties += [
+            (_VERDICTS, json.dumps(verdicts)),
+            (_MEASURED, json.dumps(measured)),
+        ]
+    return report
+
+
+_RECORDED: pytest.StashKey[list[Measured]] = pytest.StashKey()
+_JUDGED: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+
+
+def _judge_item(item: pytest.Item, reason: str) -> list[Verdict]:
+    """Judge every gate that a test is answerable for; what it did not record is NOT_MEASURED."""
+    marker = item.get_closest_marker("measures")
+    subject = _subject_of(item)
+    if marker is None:
+        return []
+    values = {value.metric: value for value in item.stash.get(_RECORDED, [])}
+    verdicts = []
+    for gate in _gate(item.config).book.of(subject):
+        if gate.metric in marker.args:
+            found = values.get(gate.metric)
+            missing = reason or f"{item.name} recorded no {gate.metric}"
+            verdicts.append(
+                judge(gate, found.value, found.detail) if found else judge(gate, None, missing)
+            )
+    item.stash[_JUDGED] = verdicts
+    return verdicts
+
+
+def _subject_of(item: pytest.Item) -> Any:  # noqa: ANN401 - a string, or pytest's placeholder
+    return item.callspec.params["subject"]  # type: ignore[attr-defined]  # set by parametrize
+
+
+def _explain(verdict: Verdict) -> str:
+    gate, metric = verdict.gate, METRICS[verdict.gate.metric]
+    value = "not measured" if verdict.value is None else metric.format(verdict.value)
+    return (
+        f"{gate.subject}: {gate.metric} is {value}, but should be {gate.bound} "
+        f"({metric.meaning}). {verdict.detail}"
+    ).rstrip()
+
+
+def _gate(config: pytest.Config) -> GatePlugin:
+    gate = config.pluginmanager.get_plugin("exportgate-gate")
+    if not isinstance(gate, GatePlugin):
+        msg = "the suites need --target"
+        raise pytest.UsageError(msg)
+    return gate
+
+
+class GatePlugin:
+    """One run of the gate: its request, its gates, and the verdicts that came in."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Read request and gates.
+
+        Raises:
+            ExportGateError: Unknown target or variant, a missing file, a malformed gates file, a
+                variant without a gate.
+        """
+        self.config = config
+        self._start = time.perf_counter()
+        self.variants = _selected(config)
+        self.request = _request(config, self.variants)
+        suites = config.rootpath / "suites" / "gates.toml"
+        subjects = [CHECKPOINT, *(row.name for row in VARIANTS)]
+        self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
+        self.book = _with_floor(self.book, config, self.request.checkpoint)
+        self.gates = [
+            gate
+            for subject in [CHECKPOINT, *(row.name for row in self.variants)]
+            for gate in self.book.of(subject)
+        ]
+        self.verdicts: dict[tuple[str, str], Verdict] = {}
+        self.measured: list[Measured] = []
+        self.failed_tests: dict[str, str] = {}
+        self.report: Report | None = None
+
+    def progress(self, line: str) -> None:
+        """Show what is being done, past pytest's capture."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(f"    {time.perf_counter() - self._start:5.1f} s  {line}")
+
+    def parameters(self, metrics: Sequence[str]) -> list[Any]:
+        """Return a pytest parameter for each subject with a gate on one of the metrics."""
+        rows: dict[str, Variant] = {row.name: row for row in self.variants}
+        found = []
+        for subject in dict.fromkeys(gate.subject for gate in self.gates):
+            if not any(g.subject == subject and g.metric in metrics for g in self.gates):
+                continue
+            row = rows.get(subject)
+            names = (row.graph, row.format, row.precision, row.exporter) if row else (CHECKPOINT,)
+            marks = [getattr(pytest.mark, name) for name in names]
+            found.append(pytest.param(subject, marks=marks, id=subject))
+        return found
+
+    def pytest_report_header(self) -> list[str]:
+        """Say what is judged with what."""
+        env = environment()
+        packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
+        return [
+            f"gate: target {self.config.getoption('--target')}",
+            f"gate: checkpoint {self.request.checkpoint}, swipes {self.request.manifest}",
+            f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
+            f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
+        ]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take in a test's verdicts, also those that an xdist worker sent."""
+        for name, text in report.user_properties:
+            if name == _VERDICTS:
+                for data in json.loads(str(text)):
+                    verdict = Verdict.from_json(data)
+                    self.verdicts[verdict.gate.subject, verdict.gate.key] = verdict
+                    if verdict.status is not Status.PASS:
+                        key = f"{verdict.gate.subject} {verdict.gate.metric}"
+                        self.failed_tests[key] = report.nodeid
+            elif name == _MEASURED:
+                self.measured += [
+                    Measured(**{**data, "samples": tuple(data["samples"])})
+                    for data in json.loads(str(text))
+                ]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Judge the run as a whole: exit status 0 only if every gate asked for is kept."""
+        if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+            return
+        self.report = self._conclude(exitstatus)
+        if not self.report.passed and exitstatus in {
+            pytest.ExitCode.OK,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        }:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the verdict."""
+        if self.report is None:
+            return
+        path = write_report(self.report, self._folder())
+        terminalreporter.section("release gate")
+        for line in summary_lines(self.report):
+            colour = {"PASS": "green", "FAIL": "red"}.get(line.split(":")[0])
+            words = line.split()
+            if colour is None and words and words[-1] in {"FAIL", "NOT_MEASURED"}:
+                colour = "red"
+            terminalreporter.write_line(line, **({colour: True} if colour else {}))
+        terminalreporter.write_line(f"report: {path}")
+
+    def _folder(self) -> Path:
+        chosen: Path | None = self.config.getoption("--report")
+        return chosen or self.config.rootpath / "build" / "report"
+
+    def _conclude(self, exitstatus: int) -> Report:
+        absent = (
+            "the run was cut short"
+            if exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
+            else "no test measured it: it was deselected, or no suite records this metric"
+        )
+        verdicts = tuple(
+            self.verdicts.get((gate.subject, gate.key)) or judge(gate, None, absent)
+            for gate in self.gates
+        )
+        return Report(
+            request={
+                "target": self.config.getoption("--target"),
+                "device": self.config.getoption("--device"),
+                "checkpoint": str(self.request.checkpoint),
+                "manifest": str(self.request.manifest),
+                "calibration": str(self.request.calibration),
+                "artifacts": str(self.request.artifacts) if self.request.artifacts else None,
+                "variants": [row.name for row in self.variants],
+                "max_trace_len": self.request.max_trace_len,
+            },
+            environment=environment().to_json(),
+            verdicts=verdicts,
+            measured=tuple(sorted(self.measured, key=lambda m: (m.subject, m.metric))),
+            reproduce={
+                key: f"{_again(self.config)} '{nodeid}'"
+                for key, nodeid in self.failed_tests.items()
+            },
+        )
+
+
+def _again(config: pytest.Config) -> str:
+    """Return the command that was run, without the paths of tests."""
+    given = [str(arg) for arg in config.invocation_params.args]
+    paths = set(map(str, config.args))
+    return shlex.join(["pytest", *(arg for arg in given if arg not in paths)])
+
+
+def _selected(config: pytest.Config) -> tuple[Variant, ...]:
+    rows = variants_of(config.getoption("--target"))
+    wanted = config.getoption("--variant")
+    if not wanted:
+        return rows
+    unknown = sorted(set(wanted) - {row.name for row in rows})
+    if unknown:
+        msg = (
+            f"target {config.getoption('--target')} has no variant {', '.join(unknown)}; "
+            f"it has {', '.join(row.name for row in rows)}"
+        )
+        raise GateError(msg)
+    return tuple(row for row in rows if row.name in wanted)
+
+
+def _request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
+    golden = config.rootpath / "golden"
+    request = Request(
+        checkpoint=config.getoption("--checkpoint") or golden / "golden.nemo",
+        manifest=config.getoption("--manifest") or golden / "val.jsonl",
+        calibration=config.getoption("--calibration") or golden / "calib.jsonl",
+        variants=variants,
+        artifacts=config.getoption("--artifacts"),
+        workdir=config.rootpath / "build" / "gate",
+        max_trace_len=config.getoption("--max-trace-len"),
+    )
+    for flag, path in (
+        ("--checkpoint", request.checkpoint),
+        ("--manifest", request.manifest),
+        ("--calibration", request.calibration),
+    ):
+        if not path.is_file():
+            msg = f"{flag}: no such file: {path}"
+            raise GateError(msg)
+    if request.artifacts is not None and not request.artifacts.is_dir():
+        msg = f"--artifacts: no such folder: {request.artifacts}"
+        raise GateError(msg)
+    return request
+
+
+def _with_floor(book: GateBook, config: pytest.Config, checkpoint: Path) -> GateBook:
+    """Replace the floor of NeMo's own accuracy by the user's, or by the checkpoint's own record."""
+    given: float | None = config.getoption("--accuracy-floor")
+    if given is not None and not 0.0 <= given <= 1.0:
+        msg = f"--accuracy-floor is {given}, but should be a share from 0 to 1"
+        raise GateError(msg)
+    recorded = recorded_accuracy(checkpoint)
+    if given is not None:
+        floor = given
+    elif recorded is not None:
+        floor = recorded - RECORDED_ACCURACY_SLACK
+    else:
+        return book
+    return book.with_limit(Gate(CHECKPOINT, "reference_word_accuracy", "min", floor))
+
+
+def recorded_accuracy(checkpoint: Path) -> float | None:
+    """Return the validation accuracy that ``index.toml`` beside a checkpoint records for it.
+
+    Raises:
+        GateError: The index is malformed, or speaks of a file of this name with another hash.
+    """
+    path = checkpoint.with_name("index.toml")
+    if not path.is_file():
+        return None
+    try:
+        index = tomllib.loads(path.read_text(encoding="utf-8"))
+        files, accuracy = index["files"], float(index["accuracy"]["recorded_validation"])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        msg = f"{path}: malformed index ({error}); expected [files] and [accuracy]"
+        raise GateError(msg) from error
+    if checkpoint.name not in files:
+        return None
+    if files[checkpoint.name] != sha256_of(checkpoint):
+        msg = f"{checkpoint}: not the file that {path} was written for; make the index again"
+        raise GateError(msg)
+    return accuracy

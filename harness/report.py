@@ -1,0 +1,134 @@
+"""Tell people and machines what was judged: a table on the terminal, ``report.json``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from exporters.artifact import write_text
+from harness.gates import Status, Verdict
+from harness.metrics import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+REPORT_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A value that was measured, gated or not, with what it was computed from."""
+
+    subject: str
+    metric: str
+    value: float
+    detail: str = ""
+    samples: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "subject": self.subject,
+            "metric": self.metric,
+            "unit": METRICS[self.metric].unit,
+            "value": self.value,
+            "detail": self.detail,
+            "samples": list(self.samples),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a run.
+
+    Attributes:
+        request: What was asked for, as plain data.
+        environment: Where it ran.
+        verdicts: Every gate that was asked for, judged.
+        measured: Every value, gated or not.
+        reproduce: For a failing gate, the command that runs it alone, by ``subject`` and metric.
+    """
+
+    request: dict[str, Any]
+    environment: dict[str, Any]
+    verdicts: tuple[Verdict, ...]
+    measured: tuple[Measured, ...]
+    reproduce: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was judged, and everything that was asked for kept its limit."""
+        return bool(self.verdicts) and all(v.status is Status.PASS for v in self.verdicts)
+
+    def to_json(self) -> str:
+        """Return the text of ``report.json``."""
+        data = {
+            "schema": REPORT_SCHEMA,
+            "verdict": "PASS" if self.passed else "FAIL",
+            "request": self.request,
+            "environment": self.environment,
+            "gates": [verdict.to_json() for verdict in self.verdicts],
+            "measurements": [item.to_json() for item in self.measured],
+            "reproduce": self.reproduce,
+        }
+        return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write ``report.json`` into a folder, atomically, and return its path."""
+    path = folder / "report.json"
+    write_text(path, report.to_json())
+    return path
+
+
+def summary_lines(report: Report) -> list[str]:
+    """Return the terminal summary: a line for each gate, the reason under each that failed."""
+    rows = [
+        (
+            verdict.gate.subject,
+            verdict.gate.metric,
+            "-" if verdict.value is None else METRICS[verdict.gate.metric].format(verdict.value),
+            verdict.gate.bound,
+            str(verdict.status),
+        )
+        for verdict in report.verdicts
+    ]
+    heading = ("file", "metric", "value", "limit", "verdict")
+    widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(5)]
+    lines = [_row(heading, widths)]
+    previous = ""
+    for row, verdict in zip(rows, report.verdicts, strict=True):
+        # A blank line between files; the name only once, so that the eye finds the groups.
+        if row[0] != previous and previous:
+            lines.append("")
+        lines.append(_row((row[0] if row[0] != previous else "", *row[1:]), widths))
+        previous = row[0]
+        if verdict.status is not Status.PASS:
+            lines += [f"      why: {verdict.detail}"] if verdict.detail else []
+            command = report.reproduce.get(f"{verdict.gate.subject} {verdict.gate.metric}")
+            lines += [f"      again: {command}"] if command else []
+    return [*lines, "", closing_line(report.verdicts)]
+
+
+def closing_line(verdicts: Sequence[Verdict]) -> str:
+    """Return the verdict in one line."""
+    count = Counter(verdict.status for verdict in verdicts)
+    if not verdicts:
+        return "FAIL: nothing was judged"
+    if count[Status.PASS] == len(verdicts):
+        return f"PASS: {len(verdicts)} of {len(verdicts)} gates kept"
+    return (
+        f"FAIL: {count[Status.FAIL]} of {len(verdicts)} gates broken, "
+        f"{count[Status.NOT_MEASURED]} not measured, {count[Status.PASS]} kept"
+    )
+
+
+def _row(cells: tuple[str, ...], widths: Sequence[int]) -> str:
+    aligned = [
+        cell.rjust(width) if index == 2 else cell.ljust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(aligned).rstrip()

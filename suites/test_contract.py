@@ -1,0 +1,45 @@
+"""Names, dtypes, shapes and statements of each file are those that the checkpoint implies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporters.contract import encoder_contract, step_contract
+from exporters.features import feature_spec
+from exporters.variants import variant
+from harness import audit
+from harness.session import contract_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.evidence import Evidence
+
+
+@pytest.mark.measures("contract_mismatches")
+def test_contract(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """What the runtime declares, and what a run gives, is the contract."""
+    row, spec = variant(subject), evidence.reference().spec
+    batch = 1 if row.format == "pte" else "B"
+    if row.graph == "encoder":
+        expected = encoder_contract(spec, batch=batch)
+        shape = evidence.encoder_runs(subject).shape
+    else:
+        expected = step_contract(spec, batch=batch)
+        shape = evidence.step_comparison(subject).shape
+    problems = audit.contract_mismatches(evidence.run(subject, contract_of), expected)
+    output = expected.outputs[0]
+    problems += audit.shape_mismatches(output.name, shape, output.shape)
+    record("contract_mismatches", len(problems), "; ".join(problems))
+
+
+@pytest.mark.measures("provenance_mismatches")
+def test_provenance(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """The sidecar's checkpoint, vocabulary, blank and features are the checkpoint's."""
+    reference = evidence.reference()
+    problems = audit.provenance_mismatches(
+        evidence.sidecar(subject), reference.checkpoint_sha256, reference.spec, feature_spec()
+    )
+    record("provenance_mismatches", len(problems), "; ".join(problems))

@@ -1,0 +1,41 @@
+"""Speed beside the FP32 file, interleaved in one process: a ratio, never a wall-clock limit."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporters.variants import variant
+from harness.measure import PairedLatency
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+    from harness.evidence import Evidence
+
+ROUNDS = 40
+
+
+@pytest.mark.measures("speedup", "latency_ms")
+def test_latency(
+    subject: str, evidence: Evidence, record: Callable[..., None], benchmark: BenchmarkFixture
+) -> None:
+    """INT8 is no slower than FP32 on the same machine, in the same minute."""
+    rounds: list[tuple[float, float]] = []
+    benchmark.pedantic(
+        lambda: rounds.append(evidence.latency_round(subject)), rounds=ROUNDS, warmup_rounds=5
+    )
+    timed = rounds[-ROUNDS:]
+    found = PairedLatency(tuple(a for a, _ in timed), tuple(b for _, b in timed))
+    benchmark.extra_info.update(
+        candidate_s=found.candidate_s, baseline_s=found.baseline_s, speedup=found.speedup
+    )
+    ours, theirs = median(found.candidate_s) * 1e3, median(found.baseline_s) * 1e3
+    detail = f"{ours:.3f} ms, {variant(subject).baseline} {theirs:.3f} ms, medians of {ROUNDS}"
+    ratios = [b / a for a, b in timed]
+    record("speedup", found.speedup, detail, samples=ratios)
+    record("latency_ms", ours, detail, samples=[a * 1e3 for a, _ in timed])

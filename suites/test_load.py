@@ -1,0 +1,38 @@
+"""The model: every weight of the checkpoint is in it, and it decodes words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.evidence import Evidence
+
+
+@pytest.mark.measures("missing_keys", "unexpected_keys", "differing_tensors")
+def test_weights(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """The loaded model holds exactly the tensors of the file."""
+    report = evidence.reference().load
+    record("missing_keys", len(report.missing), ", ".join(report.missing[:5]))
+    record("unexpected_keys", len(report.unexpected), ", ".join(report.unexpected[:5]))
+    record("differing_tensors", len(report.differing), ", ".join(report.differing[:5]))
+
+
+@pytest.mark.measures("blank_row_max_abs")
+def test_blank_row(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """The blank, which decoding starts with, is embedded as zeros."""
+    reference = evidence.reference()
+    detail = f"row {reference.spec.blank_id} of the embedding"
+    record("blank_row_max_abs", reference.blank_row_max_abs, detail)
+
+
+@pytest.mark.measures("reference_word_accuracy", "swipes")
+def test_reference_accuracy(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """NeMo itself decodes words: a gate relative to a dead model would pass anything."""
+    unspellable = evidence.unspellable()
+    detail = f"not spellable, counted as wrong: {', '.join(unspellable)}" if unspellable else ""
+    record("reference_word_accuracy", evidence.reference_accuracy(), detail)
+    record("swipes", len(evidence.swipes()), f"in {evidence.request.manifest}")

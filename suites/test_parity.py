@@ -1,0 +1,74 @@
+"""Outputs are NeMo's, on real swipes, at every length, whatever stands in the padding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporters.variants import variant
+from harness import parity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.evidence import Evidence
+
+
+@pytest.mark.measures(
+    "max_abs_error", "sqnr_db", "worst_sqnr_db", "min_cosine", "nonfinite",
+    "encoded_length_mismatches",
+)  # fmt: skip
+def test_outputs(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """Valid frames of the encoder, or logits of the step along whole words, are NeMo's."""
+    if variant(subject).graph == "step":
+        found = evidence.step_comparison(subject).logits
+    else:
+        found = evidence.encoder_comparison(subject)
+        wrong = parity.encoded_length_mismatches(
+            evidence.reference().encoded, evidence.encoder_runs(subject).encoded
+        )
+        record("encoded_length_mismatches", len(wrong), "; ".join(wrong[:5]))
+    word = evidence.words()[found.worst_index]
+    worst = f"worst: swipe {found.worst_index + 1} of the manifest, {word!r}"
+    record("max_abs_error", found.max_abs_error, worst)
+    record("sqnr_db", found.sqnr_db, worst)
+    record("worst_sqnr_db", found.worst_sqnr_db, worst, samples=found.sqnr_each_db)
+    record("min_cosine", found.min_cosine)
+    record("nonfinite", found.nonfinite, worst)
+
+
+@pytest.mark.measures("worst_bucket_sqnr_db", "length_buckets")
+def test_length_buckets(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """Short and long swipes alike."""
+    buckets = parity.bucket_sqnr_db(
+        evidence.reference().encoded,
+        evidence.encoder_runs(subject).encoded,
+        [len(swipe.points) for swipe in evidence.swipes()],
+    )
+    detail = ", ".join(f"{name} points {value:.1f} dB" for name, value in buckets.items())
+    record("worst_bucket_sqnr_db", min(buckets.values()), detail)
+    record("length_buckets", len(buckets), detail)
+
+
+@pytest.mark.measures("shape_failures", "overlong_accepted")
+def test_shapes(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """Every trace length from 1 to the bound works; one more is refused."""
+    sweep = evidence.shape_sweep(subject)
+    record("shape_failures", len(sweep.failures), "; ".join(sweep.failures[:5]))
+    bound = evidence.request.max_trace_len
+    record("overlong_accepted", int(sweep.overlong_accepted), f"a trace of {bound + 1} points")
+
+
+@pytest.mark.measures("padding_max_abs_error")
+def test_padding(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """Garbage in the padding changes no valid frame."""
+    record("padding_max_abs_error", evidence.padding_error(subject))
+
+
+@pytest.mark.measures("state_max_abs_error", "normalised_logits")
+def test_states(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """States rolled out over whole words stay NeMo's, and logits are no log-probabilities."""
+    found = evidence.step_comparison(subject)
+    record("state_max_abs_error", found.states.max_abs_error)
+    record("normalised_logits", found.normalised)
