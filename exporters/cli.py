@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from exporters.artifact import sha256_of
 from exporters.calibration import Calibration, calibration_from_manifest
 from exporters.errors import ExportGateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from exporters.artifact import Program
     from exporters.checkpoint import Checkpoint
 
 DEFAULT_MAX_TRACE_LEN = 200
@@ -172,12 +172,26 @@ class Written:
     raw_bytes: int
     deflated_bytes: int
     seconds: float
+    cached: bool
 
 
-def written(path: Path, program: Program, seconds: float) -> Written:
+def written(path: Path, precision: str, seconds: float, *, cached: bool = False) -> Written:
     """Describe a file that was just written; deflate level 6 is what zip and HTTP use."""
-    deflated = len(zlib.compress(program.payload, 6))
-    return Written(path, program.precision, len(program.payload), deflated, seconds)
+    payload = path.read_bytes()
+    deflated = len(zlib.compress(payload, 6))
+    return Written(path, precision, len(payload), deflated, seconds, cached)
+
+
+def file_sha256(path: Path, kind: str) -> str:
+    """Return a file's SHA-256.
+
+    Raises:
+        OptionError: There is no such file.
+    """
+    if not path.is_file():
+        msg = f"{path}: no such {kind}"
+        raise OptionError(msg)
+    return sha256_of(path)
 
 
 def print_table(rows: Sequence[Written]) -> None:
@@ -191,7 +205,7 @@ def print_table(rows: Sequence[Written]) -> None:
             row.precision,
             f"{row.raw_bytes / 1e6:.3f}",
             f"{row.deflated_bytes / 1e6:.3f}",
-            f"{row.seconds:.1f}",
+            "cached" if row.cached else f"{row.seconds:.1f}",
         )
     Console(soft_wrap=True).print(table)
 

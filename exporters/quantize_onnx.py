@@ -6,17 +6,15 @@ other runtime can execute as written.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from exporters.gemm_plan import STEPS
 from exporters.onnx_storage import GraphEditor
+from exporters.rounding import LARGEST_CODE
 from exporters.trace_onnx import OnnxExportError
 
 if TYPE_CHECKING:
@@ -135,16 +133,44 @@ class _GemmBuilder:
 def quantize_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose constant matrices are s7 per channel, their inputs u8 per call.
 
-    ``reduce_range`` is the 7 bits, for the reason given in ``rounding``.
+    The nodes are the sequence that ONNX Runtime fuses to one integer product with float output.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        quantize_dynamic(
-            model,
-            path,
-            op_types_to_quantize=["Gemm", "MatMul"],
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-        )
-        return onnx.load(path)
+    editor = GraphEditor(model)
+    constants = set(editor.constants())
+    for node in editor.nodes:
+        if node.op_type in ("Gemm", "MatMul") and node.input[1] in constants:
+            editor.replace(node, _dynamic_product(editor, node))
+    return editor.finish()
+
+
+def _dynamic_product(editor: GraphEditor, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a Gemm (weight transposed) or MatMul, and exchange its constant."""
+    (x, weight_name, *bias), output = node.input, node.output[0]
+    weight = editor.constant(weight_name).astype(np.float32)
+    weight = weight.T if node.op_type == "Gemm" else weight
+    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST_CODE, 1e-12).astype(np.float32)
+    editor.remove(weight_name)
+    codes = editor.put(f"{weight_name}.codes", np.rint(weight / scale).astype(np.int8))
+    scales = editor.put(f"{weight_name}.scale", scale)
+
+    def name(part: str) -> str:
+        return f"{node.name}.{part}"
+
+    quantized = [name("x"), name("step"), name("zero_point")]
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", [x], quantized, name("quantize")),
+        helper.make_node(
+            "MatMulInteger", [quantized[0], codes, quantized[2]], [name("int32")], name("product")
+        ),
+        helper.make_node(
+            "Cast", [name("int32")], [name("float")], name("cast"), to=onnx.TensorProto.FLOAT
+        ),
+        helper.make_node("Mul", [quantized[1], scales], [name("scale")], name("scales")),
+    ]
+    product = name("out") if bias else output
+    nodes.append(
+        helper.make_node("Mul", [name("float"), name("scale")], [product], name("rescale"))
+    )
+    if bias:
+        nodes.append(helper.make_node("Add", [product, bias[0]], [output], name("bias")))
+    return nodes

@@ -1,4 +1,4 @@
-"""Precisions of the rewritten encoder and the step for XNNPACK: INT8 by two ways, and FP16."""
+"""INT8 for XNNPACK, by PT2E or by torchao's ``quantize_``, and the smoothing that it needs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from torchao.quantization.granularity import PerAxis
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.folding import bias_of, linear_layer, weight_of
-from exporters.rewrite_xnnpack import RmsNormalize, XnnpackEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch.export import ExportedProgram
 
+    from exporters.rewrite_xnnpack import XnnpackEncoder
+
 SMOOTHING_ALPHA = 0.3
 """How much of a channel's range moves into the weights; from 0.8 on the weights are ruined."""
 _SMALLEST_PEAK = 0.01
 """Of the median: a channel that calibration hardly excites is scaled as if it were this loud."""
-_HALF_INPUT_SCALE = 1.0 / 16.0
-"""Residual streams reach some hundreds, whose square is beyond half precision's 65504."""
 
 
 def smooth_front_end(encoder: XnnpackEncoder, calibration: Sequence[Tensor]) -> None:
@@ -89,18 +88,6 @@ def quantize_by_pt2e(exported: ExportedProgram, inputs: tuple[Tensor, ...]) -> t
     # would be cut between them.
     DuplicateDynamicQuantChainPass()(converted)
     return converted
-
-
-def halve_body(encoder: XnnpackEncoder) -> None:
-    """Put the Conformer blocks into FP16, in place; the front end stays in FP32.
-
-    The front end reads raw accelerations, which overflow FP16.
-    """
-    for module in encoder.body.modules():
-        if isinstance(module, RmsNormalize):
-            module.scale_input(_HALF_INPUT_SCALE)
-    encoder.body.half()
-    encoder.body_dtype = torch.float16
 
 
 def _is_matrix_product(node: torch.fx.Node) -> bool:

@@ -18,12 +18,14 @@ from exporters.artifact import (
     sidecar_path,
     write_text,
 )
+from exporters.cache import cache_key, fetch, store
 from exporters.cli import (
     OptionError,
     Parser,
     Written,
     calibration_of,
     check_vocabulary,
+    file_sha256,
     print_table,
     run,
     stage,
@@ -89,32 +91,82 @@ def write(
     write_text(sidecar_path(path), sidecar.to_json())
 
 
-def load(args: argparse.Namespace) -> Checkpoint:
-    """Load the checkpoint that the options name, and check the vocabulary if one is given."""
+def export(
+    outputs: dict[str, Path],
+    args: argparse.Namespace,
+    check: Callable[[argparse.Namespace, ModelSpec], None] | None = None,
+) -> list[Written]:
+    """Export the named variants, each to its path, those from the cache that it holds.
+
+    Args:
+        outputs: Variant's name to its path.
+        args: The parsed options.
+        check: Called with the options and the checkpoint's dimensions before work begins.
+    """
+    cache: Path | None = getattr(args, "cache", None)
+    keys = {name: _key(variant(name), args) for name in outputs} if cache else {}
+    rows: dict[str, Written] = {}
+    for name, key in keys.items():
+        start = time.perf_counter()
+        sidecar = fetch(cache, key, outputs[name]) if cache else None
+        if sidecar is not None:
+            _check(args, sidecar.model, check)
+            rows[name] = written(
+                outputs[name], sidecar.precision, time.perf_counter() - start, cached=True
+            )
+    missing = [name for name in outputs if name not in rows]
+    if missing:
+        checkpoint = _load(args)
+        _check(args, checkpoint.spec, check)
+        for name in missing:
+            rows[name] = _export_one(variant(name), outputs[name], args, checkpoint)
+            if cache:
+                store(cache, keys[name], outputs[name])
+    return [rows[name] for name in outputs]
+
+
+def _export_one(
+    row: Variant, path: Path, args: argparse.Namespace, checkpoint: Checkpoint
+) -> Written:
+    calibration = calibration_of(args, checkpoint) if _is_calibrated(row) else None
+    start = time.perf_counter()
+    with stage(f"export {path}"):
+        program = build(row, checkpoint, calibration, getattr(args, "max_trace_len", 0))
+        write(path, row, program, checkpoint, calibration)
+    return written(path, program.precision, time.perf_counter() - start)
+
+
+def _is_calibrated(row: Variant) -> bool:
+    return row.graph == "encoder" and row.precision == "int8"
+
+
+def _key(row: Variant, args: argparse.Namespace) -> str:
+    """Return the cache's key: what of the options shapes this file."""
+    inputs: dict[str, object] = {"checkpoint": file_sha256(args.checkpoint, "checkpoint")}
+    if row.graph == "encoder":
+        inputs["max_trace_len"] = args.max_trace_len
+    if _is_calibrated(row) and args.val_manifest is not None:
+        inputs["calibration"] = file_sha256(args.val_manifest, "manifest")
+        inputs["swipes"] = args.calib_batches * args.calib_bs
+    return cache_key(row, inputs)
+
+
+def _load(args: argparse.Namespace) -> Checkpoint:
     with stage(f"load {args.checkpoint}"):
         from exporters.checkpoint import load_checkpoint  # noqa: PLC0415 - NeMo takes seconds
 
-        checkpoint = load_checkpoint(args.checkpoint)
+        return load_checkpoint(args.checkpoint)
+
+
+def _check(
+    args: argparse.Namespace,
+    spec: ModelSpec,
+    check: Callable[[argparse.Namespace, ModelSpec], None] | None,
+) -> None:
     if args.vocab is not None:
-        check_vocabulary(args.vocab, checkpoint.spec.labels)
-    return checkpoint
-
-
-def export(
-    outputs: dict[str, Path], args: argparse.Namespace, checkpoint: Checkpoint
-) -> list[Written]:
-    """Build and write the named variants, each to its path."""
-    rows = []
-    for name, path in outputs.items():
-        row = variant(name)
-        calibrated = row.graph == "encoder" and row.precision == "int8"
-        calibration = calibration_of(args, checkpoint) if calibrated else None
-        start = time.perf_counter()
-        with stage(f"export {path}"):
-            program = build(row, checkpoint, calibration, getattr(args, "max_trace_len", 0))
-            write(path, row, program, checkpoint, calibration)
-        rows.append(written(path, program, time.perf_counter() - start))
-    return rows
+        check_vocabulary(args.vocab, spec.labels)
+    if check is not None:
+        check(args, spec)
 
 
 def export_command(
@@ -136,10 +188,7 @@ def export_command(
     if not wanted:
         msg = "nothing to export; name at least one output file"
         raise OptionError(msg)
-    checkpoint = load(args)
-    if check is not None:
-        check(args, checkpoint.spec)
-    print_table(export(wanted, args, checkpoint))
+    print_table(export(wanted, args, check))
 
 
 def main() -> None:
@@ -156,6 +205,9 @@ def main() -> None:
     parser.option("--variant", action="append", metavar="NAME", help="only this file; repeatable")
     parser.option(
         "--out", "--output", dest="out", type=Path, required=True, metavar="DIR", help="folder"
+    )
+    parser.option(
+        "--cache", type=Path, metavar="DIR", help="reuse exports whose inputs did not change"
     )
     args = parser.parse_args()
     names = args.variant or [row.name for row in variants_of(args.target)]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone knows it by
@@ -73,6 +73,11 @@ class LeanEncoder(nn.Module):
             x = block(x, key_bias, frame_mask)
         return x.reshape(batch, frames, -1).transpose(1, 2), encoded_lengths
 
+    def conformer_blocks(self) -> Iterator[LeanBlock]:
+        """Yield the blocks in order."""
+        for block in self.blocks:
+            yield cast("LeanBlock", block)  # a ModuleList forgets the type of its items
+
     def linears(self) -> Iterator[tuple[str, nn.Linear]]:
         """Yield the layers that become Gemms, by name, in the order of the computation."""
         for name, module in self.named_modules():
@@ -105,7 +110,7 @@ class FrontEnd(nn.Module):
         self.register_buffer("out_scale", torch.ones(self.out.in_features))
 
     def forward(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (B * T', D), the mask (B, T') of valid frames (1.0 or 0.0), and (B,) T' lengths."""
+        """Return (B * T', D), the mask of valid frames (B, T') in 0.0 and 1.0, and (B,) lengths."""
         batch, _, frames = features_bft.shape
         # A longer trace leaves fewer numbers than frames, which no runtime reshapes to its length.
         inside = self.frame_numbers[:frames] < lengths[:, None]
@@ -167,7 +172,7 @@ class LeanBlock(nn.Module):
         self.depthwise = nn.Conv2d(
             channels, channels, (1, taps), padding=(0, taps // 2), groups=channels
         )
-        self.depthwise.weight.data, self.depthwise.bias.data = weight.unsqueeze(2), bias
+        self.depthwise.load_state_dict({"weight": weight.unsqueeze(2), "bias": bias})
         self.pointwise2 = pointwise_as_linear(layer.conv.pointwise_conv2)
 
     def forward(self, x: Tensor, key_bias: Tensor, frame_mask: Tensor) -> Tensor:
@@ -188,7 +193,7 @@ class LeanBlock(nn.Module):
     def _attend(self, qkv: Tensor, key_bias: Tensor) -> Tensor:
         batch, frames = key_bias.shape[0], key_bias.shape[3]
         heads, width = self.heads, self.head_width
-        q, k, v = qkv.split(heads * width, dim=-1)
+        q, k, v = qkv.chunk(3, dim=-1)
         q_content = (q + self.bias_u).reshape(batch, frames, heads, width).transpose(1, 2)
         q_position = (q + self.bias_v).reshape(batch, frames, heads, width).transpose(1, 2)
         keys = k.reshape(batch, frames, heads, width).permute(0, 2, 3, 1)
@@ -200,7 +205,7 @@ class LeanBlock(nn.Module):
         by_position = by_position.reshape(batch, heads, 2 * frames, frames)[:, :, 1:]
         by_position = by_position.reshape(batch, heads, frames, 2 * frames - 1)[..., :frames]
         scores = q_content @ keys + by_position + key_bias
-        attended = torch.softmax(scores, dim=-1) @ values
+        attended: Tensor = torch.softmax(scores, dim=-1) @ values
         return attended.transpose(1, 2).reshape(batch * frames, heads * width)
 
     def _convolve(self, x: Tensor, frame_mask: Tensor, key_bias: Tensor) -> Tensor:

@@ -46,6 +46,10 @@ _MASKED_SCORE = 10000.0
 """What NeMo puts in the place of a masked attention score, negated; its softmax is zero."""
 _LARGEST_DEPTHWISE_KERNEL = 25
 """Taps of XNNPACK's largest depthwise microkernel; above it a generic path is ten times slower."""
+_HALF_INPUT_SCALE = 1.0 / 16.0
+"""Residual streams reach some hundreds, whose square is beyond half precision's 65504."""
+_HALF_STREAM_LIMIT = 8.0
+"""Root mean square of the stream that enters the first block in half precision."""
 
 
 class UnsupportedEncoderError(ExportGateError, ValueError):
@@ -107,6 +111,7 @@ class XnnpackEncoder(nn.Module):
         positions: Sines and cosines of frame numbers.
         body: Conformer blocks.
         body_dtype: Of the body's weights.
+        limit: In half precision, what keeps the stream that enters the body small.
     """
 
     def __init__(self, encoder: Any, max_trace_len: int, options: RewriteOptions) -> None:  # noqa: ANN401
@@ -115,6 +120,19 @@ class XnnpackEncoder(nn.Module):
         self.positions = Positions(encoder, self.front.encoded_length(max_trace_len), options)
         self.body = Body(encoder, self.positions.basis, options)
         self.body_dtype = torch.float32
+        self.limit: FrameLimit | None = None
+
+    def halve_body(self) -> None:
+        """Put the blocks into FP16; front end and positions stay in FP32, in place.
+
+        The front end reads raw accelerations, which overflow FP16, and what it makes of them may.
+        """
+        for module in self.body.modules():
+            if isinstance(module, RmsNormalize):
+                module.scale_input(_HALF_INPUT_SCALE)
+        self.limit = FrameLimit(self.front.out.out_features)
+        self.body.half()
+        self.body_dtype = torch.float16
 
     def forward(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode one swipe.
@@ -129,7 +147,11 @@ class XnnpackEncoder(nn.Module):
         x, valid, frames = self.front(features_bft, lengths)
         sine, cosine = self.positions(frames)
         dtype = self.body_dtype
-        encoded = self.body(x.to(dtype), valid.to(dtype), sine.to(dtype), cosine.to(dtype))
+        gain: Tensor | None = None
+        if self.limit is not None:
+            gain = self.limit(x)
+            x, gain = x * gain, gain.to(dtype)
+        encoded = self.body(x.to(dtype), valid.to(dtype), sine.to(dtype), cosine.to(dtype), gain)
         return encoded.transpose(1, 2).to(torch.float32), self.front.encoded_lengths(lengths)
 
 
@@ -244,15 +266,34 @@ class Body(nn.Module):
             for number, layer in enumerate(encoder.layers)
         )
 
-    def forward(self, x: Tensor, valid: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
-        """Return (1, T', D) from the same, the mask (1, T', 1) and positions (1, T', M)."""
+    def forward(
+        self,
+        x: Tensor,
+        valid: Tensor,
+        sine: Tensor,
+        cosine: Tensor,
+        gain: Tensor | None = None,
+    ) -> Tensor:
+        """Run the blocks.
+
+        Args:
+            x: (1, T', D).
+            valid: (1, T', 1): 1 at valid frames, else 0.
+            sine: (1, T', M): of the positions.
+            cosine: (1, T', M).
+            gain: (1, T', 1): what each frame of ``x`` was multiplied by; None for 1.
+
+        Returns:
+            (1, T', D).
+        """
         score_mask = ((valid - self.valid_score) * self.masked_score).view(1, 1, -1)
         # Products with ones, because XNNPACK has no expand().
         key_sine = sine.transpose(1, 2) * self.per_head
         key_cosine = cosine.transpose(1, 2) * self.per_head
         tables = (sine, cosine, key_sine, key_cosine)
         for block in self.blocks:
-            x = block(x, valid, score_mask, tables)
+            x = block(x, valid, score_mask, tables, gain)
+            gain = None  # the norm at a block's end undoes it
         return x
 
 
@@ -286,13 +327,18 @@ class _Block(nn.Module):
         self.affine = _Affine(layer.norm_out, centre=centre and not last)
 
     def forward(
-        self, x: Tensor, valid: Tensor, score_mask: Tensor, tables: tuple[Tensor, ...]
+        self,
+        x: Tensor,
+        valid: Tensor,
+        score_mask: Tensor,
+        tables: tuple[Tensor, ...],
+        gain: Tensor | None,
     ) -> Tensor:
-        """Return (1, T', D)."""
-        x = x + self.feed_forward1(self.norm1(x))
-        x = x + self.attention(self.norm2(x), score_mask, tables)
-        x = x + self.convolution(self.norm3(x), valid)
-        x = x + self.feed_forward2(self.norm4(x))
+        """Return (1, T', D); a norm does not see ``gain``, but what is added to ``x`` must."""
+        x = x + _times(self.feed_forward1(self.norm1(x)), gain)
+        x = x + _times(self.attention(self.norm2(x), score_mask, tables), gain)
+        x = x + _times(self.convolution(self.norm3(x), valid), gain)
+        x = x + _times(self.feed_forward2(self.norm4(x)), gain)
         out: Tensor = self.affine(self.norm5(x))
         return out
 
@@ -323,6 +369,22 @@ class RmsNormalize(nn.Module):
             x = x * self.input_scale
         mean_square = functional.linear(x * x, self.mean)
         return x * torch.rsqrt(mean_square + self.eps)
+
+
+class FrameLimit(nn.Module):
+    """A gain for each frame that brings its root mean square x below a limit c.
+
+    ``1 / sqrt(1 + (x / c)**2)``: about 1 for a quiet frame, c / x for a loud one.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        mean = torch.full((1, width), 1.0 / (width * _HALF_STREAM_LIMIT**2))
+        self.mean = nn.Parameter(mean, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (1, T', 1) of (1, T', D)."""
+        return torch.rsqrt(functional.linear(x * x, self.mean) + 1.0)
 
 
 class _Affine(nn.Module):
@@ -519,6 +581,10 @@ def _every_second(scale: float) -> nn.Conv2d:
     conv = nn.Conv2d(1, 1, 1, stride=(2, 1), bias=False)
     conv.weight = nn.Parameter(torch.full((1, 1, 1, 1), scale), requires_grad=False)
     return conv
+
+
+def _times(x: Tensor, gain: Tensor | None) -> Tensor:
+    return x if gain is None else x * gain
 
 
 def _constant(value: float) -> nn.Parameter:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -41,9 +41,7 @@ def round_weights(weight: Tensor, gram: Tensor) -> tuple[NDArray[np.int8], NDArr
     order = torch.argsort(gram.diagonal(), descending=True, stable=True)
     factor = _inverse_factor(gram[order][:, order])
     codes = torch.empty_like(weight, dtype=torch.float64)
-    codes[:, order] = _round_columns(
-        weight.double()[:, order] / scales.double()[:, None], factor
-    )
+    codes[:, order] = _round_columns(weight.double()[:, order] / scales.double()[:, None], factor)
     return codes.to(torch.int8).numpy(), scales.numpy()
 
 

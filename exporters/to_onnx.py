@@ -90,7 +90,7 @@ def encoder_to_onnx(
     return ort_optimized(program) if flavour == "web" else program
 
 
-def step_to_onnx(checkpoint: Checkpoint, *, precision: Literal["fp32", "int8"]) -> Program:
+def step_to_onnx(checkpoint: Checkpoint, *, precision: Precision) -> Program:
     """Export one decoding step for any batch: see ``contract.step_contract``.
 
     INT8 quantises every matrix, activations per call, weights to 7 bits (see ``rounding``). Written
@@ -99,8 +99,14 @@ def step_to_onnx(checkpoint: Checkpoint, *, precision: Literal["fp32", "int8"]) 
 
     Args:
         checkpoint: Only read.
-        precision: Of the weights.
+        precision: Of the weights, fp32 or int8.
+
+    Raises:
+        OnnxExportError: FP16, which no target uses.
     """
+    if precision == "fp16":
+        msg = "the step is exported in fp32 and int8 only; INT8 is smaller and loses no word"
+        raise OnnxExportError(msg)
     contract = step_contract(checkpoint.spec)
     example = example_step_inputs(checkpoint.spec, batch=2)
     model = trace_to_onnx(StepGraph(checkpoint.model), example, contract)
@@ -179,7 +185,6 @@ def _int8_encoder(
     plans = plan_gemms(smoothed, ranges, swipes)
     model = quantize_gemms(_traced_encoder(smoothed, spec), plans)
     model = store_sliced_int8(model, wanted=lambda name: name.endswith(".positions"))
-    model = store_fp16(model, wanted=lambda name: name.endswith("depthwise.weight"))
     return model, {
         "quantization": "static u8 activations, s7 weights per channel (GPTQ), float outputs",
         "swipes": len(swipes),

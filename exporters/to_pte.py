@@ -76,7 +76,7 @@ def encoder_to_pte(
             quantize.smooth_front_end(encoder, _checked(calibration, encoder.front.feature_dim))
             made |= {"quantization": recipe, "smoothing_alpha": quantize.SMOOTHING_ALPHA}
         if precision == "fp16":
-            quantize.halve_body(encoder)
+            encoder.halve_body()
             made |= {"fp32_parts": ["front", "positions"]}
         if precision == "int8" and recipe == "ultra":
             quantize.quantize_weights(encoder)

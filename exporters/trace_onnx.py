@@ -6,8 +6,9 @@ are 1 to 7 % larger and up to 10 % slower here, takes six times as long, and can
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -44,15 +45,15 @@ def trace_to_onnx(
     Raises:
         OnnxExportError: Inputs or outputs of the graph differ from the contract.
     """
-    buffer = io.BytesIO()
     specs = (*contract.inputs, *contract.outputs)
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The exporter announces its successor, which does not fit here (see the module's text).
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        path = Path(folder) / "model.onnx"
         torch.onnx.export(
             module,
             example,
-            buffer,  # type: ignore[arg-type] - the TorchScript exporter takes a file object
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=[spec.name for spec in contract.inputs],
@@ -62,7 +63,7 @@ def trace_to_onnx(
                 for spec in specs
             },
         )
-    model = onnx.load_from_string(buffer.getvalue())
+        model = onnx.load(path)
     _strip_provenance(model)
     _declare(model.graph.input, contract.inputs)
     _declare(model.graph.output, contract.outputs)
@@ -95,7 +96,9 @@ def _declare(values: Iterable[onnx.ValueInfoProto], specs: tuple[TensorSpec, ...
         ):
             msg = f"{spec.name} has axes {fixed}, but its contract says {list(spec.shape)}"
             raise OnnxExportError(msg)
-        value.CopyFrom(onnx.helper.make_tensor_value_info(spec.name, _element_type(spec), spec.shape))
+        value.CopyFrom(
+            onnx.helper.make_tensor_value_info(spec.name, _element_type(spec), spec.shape)
+        )
 
 
 def _element_type(spec: TensorSpec) -> int:

@@ -183,15 +183,12 @@ class Evidence:
         if self.request.artifacts is not None:
             return self.request.artifacts
         names = self._needed()
-        # One folder for each content, so that runs beside each other do not meet.
-        key = hashlib.sha256(
-            b"".join([self.request.checkpoint.read_bytes(), self.request.calibration.read_bytes()])
-        ).hexdigest()[:12]
-        out = self.request.workdir / key
+        out = self.request.workdir / self._inputs_key()
         self.progress(f"export {len(names)} files to {out}")
         command = [sys.executable, "-m", "exporters.release"]
         command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
         command += ["--val-manifest", str(self.request.calibration)]
+        command += ["--cache", str(self.request.workdir / "cache")]
         command += ["--max-trace-len", str(self.request.max_trace_len)]
         command += [part for name in names for part in ("--variant", name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -202,6 +199,14 @@ class Evidence:
             msg = f"the export failed with status {done.returncode}: {last}"
             raise EvidenceError(msg)
         return out
+
+    def _inputs_key(self) -> str:
+        """Name the folder of these inputs: runs on others beside it do not meet in it."""
+        request = self.request
+        digest = hashlib.sha256(str(request.max_trace_len).encode())
+        for path in (request.checkpoint, request.calibration):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
 
     def _needed(self) -> list[str]:
         """Return the asked-for files, and those that they are compared or decoded with."""

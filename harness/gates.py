@@ -77,7 +77,7 @@ class Verdict:
             "metric": self.gate.metric,
             "direction": self.gate.direction,
             "limit": self.gate.limit,
-            "value": self.value,
+            "value": None if self.value is None else json_number(self.value),
             "unit": METRICS[self.gate.metric].unit,
             "status": str(self.status),
             "detail": self.detail,
@@ -87,7 +87,8 @@ class Verdict:
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
         """Read what ``to_json`` wrote."""
         gate = Gate(data["subject"], data["metric"], data["direction"], data["limit"])
-        return cls(gate, data["value"], Status(data["status"]), data["detail"])
+        value = None if data["value"] is None else float(data["value"])
+        return cls(gate, value, Status(data["status"]), data["detail"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,11 @@ class GateBook:
             return replace(self, gates=(*self.gates, gate))
         gates = tuple(gate if (g.subject, g.key) == key else g for g in self.gates)
         return replace(self, gates=gates)
+
+
+def json_number(value: float) -> float | str:
+    """Return a number as JSON can hold it: what is not finite as ``inf``, ``-inf`` or ``nan``."""
+    return value if math.isfinite(value) else str(value)
 
 
 def judge(gate: Gate, value: float | None, detail: str = "") -> Verdict:

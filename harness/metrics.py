@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -19,7 +20,9 @@ class Metric:
 
     def format(self, value: float) -> str:
         """Return a value as a reader writes it."""
-        if value == int(value) and abs(value) < 1e9:
+        if not math.isfinite(value):
+            text = str(value)
+        elif value == int(value) and abs(value) < 1e9:
             text = str(int(value))
         elif abs(value) < 1e-2:
             text = f"{value:.2g}"
@@ -61,7 +64,7 @@ METRICS: dict[str, Metric] = {
     "relative_word_accuracy": Metric("", "word accuracy ÷ NeMo's"),
     "emitted_length_ratio": Metric("", "mean number of labels emitted ÷ NeMo's"),
     # quantization
-    "int8_weight_share": Metric("", "share of the weight bytes stored in 8 or fewer bits"),
+    "int8_weight_share": Metric("", "share of the weights stored in 8 or fewer bits"),
     "quantize_ops": Metric("", "quantize operators in the file"),
     "dequantize_ops": Metric("", "dequantize operators in the file"),
     # delegation

@@ -12,7 +12,6 @@ import json
 import shlex
 import time
 import tomllib
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ CHECKPOINT = "checkpoint"
 """The subject of gates on the model itself rather than on one of its files."""
 DEVICES = ("host",)
 RECORDED_ACCURACY_SLACK = 0.005
-"""How far NeMo may stay below the accuracy that a checkpoint records: another draw of swipes."""
+"""How far NeMo may stay below the accuracy that a checkpoint records for the same swipes."""
 
 _VERDICTS = "exportgate.verdicts"
 _MEASURED = "exportgate.measured"
@@ -180,7 +179,7 @@ def pytest_runtest_makereport(
             _judge_item(item, reason=str(error) if known else f"{type(error).__name__}: {error}")
     if call.when == "call" or call.excinfo is not None:
         verdicts = [verdict.to_json() for verdict in item.stash.get(_JUDGED, [])]
-        measured = [asdict(value) for value in item.stash.get(_RECORDED, [])]
+        measured = [value.to_json() for value in item.stash.get(_RECORDED, [])]
         report.user_properties += [
             (_VERDICTS, json.dumps(verdicts)),
             (_MEASURED, json.dumps(measured)),
@@ -249,7 +248,7 @@ class GatePlugin:
         suites = config.rootpath / "suites" / "gates.toml"
         subjects = [CHECKPOINT, *(row.name for row in VARIANTS)]
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
-        self.book = _with_floor(self.book, config, self.request.checkpoint)
+        self.book = _with_floor(self.book, config, self.request)
         self.gates = [
             gate
             for subject in [CHECKPOINT, *(row.name for row in self.variants)]
@@ -304,10 +303,7 @@ class GatePlugin:
                         key = f"{verdict.gate.subject} {verdict.gate.metric}"
                         self.failed_tests[key] = report.nodeid
             elif name == _MEASURED:
-                self.measured += [
-                    Measured(**{**data, "samples": tuple(data["samples"])})
-                    for data in json.loads(str(text))
-                ]
+                self.measured += [Measured.from_json(data) for data in json.loads(str(text))]
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -417,13 +413,13 @@ def _request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
     return request
 
 
-def _with_floor(book: GateBook, config: pytest.Config, checkpoint: Path) -> GateBook:
+def _with_floor(book: GateBook, config: pytest.Config, request: Request) -> GateBook:
     """Replace the floor of NeMo's own accuracy by the user's, or by the checkpoint's own record."""
     given: float | None = config.getoption("--accuracy-floor")
     if given is not None and not 0.0 <= given <= 1.0:
         msg = f"--accuracy-floor is {given}, but should be a share from 0 to 1"
         raise GateError(msg)
-    recorded = recorded_accuracy(checkpoint)
+    recorded = recorded_accuracy(request.checkpoint, request.manifest)
     if given is not None:
         floor = given
     elif recorded is not None:
@@ -433,24 +429,26 @@ def _with_floor(book: GateBook, config: pytest.Config, checkpoint: Path) -> Gate
     return book.with_limit(Gate(CHECKPOINT, "reference_word_accuracy", "min", floor))
 
 
-def recorded_accuracy(checkpoint: Path) -> float | None:
-    """Return the validation accuracy that ``index.toml`` beside a checkpoint records for it.
+def recorded_accuracy(checkpoint: Path, manifest: Path) -> float | None:
+    """Return the accuracy that ``index.toml`` beside a checkpoint records for these swipes.
+
+    None if there is no index, or it speaks of another checkpoint or of other swipes.
 
     Raises:
-        GateError: The index is malformed, or speaks of a file of this name with another hash.
+        GateError: The index is malformed, or was written for another file of the same name.
     """
     path = checkpoint.with_name("index.toml")
     if not path.is_file():
         return None
     try:
         index = tomllib.loads(path.read_text(encoding="utf-8"))
-        files, accuracy = index["files"], float(index["accuracy"]["recorded_validation"])
+        hashes, accuracy = dict(index["files"]), float(index["accuracy"]["val"])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         msg = f"{path}: malformed index ({error}); expected [files] and [accuracy]"
         raise GateError(msg) from error
-    if checkpoint.name not in files:
+    if checkpoint.name not in hashes:
         return None
-    if files[checkpoint.name] != sha256_of(checkpoint):
+    if hashes[checkpoint.name] != sha256_of(checkpoint):
         msg = f"{checkpoint}: not the file that {path} was written for; make the index again"
         raise GateError(msg)
-    return accuracy
+    return accuracy if hashes.get("val.jsonl") == sha256_of(manifest) else None

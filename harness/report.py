@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporters.artifact import write_text
-from harness.gates import Status, Verdict
+from harness.gates import Status, Verdict, json_number
 from harness.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 REPORT_SCHEMA = 1
@@ -34,10 +34,16 @@ class Measured:
             "subject": self.subject,
             "metric": self.metric,
             "unit": METRICS[self.metric].unit,
-            "value": self.value,
+            "value": json_number(self.value),
             "detail": self.detail,
-            "samples": list(self.samples),
+            "samples": [json_number(sample) for sample in self.samples],
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+        """Read what ``to_json`` wrote."""
+        samples = tuple(float(sample) for sample in data["samples"])
+        return cls(data["subject"], data["metric"], float(data["value"]), data["detail"], samples)
 
 
 @dataclass(frozen=True, slots=True)

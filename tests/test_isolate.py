@@ -1,0 +1,49 @@
+"""A worker answers, reports errors, and its death is one clear error."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+
+import pytest
+
+from harness.isolate import Worker, WorkerCrashError, WorkerError, WorkerTimeoutError
+
+
+def test_call_returns_the_result() -> None:
+    with Worker("test") as worker:
+        assert worker.call(math.hypot, 3.0, 4.0) == 5.0
+
+
+def test_objects_stay_in_the_worker() -> None:
+    with Worker("test") as worker:
+        handle = worker.make(os.getpid)
+        assert worker.call(str, handle) == str(worker.call(os.getpid))
+        assert worker.call(os.getpid) != os.getpid()
+
+
+def test_an_exception_travels_with_its_message() -> None:
+    with Worker("test") as worker:
+        with pytest.raises(WorkerError, match="expected a nonnegative input|math domain") as caught:
+            worker.call(math.sqrt, -1.0)
+        assert caught.value.kind == "ValueError"
+        assert worker.call(math.sqrt, 4.0) == 2.0
+
+
+@pytest.mark.parametrize(("number", "name"), [(11, "SIGSEGV"), (6, "SIGABRT")])
+def test_a_crash_names_the_signal_and_the_call(number: int, name: str) -> None:
+    with Worker("ExecuTorch") as worker:
+        pid = worker.call(os.getpid)
+        with pytest.raises(WorkerCrashError, match=rf"ExecuTorch: .* {name} in posix\.kill"):
+            worker.call(os.kill, pid, number)
+        assert not worker.alive
+        with pytest.raises(WorkerCrashError):
+            worker.call(os.getpid)
+
+
+def test_a_call_that_takes_too_long_is_killed() -> None:
+    with Worker("test", timeout_s=0.5) as worker:
+        with pytest.raises(WorkerTimeoutError, match=r"time\.sleep took longer than 0\.5 s"):
+            worker.call(time.sleep, 30)
+        assert not worker.alive

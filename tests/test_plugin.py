@@ -1,0 +1,234 @@
+"""The gate fails closed: whatever was asked for and not measured makes the run fail."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exporters.artifact import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+GATES = """
+schema = 1
+[checkpoint]
+swipes_min = 100
+["step_fp32.onnx"]
+sqnr_db_min = 40
+size_bytes_max = 1000
+"""
+SUITE = """
+import pytest
+
+@pytest.mark.measures("swipes")
+def test_swipes(subject, record):
+    record("swipes", 300)
+
+@pytest.mark.measures("sqnr_db")
+def test_sqnr(subject, record):
+    record("sqnr_db", 43.5, "worst: swipe 7", samples=[43.5, 50.0])
+
+@pytest.mark.measures("size_bytes")
+def test_size(subject, record):
+    record("size_bytes", 900)
+"""
+ONE_FILE = ("--target", "android", "--variant", "step_fp32.onnx")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeconftest('pytest_plugins = ["harness.pytest_plugin"]')
+    pytester.makefile(".toml", **{"suites/gates": GATES})
+    pytester.makepyfile(**{"suites/test_all": SUITE})
+    for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
+        path = pytester.path / "golden" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x", encoding="utf-8")
+    return pytester
+
+
+def run(project: pytest.Pytester, *args: str) -> tuple[pytest.RunResult, dict[str, Any]]:
+    result = project.runpytest_inprocess("suites", "-p", "no:cacheprovider", *args)
+    path = project.path / "build" / "report" / "report.json"
+    return result, json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def statuses(report: dict[str, Any]) -> dict[str, str]:
+    return {f"{g['subject']} {g['metric']}": g["status"] for g in report["gates"]}
+
+
+def rewrite(project: pytest.Pytester, old: str, new: str, name: str = "test_all.py") -> None:
+    path = project.path / "suites" / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_all_kept_is_a_pass(project: pytest.Pytester) -> None:
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["PASS: 3 of 3 gates kept"])
+    assert report["verdict"] == "PASS"
+    assert set(statuses(report).values()) == {"PASS"}
+    sqnr = next(m for m in report["measurements"] if m["metric"] == "sqnr_db")
+    assert (sqnr["samples"], sqnr["unit"]) == ([43.5, 50.0], "dB")
+    assert report["environment"]["versions"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status", "reason"),
+    [
+        ('"sqnr_db", 43.5', '"sqnr_db", 12.0', "FAIL", "worst: swipe 7"),
+        ('"sqnr_db", 43.5', '"sqnr_db", float("nan")', "NOT_MEASURED", "worst: swipe 7"),
+        ('record("sqnr_db", 43.5, "worst: swipe 7", samples=[43.5, 50.0])', "pass",
+         "NOT_MEASURED", "recorded no sqnr_db"),
+        ('record("sqnr_db", 43.5, "worst: swipe 7", samples=[43.5, 50.0])',
+         'raise ValueError("boom")', "NOT_MEASURED", "ValueError: boom"),
+        ('record("sqnr_db", 43.5, "worst: swipe 7", samples=[43.5, 50.0])',
+         'pytest.skip("no time")', "NOT_MEASURED", "no time"),
+        ('record("sqnr_db", 43.5, "worst: swipe 7", samples=[43.5, 50.0])',
+         'pytest.xfail("known")', "NOT_MEASURED", "known"),
+        ("def test_sqnr(subject, record)", "def test_sqnr(subject, record, absent)",
+         "NOT_MEASURED", "absent"),
+        ("def test_sqnr(", "def check_sqnr(", "NOT_MEASURED", "no test measured it"),
+    ],
+    ids=["broken", "nan", "unrecorded", "raises", "skips", "xfails", "no-fixture", "no-test"],
+)  # fmt: skip
+def test_one_bad_metric_fails_the_run(
+    project: pytest.Pytester, old: str, new: str, status: str, reason: str
+) -> None:
+    rewrite(project, old, new)
+    result, report = run(project, *ONE_FILE)
+    assert result.ret != pytest.ExitCode.OK
+    assert report["verdict"] == "FAIL"
+    gate = next(g for g in report["gates"] if g["metric"] == "sqnr_db")
+    assert gate["status"] == status
+    assert reason in gate["detail"]
+    others = {key: value for key, value in statuses(report).items() if "sqnr" not in key}
+    assert set(others.values()) == {"PASS"}
+
+
+def test_recording_what_was_not_declared_is_an_error(project: pytest.Pytester) -> None:
+    rewrite(project, 'record("size_bytes", 900)', 'record("size_ratio", 0.2)')
+    result, report = run(project, *ONE_FILE)
+    assert result.ret != pytest.ExitCode.OK
+    assert statuses(report)["step_fp32.onnx size_bytes"] == "NOT_MEASURED"
+
+
+@pytest.mark.parametrize("selection", [["-k", "size"], ["--deselect", "suites/test_all.py"]])
+def test_deselecting_is_no_way_to_pass(project: pytest.Pytester, selection: Sequence[str]) -> None:
+    result, report = run(project, *ONE_FILE, *selection)
+    assert result.ret != pytest.ExitCode.OK
+    assert "NOT_MEASURED" in statuses(report).values()
+    result.stdout.fnmatch_lines(["*why: no test measured it*"])
+
+
+def test_an_empty_suite_is_a_failure(project: pytest.Pytester) -> None:
+    (project.path / "suites" / "test_all.py").write_text("", encoding="utf-8")
+    result, report = run(project, *ONE_FILE)
+    assert result.ret != pytest.ExitCode.OK
+    assert set(statuses(report).values()) == {"NOT_MEASURED"}
+
+
+def test_a_broken_suite_file_is_a_failure(project: pytest.Pytester) -> None:
+    (project.path / "suites" / "test_all.py").write_text("import nothing_there", encoding="utf-8")
+    result, _ = run(project, *ONE_FILE)
+    assert result.ret != pytest.ExitCode.OK
+
+
+def test_the_same_verdict_with_xdist_and_in_another_order(project: pytest.Pytester) -> None:
+    _, first = run(project, *ONE_FILE)
+    rewrite(project, "43.5", "43.5")
+    result, second = run(project, *ONE_FILE, "-n", "2")
+    assert result.ret == pytest.ExitCode.OK
+    assert second["gates"] == first["gates"]
+    assert second["measurements"] == first["measurements"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--target", "ios"], "unknown target 'ios'; known: "),
+        (["--target", "android", "--variant", "x.pte"], "has no variant x.pte"),
+        ([*ONE_FILE, "--checkpoint", "none.nemo"], "--checkpoint: no such file: none.nemo"),
+        ([*ONE_FILE, "--manifest", "none.jsonl"], "--manifest: no such file: none.jsonl"),
+        ([*ONE_FILE, "--artifacts", "none"], "--artifacts: no such folder: none"),
+        ([*ONE_FILE, "--accuracy-floor", "92"], "should be a share from 0 to 1"),
+        ([*ONE_FILE, "--device", "toaster"], "invalid choice: 'toaster'"),
+        (["--target", "android"], "has no gate"),
+        ([], "name what to judge"),
+    ],
+)
+def test_what_cannot_be_judged_is_a_usage_error(
+    project: pytest.Pytester, args: list[str], message: str
+) -> None:
+    result, report = run(project, *args)
+    assert result.ret in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED}
+    assert message in result.stdout.str() + result.stderr.str()
+    assert report == {}
+
+
+def test_a_user_lays_gates_over(project: pytest.Pytester) -> None:
+    over = project.path / "mine.toml"
+    over.write_text('schema = 1\n["step_fp32.onnx"]\nsqnr_db_min = 60\n', encoding="utf-8")
+    result, report = run(project, *ONE_FILE, "--gates", str(over))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert statuses(report)["step_fp32.onnx sqnr_db"] == "FAIL"
+
+
+def test_a_failure_says_what_why_and_how_to_run_it_again(project: pytest.Pytester) -> None:
+    rewrite(project, '"sqnr_db", 43.5', '"sqnr_db", 12.0')
+    result, _ = run(project, *ONE_FILE)
+    result.stdout.fnmatch_lines(
+        [
+            "step_fp32.onnx: sqnr_db is 12 dB, but should be ≥ 40 dB (signal to noise against *",
+            "*sqnr_db*12 dB*≥ 40 dB*FAIL",
+            "*why: worst: swipe 7",
+            "*again: pytest * --target android * 'suites/test_all.py::test_sqnr?step_fp32.onnx?'",
+        ]
+    )
+
+
+def test_a_floor_replaces_the_files(project: pytest.Pytester) -> None:
+    gates = project.path / "suites" / "gates.toml"
+    gates.write_text(GATES.replace("swipes_min = 100", "reference_word_accuracy_min = 0.8"))
+    rewrite(project, '"swipes"', '"reference_word_accuracy"')
+    rewrite(project, "300", "0.9")
+    assert run(project, *ONE_FILE)[0].ret == pytest.ExitCode.OK
+    result, report = run(project, *ONE_FILE, "--accuracy-floor", "0.95")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert report["gates"][0]["limit"] == 0.95
+
+
+def write_index(project: pytest.Pytester, checkpoint_sha: str, manifest_sha: str) -> Path:
+    path = project.path / "golden" / "index.toml"
+    path.write_text(
+        f'[files]\n"golden.nemo" = "{checkpoint_sha}"\n"val.jsonl" = "{manifest_sha}"\n'
+        "[accuracy]\nval = 0.95\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_the_checkpoints_own_record_is_the_floor(project: pytest.Pytester) -> None:
+    gates = project.path / "suites" / "gates.toml"
+    gates.write_text(GATES.replace("swipes_min = 100", "reference_word_accuracy_min = 0.8"))
+    rewrite(project, '"swipes"', '"reference_word_accuracy"')
+    rewrite(project, "300", "0.9")
+    digest = sha256_of(project.path / "golden" / "golden.nemo")
+    write_index(project, digest, digest)
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert report["gates"][0]["limit"] == pytest.approx(0.945)
+    # Recorded for other swipes: the record says nothing about these.
+    write_index(project, digest, "0" * 64)
+    assert run(project, *ONE_FILE)[0].ret == pytest.ExitCode.OK
+    # An index of another checkpoint under this name: somebody mixed up files.
+    write_index(project, "0" * 64, digest)
+    result, _ = run(project, *ONE_FILE)
+    assert "not the file that" in result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
