@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from exporters import to_onnx
     from exporters.calibration import Calibration
     from exporters.checkpoint import Checkpoint
     from exporters.contract import ModelSpec
@@ -55,11 +56,29 @@ def build(
         if row.graph == "step":
             return to_pte.step_to_pte(checkpoint, precision=row.precision)
         return to_pte.encoder_to_pte(
-            checkpoint, precision=row.precision, calibration=swipes, max_trace_len=max_trace_len
+            checkpoint,
+            precision=row.precision,
+            calibration=swipes,
+            max_trace_len=max_trace_len,
+            recipe="ultra" if row.exporter == "export_pte_ultra" else "pt2e",
         )
     from exporters import to_onnx  # noqa: PLC0415
 
-    return to_onnx.step_to_onnx(checkpoint, precision=row.precision)
+    if row.graph == "step":
+        return to_onnx.step_to_onnx(checkpoint, precision=row.precision)
+    return to_onnx.encoder_to_onnx(
+        checkpoint,
+        precision=row.precision,
+        calibration=swipes,
+        max_trace_len=max_trace_len,
+        flavour=_flavour(row),
+    )
+
+
+def _flavour(row: Variant) -> to_onnx.Flavour:
+    if "web" in row.targets:
+        return "web"
+    return "android" if "android" in row.targets else "server"
 
 
 def write(

@@ -230,7 +230,15 @@ def test_the_command_line_gives_one_line_and_status_2_and_leaves_nothing(
     broken.write_bytes(nemo.read_bytes()[:5000])
     out = tmp_path / "out" / "step.onnx"
     done = subprocess.run(
-        [sys.executable, "-m", "exporters.export_rnnt_step", "--nemo-model", str(broken), "--onnx-out", str(out)],
+        [
+            sys.executable,
+            "-m",
+            "exporters.export_rnnt_step",
+            "--nemo-model",
+            str(broken),
+            "--onnx-out",
+            str(out),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -103,6 +103,7 @@ def traces(draw: st.DrawFn, min_points: int = 2, max_points: int = 40) -> NDArra
     return np.column_stack([np.array(xy).reshape(-1, 2), np.cumsum(steps)]).astype(np.float64)
 
 
+@settings(max_examples=60, deadline=None)
 @given(traces())
 def test_equals_the_loop_to_the_bit(points: NDArray[np.float64]) -> None:
     assert_same_bits(featurize(points), featurize_slowly(points))
@@ -132,7 +133,7 @@ def test_equals_the_loop_on_swipes_and_at_200_points(seed: int) -> None:
         assert_same_bits(featurize(points), featurize_slowly(points))
 
 
-@settings(max_examples=50)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(traces(min_points=0, max_points=12), min_size=1, max_size=5), st.integers(0, 3))
 def test_padding_changes_nothing(batch: list[NDArray[np.float64]], extra: int) -> None:
     lengths = np.array([len(points) for points in batch])

@@ -256,7 +256,7 @@ def test_fresh_swipes_are_of_unseen_words_that_val_does_not_hold(val: list[Swipe
 WORDS = [*read_words(TRAIN_WORDS), *read_words(UNSEEN_WORDS)]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_swipes_are_like_recorded_ones(chosen: list[str], seed: int) -> None:
     swipes = generate(chosen, np.random.default_rng(seed))

@@ -135,7 +135,7 @@ def test_error_is_the_projects_and_a_value_error() -> None:
     assert issubclass(ManifestError, ValueError)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)  # each example waits for the disk
 @given(
     traces=st.lists(
         st.lists(

@@ -1,0 +1,145 @@
+"""The reader of .pte files: what it finds, and that no damage gets past it as a crash."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from harness.pte_file import PteFileError, PteTensor, inspect_pte
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow  # lowering imports ExecuTorch, which takes seconds
+
+
+class Small(nn.Module):
+    """A delegated linear, and an operator on integers that XNNPACK does not take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 8)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.sigmoid(self.linear(x)), lengths - 3
+
+
+def lowered(*, quantized: bool) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415 - slow
+        XnnpackPartitioner,
+    )
+    from executorch.exir import (  # noqa: PLC0415 - slow
+        EdgeCompileConfig,
+        to_edge_transform_and_lower,
+    )
+
+    from exporters.quantize_xnnpack import quantize_weights  # noqa: PLC0415 - slow
+
+    torch.manual_seed(0)
+    module = Small().eval()
+    if quantized:
+        quantize_weights(module)
+    inputs = (torch.randn(1, 5, 32), torch.tensor([4]))
+    axes = {"x": {1: torch.export.Dim("T", max=64)}, "lengths": None}
+    with torch.no_grad():
+        program = torch.export.export(module, inputs, dynamic_shapes=axes)
+    edge = to_edge_transform_and_lower(
+        program,
+        partitioner=[XnnpackPartitioner()],
+        compile_config=EdgeCompileConfig(_check_ir_validity=False),
+    )
+    return bytes(edge.to_executorch().buffer)
+
+
+@pytest.fixture(scope="module")
+def plain() -> bytes:
+    return lowered(quantized=False)
+
+
+@pytest.fixture(scope="module")
+def quantized() -> bytes:
+    return lowered(quantized=True)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "program.pte"
+
+
+def test_it_lists_methods_delegates_operators_and_weights(plain: bytes, file: Path) -> None:
+    file.write_bytes(plain)
+    contents = inspect_pte(file)
+
+    (method,) = contents.methods
+    assert method.name == "forward"
+    assert method.inputs == (
+        PteTensor("float32", (1, 64, 32), dynamic=True),
+        PteTensor("int64", (1,), dynamic=False),
+    )
+    assert contents.delegates == 1
+    assert contents.backends == {"XnnpackBackend"}
+    assert dict(contents.undelegated_ops) == {"aten::sub.out": 1}
+    assert dict(contents.xnn_ops) == {"XNNFullyConnected": 1, "XNNSigmoid": 1}
+    assert contents.weighted_ops["XNNFullyConnected"] == {"float32": 1}
+    assert contents.weight_bytes_by_dtype["float32"] == (32 * 8 + 8) * 4
+    assert contents.planned_memory_bytes > 0
+    assert contents.size_bytes == len(plain)
+
+
+def test_it_tells_int8_weights_from_float_ones(quantized: bytes, file: Path) -> None:
+    file.write_bytes(quantized)
+    contents = inspect_pte(file)
+
+    assert contents.weighted_ops["XNNFullyConnected"] == {"qcint8": 1}
+    assert contents.weight_bytes_by_dtype["qcint8"] == 32 * 8
+    assert contents.weight_bytes_by_dtype["float32"] == 8 * 4
+    assert contents.scale_bytes == 8 * 4
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PteFileError, match=r"absent\.pte: no such file"):
+        inspect_pte(tmp_path / "absent.pte")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"ET12" * 20, b"\xff" * 500])
+def test_what_is_no_program_is_refused(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
+    with pytest.raises(PteFileError, match="export it again"):
+        inspect_pte(file)
+
+
+def test_a_file_cut_off_anywhere_is_refused(plain: bytes, file: Path) -> None:
+    weights = 32 * 8 * 4
+    for size in (10, 40, 200, len(plain) // 2, len(plain) - weights):
+        file.write_bytes(plain[:size])
+        with pytest.raises(PteFileError, match="export it again"):
+            inspect_pte(file)
+
+
+def test_a_damaged_delegate_header_is_refused(plain: bytes, file: Path) -> None:
+    start = plain.index(b"XH00")
+    file.write_bytes(plain[:start] + b"XH99" + plain[start + 4 :])
+    with pytest.raises(PteFileError, match="header"):
+        inspect_pte(file)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_read_but_never_crashes(
+    plain: bytes, file: Path, where: float, bit: int
+) -> None:
+    damaged = bytearray(plain)
+    damaged[int(where * len(plain))] ^= 1 << bit
+    file.write_bytes(damaged)
+    with contextlib.suppress(PteFileError):
+        assert inspect_pte(file).size_bytes == len(plain)
