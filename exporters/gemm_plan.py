@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STEPS = 255
 """Steps of a u8 code."""
 
-TWO_CODE_HEADROOM = 16.0
+TWO_CODE_HEADROOM = 4.0
 """Two codes have steps to spare. They go to what real swipes do beyond the calibration's extremes:
 a clipped acceleration is the largest error that there is."""
 

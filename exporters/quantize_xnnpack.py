@@ -14,7 +14,7 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
 )
 from torch import Tensor, nn
 from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
-from torchao.quantization.granularity import PerAxis
+from torchao.quantization.granularity import PerAxis, PerGroup
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.folding import bias_of, linear_layer, weight_of
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SMOOTHING_ALPHA = 0.3
 """How much of a channel's range moves into the weights; from 0.8 on the weights are ruined."""
+_GROUP = 32
+"""Inputs that share a scale of 4-bit weights; XNNPACK wants a multiple of 32."""
 _SMALLEST_PEAK = 0.01
 """Of the median: a channel that calibration hardly excites is scaled as if it were this loud."""
 
@@ -60,12 +62,34 @@ def smooth_front_end(encoder: XnnpackEncoder, calibration: Sequence[Tensor]) -> 
     front.out = linear_layer(weight * scale, bias_of(front.out))
 
 
-def quantize_weights(module: nn.Module) -> None:
-    """Quantize every linear in place by torchao: INT8 weights per channel, inputs at each call."""
-    config = Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int8, weight_granularity=PerAxis(0)
-    )
-    quantize_(module, config, filter_fn=lambda layer, _: isinstance(layer, nn.Linear))
+def quantize_weights(module: nn.Module, *, small_feed_forwards: bool = False) -> None:
+    """Quantize every linear in place by torchao: INT8 weights per channel, inputs at each call.
+
+    Args:
+        module: Rewritten encoder or step.
+        small_feed_forwards: Give the feed-forwards, half of the encoder, 4-bit weights with a scale
+            for each 32 inputs; where these do not divide by 32 they stay in INT8.
+    """
+
+    def is_small(layer: nn.Module, name: str) -> bool:
+        return (
+            small_feed_forwards
+            and isinstance(layer, nn.Linear)
+            and ".feed_forward" in name
+            and layer.in_features % _GROUP == 0
+        )
+
+    def is_large(layer: nn.Module, name: str) -> bool:
+        return isinstance(layer, nn.Linear) and not is_small(layer, name)
+
+    for dtype, granularity, wanted in (
+        (torch.int4, PerGroup(_GROUP), is_small),  # type: ignore[attr-defined]  # torch's stubs lack it
+        (torch.int8, PerAxis(0), is_large),
+    ):
+        config = Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=dtype, weight_granularity=granularity
+        )
+        quantize_(module, config, filter_fn=wanted)
 
 
 def quantize_by_pt2e(exported: ExportedProgram, inputs: tuple[Tensor, ...]) -> torch.fx.GraphModule:

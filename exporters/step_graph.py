@@ -80,7 +80,8 @@ class PredictionNetwork(nn.Module):
         table = embedding.weight.detach().double()
         if fold_embedding:
             table = table @ _parameter(lstm, "weight_ih_l0").T + _lstm_bias(lstm, 0)
-        self.table = nn.Embedding.from_pretrained(table.float(), freeze=True)
+        self.table = nn.Embedding(*table.shape)
+        self.table.weight = nn.Parameter(table.float(), requires_grad=False)
         self.cells = nn.ModuleList(
             LstmCell(lstm, layer, folded_input=fold_embedding and layer == 0)
             for layer in range(self.layers)

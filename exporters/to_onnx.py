@@ -153,17 +153,22 @@ def ort_optimized(program: Program, *, container: Literal["onnx", "ort"] = "onnx
         )
         payload = path.read_bytes()
     if container == "onnx":
-        _refuse_machine_specific(payload)
+        payload = _portable(payload)
     recipe = {**program.recipe, "ort_optimization": "extended", "container": container}
     return replace(program, payload=payload, recipe=recipe)
 
 
-def _refuse_machine_specific(payload: bytes) -> None:
+def _portable(payload: bytes) -> bytes:
+    """Check that no operator is for one machine only, and drop the imports that nothing uses."""
     model = onnx.load_from_string(payload)
-    domains = {node.domain for node in model.graph.node} - {"", "ai.onnx", "com.microsoft"}
-    if domains:
-        msg = f"the optimised graph holds operators of {sorted(domains)}: they run here only"
+    domains = {node.domain for node in model.graph.node}
+    if special := domains - {"", "ai.onnx", "com.microsoft"}:
+        msg = f"the optimised graph holds operators of {sorted(special)}: they run here only"
         raise OnnxExportError(msg)
+    imports = [opset for opset in model.opset_import if opset.domain in domains]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
+    return model.SerializeToString(deterministic=True)
 
 
 def _traced_encoder(encoder: LeanEncoder, spec: ModelSpec) -> onnx.ModelProto:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from exporters.checkpoint import Checkpoint
     from exporters.variants import Precision
 
-Int8Recipe = Literal["pt2e", "ultra"]
+Int8Recipe = Literal["pt2e", "ultra", "edge"]
 
 
 class LoweringError(ExportGateError, RuntimeError):
@@ -54,7 +54,7 @@ def encoder_to_pte(
             ranges from them.
         max_trace_len: Largest T.
         recipe: How INT8 is made: ``pt2e`` by PT2E with XNNPACKQuantizer, ``ultra`` by torchao's
-            ``quantize_``.
+            ``quantize_``, ``edge`` like it with 4 bits in the feed-forwards.
         options: What to rewrite; everything by default.
 
     Raises:
@@ -78,8 +78,8 @@ def encoder_to_pte(
         if precision == "fp16":
             encoder.halve_body()
             made |= {"fp32_parts": ["front", "positions"]}
-        if precision == "int8" and recipe == "ultra":
-            quantize.quantize_weights(encoder)
+        if precision == "int8" and recipe != "pt2e":
+            quantize.quantize_weights(encoder, small_feed_forwards=recipe == "edge")
         exported = _export(encoder, inputs, time_axis)
         if precision == "int8" and recipe == "pt2e":
             exported = _export(quantize.quantize_by_pt2e(exported, inputs), inputs, time_axis)
@@ -141,11 +141,11 @@ class _TimeAxis:
     factor: int
 
     def __post_init__(self) -> None:
-        # Below two output frames torch fixes T' to 1.
-        if self.bound <= self.factor:
+        # torch states a range that begins where T' is 2; it must hold more than one length.
+        if self.bound < self.factor + 2:
             msg = (
-                f"max_trace_len is {self.bound}, but should be above the subsampling factor "
-                f"{self.factor}"
+                f"max_trace_len is {self.bound}, but should be at least {self.factor + 2} for a "
+                f"model that subsamples by {self.factor}"
             )
             raise LoweringError(msg)
 
@@ -247,9 +247,11 @@ def _quiet_and_reproducible() -> Iterator[None]:
     oneDNN's availability guards shapes while lowering, which can narrow the range of T.
     """
     logging.disable(logging.WARNING)
+    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)  # type: ignore[no-untyped-call]  # torch has no types for it
     try:
-        with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled)  # type: ignore[no-untyped-call]  # as above
         logging.disable(logging.NOTSET)

@@ -116,7 +116,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def evidence(pytestconfig: pytest.Config) -> Generator[Evidence]:
     """Everything that can be known about the request, computed when first asked for."""
     gate = _gate(pytestconfig)
-    found = Evidence(gate.request, gate.progress)
+    found = pytestconfig.stash.get(EVIDENCE_FACTORY, Evidence)(gate.request, gate.progress)
     yield found
     found.close()
 
@@ -186,6 +186,11 @@ def pytest_runtest_makereport(
         ]
     return report
 
+
+EVIDENCE_FACTORY: pytest.StashKey[Callable[[Request, Callable[[str], None]], Evidence]] = (
+    pytest.StashKey()
+)
+"""Set by those who inject faults: what makes the evidence instead of ``Evidence`` itself."""
 
 _RECORDED: pytest.StashKey[list[Measured]] = pytest.StashKey()
 _JUDGED: pytest.StashKey[list[Verdict]] = pytest.StashKey()

@@ -54,7 +54,7 @@ def val() -> list[Swipe]:
 
 @pytest.fixture(scope="module")
 def model() -> EncDecRNNTModel:
-    from golden.checkpoint_io import restore  # noqa: PLC0415 - importing NeMo takes seconds
+    from golden.checkpoint_io import restore  # importing NeMo takes seconds
 
     return restore(NEMO)
 
@@ -230,7 +230,7 @@ def test_nemos_tensors_are_today_as_they_were(
 def test_saving_what_was_loaded_gives_the_same_bytes(
     model: EncDecRNNTModel, tmp_path: Path
 ) -> None:
-    from golden.checkpoint_io import save  # noqa: PLC0415 - importing NeMo takes seconds
+    from golden.checkpoint_io import save  # importing NeMo takes seconds
 
     save(model, tmp_path / "again.nemo")
     assert sha256_of(tmp_path / "again.nemo") == sha256_of(NEMO)
@@ -366,7 +366,7 @@ def test_loss_and_gradient_equal_a_recursion_in_float64(seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_and_gradient_equal_nemos(seed: int) -> None:
-    from nemo.collections.asr.losses.rnnt_pytorch import (  # noqa: PLC0415 - takes seconds
+    from nemo.collections.asr.losses.rnnt_pytorch import (  # takes seconds
         RNNTLossPytorch,
     )
 

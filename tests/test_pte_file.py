@@ -31,15 +31,15 @@ class Small(nn.Module):
 
 
 def lowered(*, quantized: bool) -> bytes:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415 - slow
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
         XnnpackPartitioner,
     )
-    from executorch.exir import (  # noqa: PLC0415 - slow
+    from executorch.exir import (
         EdgeCompileConfig,
         to_edge_transform_and_lower,
     )
 
-    from exporters.quantize_xnnpack import quantize_weights  # noqa: PLC0415 - slow
+    from exporters.quantize_xnnpack import quantize_weights
 
     torch.manual_seed(0)
     module = Small().eval()

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exporters.checkpoint import quiet_nemo
 from exporters.rewrite_xnnpack import (
     DepthwiseConvolution,
     RewriteOptions,
@@ -19,6 +18,7 @@ from exporters.rewrite_xnnpack import (
     UnsupportedEncoderError,
     rewrite_encoder,
 )
+from tests.nemo_encoders import nemo_encoder
 
 ONE_BY_ONE = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -26,36 +26,6 @@ ONE_BY_ONE = settings(max_examples=15, deadline=None, suppress_health_check=[Hea
 def sqnr_db(reference: Tensor, other: Tensor) -> float:
     error = (reference.double() - other.double()).square().sum()
     return float(10 * torch.log10(reference.double().square().sum() / error.clamp_min(1e-300)))
-
-
-def nemo_encoder(**changes: object) -> Any:  # noqa: ANN401 - NeMo has no types
-    """Build an encoder with random weights, and with statistics that a folding cannot ignore."""
-    from nemo.collections.asr.modules import ConformerEncoder  # noqa: PLC0415 - takes seconds
-
-    config = {
-        "feat_in": 37,
-        "n_layers": 1,
-        "d_model": 16,
-        "n_heads": 2,
-        "subsampling": "striding",
-        "subsampling_factor": 4,
-        "subsampling_conv_channels": 4,
-        "conv_kernel_size": 7,
-        "pos_emb_max_len": 64,
-        "dropout": 0.0,
-        "dropout_pre_encoder": 0.0,
-        "dropout_emb": 0.0,
-        "dropout_att": 0.0,
-    } | changes
-    torch.manual_seed(0)
-    with quiet_nemo():
-        encoder = ConformerEncoder(**config).eval()
-    for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
-        if name.endswith("running_var"):
-            nn.init.uniform_(tensor, 0.2, 2.0)
-        elif tensor.is_floating_point() and ("pos_bias" in name or "norm" in name):
-            nn.init.normal_(tensor, 1.0 if name.endswith("weight") else 0.0, 0.3)
-    return encoder
 
 
 @st.composite

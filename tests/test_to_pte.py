@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 
 from exporters.checkpoint import Checkpoint, load_checkpoint
+from exporters.contract import ModelSpec
 from exporters.features import featurize
 from exporters.manifest import read_manifest
 from exporters.step_graph import StepGraph, UnsupportedDecoderError
 from exporters.to_pte import LoweringError, encoder_to_pte, step_to_pte
 from harness.pte_file import PteContents, PteTensor, inspect_pte
+from tests.nemo_encoders import nemo_encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +96,7 @@ def step(
 
 
 def loaded(kind: str, program: Program, folder: Path) -> Exported:
-    from executorch.runtime import Runtime  # noqa: PLC0415 - takes seconds
+    from executorch.runtime import Runtime
 
     path = folder / f"{kind}.pte"
     path.write_bytes(program.payload)
@@ -247,8 +250,68 @@ def test_calibration_of_another_shape_is_an_error(checkpoint: Checkpoint) -> Non
 
 
 def test_a_bound_that_leaves_no_dynamic_axis_is_an_error(checkpoint: Checkpoint) -> None:
-    with pytest.raises(LoweringError, match="max_trace_len is 4"):
-        encoder_to_pte(checkpoint, precision="fp32", calibration=None, max_trace_len=4)
+    with pytest.raises(LoweringError, match="max_trace_len is 5"):
+        encoder_to_pte(checkpoint, precision="fp32", calibration=None, max_trace_len=5)
+
+
+def random_checkpoint(path: Path, **changes: object) -> Checkpoint:
+    """Return a checkpoint of an encoder alone, with random weights."""
+    encoder = nemo_encoder(**changes)
+    spec = ModelSpec(
+        feature_dim=37,
+        d_model=encoder.d_model,
+        encoder_layers=1,
+        attention_heads=2,
+        conv_kernel=7,
+        subsampling="striding",
+        subsampling_factor=encoder.subsampling_factor,
+        pred_hidden=1,
+        pred_layers=1,
+        joint_hidden=1,
+        labels=("a",),
+        max_symbols=1,
+    )
+    return Checkpoint(path, "0" * 64, SimpleNamespace(encoder=encoder), spec)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"subsampling_factor": 2, "conv_kernel_size": 31},
+        {"subsampling_factor": 8, "subsampling": "dw_striding"},
+    ],
+    ids=str,
+)
+def test_other_subsamplings_take_every_length_too(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    small = random_checkpoint(tmp_path, **changes)
+    program = encoder_to_pte(small, precision="fp32", calibration=None, max_trace_len=35)
+    exported = loaded("small", program, tmp_path)
+    assert exported.contents.delegates == 1
+    for frames in range(1, 36):
+        features, lengths = torch.rand((1, 37, frames)), torch.tensor([frames - frames // 3])
+        wanted, valid = reference(small, features, lengths)
+        got, got_valid = exported.method.execute((features, lengths))
+        count = int(valid)
+        assert got.shape == wanted.shape, f"T={frames}"
+        assert got_valid.tolist() == [count], f"T={frames}"
+        assert sqnr_db([(wanted[:, :, :count], got[:, :, :count])]) >= 100.0, f"T={frames}"
+
+
+def test_edge_recipe_gives_the_feed_forwards_four_bits(tmp_path: Path) -> None:
+    small = random_checkpoint(tmp_path, d_model=32)
+    swipes = [np.random.default_rng(0).random((37, 30), dtype=np.float32)]
+    program = encoder_to_pte(
+        small, precision="int8", calibration=swipes, max_trace_len=40, recipe="edge"
+    )
+    exported = loaded("edge", program, tmp_path)
+    assert exported.contents.delegates == 1
+    kinds = exported.contents.weighted_ops["XNNFullyConnected"]
+    assert (kinds["qbint4"], kinds["qcint8"]) == (4, 8)
+    features, lengths = torch.from_numpy(swipes[0])[None], torch.tensor([30])
+    wanted, _ = reference(small, features, lengths)
+    assert sqnr_db([(wanted, exported.method.execute((features, lengths))[0])]) >= 20.0
 
 
 def test_there_is_no_half_precision_step(checkpoint: Checkpoint) -> None:

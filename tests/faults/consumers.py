@@ -1,0 +1,54 @@
+"""Faulty loaders and decoders, as they were found in public code; they run in workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.decode import Hypothesis, _best
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from exporters.checkpoint import Checkpoint
+    from exporters.contract import ModelSpec
+
+
+def load_dropping_weights(path: Path) -> Checkpoint:
+    """Load as ``strict=False`` does when decoder and joint have an unknown prefix: random."""
+    import torch
+
+    from exporters.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    with torch.no_grad():
+        for part in (checkpoint.model.decoder, checkpoint.model.joint):
+            for weight in part.parameters():
+                weight.uniform_(-0.1, 0.1)
+    return checkpoint
+
+
+def decode_advancing_on_blank(
+    step: Any, encoded: Sequence[np.ndarray], spec: ModelSpec
+) -> list[Hypothesis]:
+    """Greedy decoding that keeps state and symbol also after a blank."""
+    return [_decode(step, item, spec, start=spec.blank_id) for item in encoded]
+
+
+def _decode(step: Any, encoded: np.ndarray, spec: ModelSpec, *, start: int) -> Hypothesis:
+    state = np.zeros((spec.pred_layers, 1, spec.pred_hidden), np.float32)
+    feed = {"y_prev": np.array([start]), "h0": state, "c0": state}
+    tokens: list[int] = []
+    score = 0.0
+    for frame in np.ascontiguousarray(encoded.T[:, None]):
+        for _ in range(spec.max_symbols or 10):
+            outputs = step.run({**feed, "enc_t": frame})
+            best, log_prob, _ = _best(outputs["logits"], spec.vocab_size)
+            feed = {"y_prev": np.array([best]), "h0": outputs["h1"], "c0": outputs["c1"]}
+            if best == spec.blank_id:
+                break
+            tokens.append(best)
+            score += log_prob
+    return Hypothesis(tuple(tokens), (), score, 0.0, 0)

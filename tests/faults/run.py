@@ -1,0 +1,153 @@
+"""Run the real suites on harmed files, with NeMo's reference computed once for all runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exporters.artifact import read_sidecar, sha256_of, sidecar_path, write_text
+from exporters.variants import variant
+from harness.evidence import Evidence, Request
+from harness.pytest_plugin import EVIDENCE_FACTORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from harness.gates import Verdict
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GOLDEN = REPOSITORY / "golden"
+WORKDIR = REPOSITORY / "build" / "gate"
+
+
+class SharedEvidence(Evidence):
+    """Evidence whose NeMo worker and reference outlive it."""
+
+    def close(self) -> None:
+        """End only the workers of this run."""
+        for name, worker in self._workers.items():
+            if name != "NeMo":
+                worker.close()
+
+
+@dataclass
+class Workspace:
+    """A folder of exported files to harm, and what else a fault can change.
+
+    Attributes:
+        folder: Copies of the exported files with their sidecars.
+        checkpoint: The model that they are judged against.
+        manifest: The swipes that they are judged with.
+        evidence: Class of the evidence; a fault in a session or a decoder derives its own.
+        args: More options for pytest.
+        share_reference: Whether NeMo's reference of the golden checkpoint is valid.
+    """
+
+    folder: Path
+    checkpoint: Path = GOLDEN / "golden.nemo"
+    manifest: Path = GOLDEN / "val.jsonl"
+    evidence: type[SharedEvidence] = SharedEvidence
+    args: tuple[str, ...] = ()
+    share_reference: bool = True
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.folder / name
+
+    def rewrite(self, name: str, payload: bytes, **claims: Any) -> None:
+        """Replace a file, and its sidecar's hash and size, so that only the fault is wrong.
+
+        Args:
+            name: The file.
+            payload: Its new bytes.
+            claims: Fields of the sidecar to forge.
+        """
+        path = self.path(name)
+        sidecar = read_sidecar(path)
+        path.write_bytes(payload)
+        changed = {"sha256": sha256_of(path), "size_bytes": len(payload), **claims}
+        write_text(sidecar_path(path), replace(sidecar, **changed).to_json())
+
+    def forge(self, name: str, **claims: Any) -> None:
+        """Change what a sidecar says."""
+        path = sidecar_path(self.path(name))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        write_text(path, json.dumps({**data, **claims}))
+
+
+@dataclass
+class FaultLab:
+    """Exports once, computes NeMo's reference once, and judges harmed copies."""
+
+    artifacts: Path
+    pristine: SharedEvidence
+
+    def close(self) -> None:
+        """End the shared workers."""
+        Evidence.close(self.pristine)
+
+    def workspace(self, folder: Path) -> Workspace:
+        """Return a workspace with copies of all files."""
+        shutil.copytree(self.artifacts, folder, dirs_exist_ok=True)
+        return Workspace(folder)
+
+    def judge(self, workspace: Workspace, variants: Sequence[str]) -> dict[str, Verdict]:
+        """Run the suites on some files and return the verdicts by ``subject metric_direction``."""
+        plugin = _Injector(self._factory(workspace))
+        report = workspace.folder.parent / "report"
+        args = ["-q", "-p", "no:cacheprovider", "--target", "all"]
+        args += ["--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
+        args += [part for name in variants for part in ("--variant", name)]
+        args += ["--artifacts", str(workspace.folder), "--report", str(report)]
+        args += ["--checkpoint", str(workspace.checkpoint), "--manifest", str(workspace.manifest)]
+        args += [*workspace.args, str(REPOSITORY / "suites")]
+        plugin.status = int(pytest.main(args, plugins=[plugin]))
+        gate = plugin.config.pluginmanager.get_plugin("exportgate-gate")
+        return {f"{v.gate.subject} {v.gate.key}": v for v in gate.report.verdicts}
+
+    def _factory(self, workspace: Workspace) -> Callable[..., Evidence]:
+        def make(request: Request, progress: Callable[[str], None]) -> Evidence:
+            evidence = workspace.evidence(request, progress)
+            if workspace.share_reference:
+                evidence._workers["NeMo"] = self.pristine._worker("NeMo")
+                for key in (("_nemo",), ("features",), ("reference",), ("swipes",)):
+                    evidence.memo[key] = self.pristine.memo[key]
+            return evidence
+
+        return make
+
+
+class _Injector:
+    """A pytest plugin that sets the evidence's factory and keeps the configuration."""
+
+    def __init__(self, factory: Callable[..., Evidence]) -> None:
+        self.factory = factory
+        self.status = -1
+        self.config: pytest.Config
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self.config = config
+        config.stash[EVIDENCE_FACTORY] = self.factory
+
+
+def open_lab(variants: Sequence[str], progress: Callable[[str], None] = print) -> FaultLab:
+    """Export the golden checkpoint's files (or take them from the cache) and ask NeMo once."""
+    request = Request(
+        checkpoint=GOLDEN / "golden.nemo",
+        manifest=GOLDEN / "val.jsonl",
+        calibration=GOLDEN / "calib.jsonl",
+        variants=tuple(variant(name) for name in variants),
+        artifacts=None,
+        workdir=WORKDIR,
+        max_trace_len=200,
+    )
+    evidence = SharedEvidence(request, progress)
+    artifacts = evidence.folder()
+    evidence.reference()
+    return FaultLab(artifacts, evidence)

@@ -1,0 +1,40 @@
+"""NeMo encoders with random weights, for tests that vary the architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporters.checkpoint import quiet_nemo
+
+
+def nemo_encoder(**changes: object) -> Any:
+    """Build an encoder with random weights, and with statistics that a folding cannot ignore."""
+    from nemo.collections.asr.modules import ConformerEncoder
+
+    config = {
+        "feat_in": 37,
+        "n_layers": 1,
+        "d_model": 16,
+        "n_heads": 2,
+        "subsampling": "striding",
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": 4,
+        "conv_kernel_size": 7,
+        "pos_emb_max_len": 64,
+        "dropout": 0.0,
+        "dropout_pre_encoder": 0.0,
+        "dropout_emb": 0.0,
+        "dropout_att": 0.0,
+    } | changes
+    torch.manual_seed(0)
+    with quiet_nemo():
+        encoder = ConformerEncoder(**config).eval()
+    for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
+        if name.endswith("running_var"):
+            nn.init.uniform_(tensor, 0.2, 2.0)
+        elif tensor.is_floating_point() and ("pos_bias" in name or "norm" in name):
+            nn.init.normal_(tensor, 1.0 if name.endswith("weight") else 0.0, 0.3)
+    return encoder

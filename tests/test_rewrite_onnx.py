@@ -1,0 +1,148 @@
+"""The encoder rewritten for ONNX Runtime is NeMo's, whatever the configuration and the padding."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from exporters.checkpoint import quiet_nemo
+from exporters.rewrite_onnx import LeanEncoder
+
+BOUND = 48
+
+
+def sqnr_db(reference: Tensor, other: Tensor) -> float:
+    error = (reference.double() - other.double()).square().sum()
+    return float(10 * torch.log10(reference.double().square().sum() / error.clamp_min(1e-300)))
+
+
+def nemo_encoder(**changes: object) -> Any:  # noqa: ANN401 - NeMo has no types
+    """Build an encoder with random weights, and with statistics that a folding cannot ignore."""
+    from nemo.collections.asr.modules import ConformerEncoder  # noqa: PLC0415 - takes seconds
+
+    config = {
+        "feat_in": 9,
+        "n_layers": 1,
+        "d_model": 16,
+        "n_heads": 2,
+        "subsampling": "striding",
+        "subsampling_factor": 4,
+        "subsampling_conv_channels": 4,
+        "conv_kernel_size": 7,
+        "pos_emb_max_len": 24,
+    } | changes
+    torch.manual_seed(0)
+    with quiet_nemo():
+        encoder = ConformerEncoder(**config).eval()
+    for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
+        if name.endswith("running_var"):
+            nn.init.uniform_(tensor, 0.2, 2.0)
+        elif tensor.is_floating_point() and ("pos_bias" in name or "norm" in name):
+            nn.init.normal_(tensor, 1.0 if name.endswith("weight") else 0.0, 0.3)
+    return encoder
+
+
+def fingerprint(module: nn.Module) -> str:
+    digest = hashlib.sha256(str(module.training).encode())
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name} {tensor.requires_grad}".encode())
+        digest.update(tensor.detach().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, Any]:
+    heads = draw(st.sampled_from([1, 2, 4]))
+    return {
+        "feat_in": draw(st.sampled_from([5, 37])),
+        "n_layers": draw(st.integers(1, 3)),
+        "n_heads": heads,
+        "d_model": heads * draw(st.sampled_from([4, 6, 12])),
+        "ff_expansion_factor": draw(st.integers(1, 4)),
+        "subsampling": draw(st.sampled_from(["striding", "dw_striding"])),
+        "subsampling_factor": draw(st.sampled_from([2, 4, 8])),
+        "subsampling_conv_channels": draw(st.sampled_from([3, 8])),
+        "conv_kernel_size": draw(st.sampled_from([1, 3, 9, 31])),
+        "untie_biases": draw(st.booleans()),
+        "xscaling": draw(st.booleans()),
+        "use_bias": draw(st.booleans()),
+    }
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configurations(), data=st.data())
+def test_rewrite_equals_nemo_on_a_padded_batch(config: dict[str, Any], data: st.DataObject) -> None:
+    batch = data.draw(st.integers(1, 3), label="B")
+    lengths = torch.tensor(
+        data.draw(st.lists(st.integers(1, BOUND), min_size=batch, max_size=batch))
+    )
+    encoder = nemo_encoder(**config)
+    rewritten = LeanEncoder(encoder, max_trace_len=BOUND)
+    features = torch.randn(batch, config["feat_in"], int(lengths.max()))
+    features[torch.arange(features.shape[2]) >= lengths[:, None, None].expand(features.shape)] = 1e3
+
+    with torch.no_grad():
+        reference, valid = encoder(audio_signal=features, length=lengths)
+        encoded, encoded_lengths = rewritten(features, lengths)
+
+    assert encoded.shape == reference.shape
+    assert encoded_lengths.dtype == torch.int64
+    assert encoded_lengths.tolist() == valid.tolist()
+    for row, frames in enumerate(valid.tolist()):
+        assert sqnr_db(reference[row, :, :frames], encoded[row, :, :frames]) >= 100.0
+
+
+@pytest.mark.slow
+def test_padding_changes_nothing_even_if_it_is_nan() -> None:
+    encoder = LeanEncoder(nemo_encoder(n_layers=2), max_trace_len=BOUND)
+    features, lengths = torch.randn(1, 9, 21), torch.tensor([21])
+    padded = torch.nn.functional.pad(features, (0, 20), value=float("nan"))
+    with torch.no_grad():
+        alone, frames = encoder(features, lengths)
+        beside, _ = encoder(padded, lengths)
+    torch.testing.assert_close(beside[:, :, : int(frames)], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("bound", [2, 5, 8, 31])
+def test_a_trace_is_encoded_up_to_the_bound_and_refused_behind_it(bound: int, factor: int) -> None:
+    encoder = nemo_encoder(subsampling_factor=factor)
+    rewritten = LeanEncoder(encoder, max_trace_len=bound)
+    features, length = torch.randn(1, 9, bound + 1), torch.tensor([bound])
+    with torch.no_grad():
+        reference, _ = encoder(audio_signal=features[:, :, :bound], length=length)
+        assert sqnr_db(reference, rewritten(features[:, :, :bound], length)[0]) >= 100.0
+        with pytest.raises(RuntimeError, match="invalid for input of size|must match the size"):
+            rewritten(features, length + 1)
+
+
+@pytest.mark.slow
+def test_positions_beyond_nemos_own_buffer_are_made() -> None:
+    encoder = nemo_encoder(subsampling_factor=2, pos_emb_max_len=8)
+    before = encoder.pos_enc.pe.shape
+    rewritten = LeanEncoder(encoder, max_trace_len=64)
+    assert encoder.pos_enc.pe.shape == before
+    features, lengths = torch.randn(1, 9, 64), torch.tensor([64])
+    with torch.no_grad():
+        # NeMo extends its buffer when it meets the longer trace.
+        reference, _ = encoder(audio_signal=features, length=lengths)
+        assert sqnr_db(reference, rewritten(features, lengths)[0]) >= 100.0
+
+
+@pytest.mark.slow
+def test_rewrite_shares_nothing_with_the_encoder() -> None:
+    encoder = nemo_encoder()
+    before = fingerprint(encoder)
+    rewritten = LeanEncoder(encoder, max_trace_len=BOUND)
+    with torch.no_grad():
+        for tensor in [*rewritten.parameters(), *rewritten.buffers()]:
+            tensor.zero_()
+    assert fingerprint(encoder) == before
