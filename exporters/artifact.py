@@ -70,6 +70,7 @@ class Sidecar:
         feature_spec: Version and SHA-256 of the feature specification.
         calibration: Manifest's SHA-256, number of swipes and kind; None if nothing was calibrated.
         recipe: Options that shaped the file.
+        sqnr_db: Signal to noise against NeMo, as the exporter saw it on a few swipes.
         lowering: What the exporter counted while lowering (delegation); empty for ONNX.
         versions: Versions of the packages that made it.
     """
@@ -86,6 +87,7 @@ class Sidecar:
     feature_spec: dict[str, str]
     calibration: dict[str, Any] | None
     recipe: dict[str, Any]
+    sqnr_db: float | None = None
     lowering: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -1,11 +1,12 @@
-"""Swipes that an INT8 export observes: read from a manifest, recorded in the sidecar.
+"""Swipes that an INT8 export observes: a manifest's, or gesture-like ones; the sidecar says which.
 
-Noise is never used: activations of a randomly fed encoder have other ranges than those of swipes,
-whose accelerations reach 1e6 while positions stay within [0, 1].
+Noise is never used for a swipe model: activations of a randomly fed encoder have other ranges than
+those of swipes, whose accelerations reach 1e6 while positions stay within [0, 1].
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,15 @@ from exporters.artifact import sha256_of
 from exporters.errors import ExportGateError
 from exporters.features import FEATURE_DIM, feature_spec, featurize
 from exporters.manifest import read_manifest
+from exporters.synthetic import gestures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from exporters.cli import ExportOptions
+    from exporters.contract import ModelSpec
 
 
 class CalibrationError(ExportGateError, ValueError):
@@ -32,8 +37,8 @@ class Calibration:
 
     Attributes:
         features: One (F, T) float32 array for each swipe.
-        source: ``manifest``.
-        sha256: Of the manifest.
+        source: ``manifest`` or ``synthetic``.
+        sha256: Of the manifest, or of the synthetic features.
     """
 
     features: tuple[NDArray[np.float32], ...]
@@ -48,6 +53,50 @@ class Calibration:
             "swipes": len(self.features),
             "feature_spec": feature_spec(),
         }
+
+
+def calibration_of(options: ExportOptions, spec: ModelSpec) -> Calibration:
+    """Return the swipes to calibrate and check an export with: the user's, or synthetic ones."""
+    if options.manifest is None:
+        return synthetic_calibration(
+            swipes=options.calibration_swipes,
+            max_trace_len=options.max_trace_len,
+            feature_dim=spec.feature_dim,
+        )
+    return calibration_from_manifest(
+        options.manifest,
+        swipes=options.calibration_swipes,
+        max_trace_len=options.max_trace_len,
+        feature_dim=spec.feature_dim,
+    )
+
+
+def synthetic_calibration(*, swipes: int, max_trace_len: int, feature_dim: int) -> Calibration:
+    """Make gesture-like swipes over random keys.
+
+    A model of other features than swipes (speech) gets features of their moments instead: smooth
+    in time, unit variance, as NeMo's normalised log-mel features are.
+    """
+    if feature_dim == FEATURE_DIM:
+        traces = [points[:max_trace_len] for points in gestures(swipes, seed=0)]
+        features = tuple(np.ascontiguousarray(featurize(points).T) for points in traces)
+    else:
+        features = _smooth_features(swipes, max_trace_len, feature_dim)
+    digest = hashlib.sha256(b"".join(item.tobytes() for item in features)).hexdigest()
+    return Calibration(features, "synthetic", digest)
+
+
+def _smooth_features(
+    count: int, max_trace_len: int, feature_dim: int
+) -> tuple[NDArray[np.float32], ...]:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        frames = int(rng.integers(max(1, max_trace_len // 4), max_trace_len + 1))
+        noise = rng.normal(size=(feature_dim, frames + 4))
+        windows = np.lib.stride_tricks.sliding_window_view(noise, 5, axis=1)
+        found.append((windows.mean(axis=2) * np.sqrt(5)).astype(np.float32))
+    return tuple(found)
 
 
 def calibration_from_manifest(

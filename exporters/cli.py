@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import bz2
 import contextlib
+import lzma
 import sys
 import time
 import zlib
@@ -14,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from exporters.artifact import sha256_of
-from exporters.calibration import Calibration, calibration_from_manifest
+from exporters.artifact import Sidecar, sha256_of
 from exporters.errors import ExportGateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from exporters.checkpoint import Checkpoint
+    from exporters.contract import ModelSpec
 
 DEFAULT_MAX_TRACE_LEN = 200
 DEFAULT_CALIBRATION_BATCHES = 16
@@ -30,6 +31,55 @@ DEFAULT_CALIBRATION_BATCH_SIZE = 4
 
 class OptionError(ExportGateError, ValueError):
     """Options contradict each other, the checkpoint or the files that they name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What an export starts from, and how it is made.
+
+    Attributes:
+        checkpoint: The model.
+        vocab: Vocabulary file that must equal the checkpoint's labels.
+        layers: LSTM layers that the checkpoint must have.
+        hidden: LSTM width that the checkpoint must have.
+        max_trace_len: Longest trace in points that an encoder takes.
+        manifest: Swipes to calibrate with; synthetic ones if None.
+        calibration_swipes: How many.
+        check_quantization: Refuse a quantized file that is broken.
+        fallback_to_fp32: Write FP32 in its place, under a name that says so.
+        cache: Where exports are kept; None to export anew.
+    """
+
+    checkpoint: Path
+    vocab: Path | None = None
+    layers: int | None = None
+    hidden: int | None = None
+    max_trace_len: int = DEFAULT_MAX_TRACE_LEN
+    manifest: Path | None = None
+    calibration_swipes: int = DEFAULT_CALIBRATION_BATCHES * DEFAULT_CALIBRATION_BATCH_SIZE
+    check_quantization: bool = True
+    fallback_to_fp32: bool = False
+    cache: Path | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> ExportOptions:
+        """Take over what a command line was given; each knows only some of the options."""
+        given = vars(args)
+        samples = given.get("calibration_samples")
+        batches = given.get("calib_batches", DEFAULT_CALIBRATION_BATCHES)
+        size = given.get("calib_bs", DEFAULT_CALIBRATION_BATCH_SIZE)
+        return cls(
+            checkpoint=args.checkpoint,
+            vocab=args.vocab,
+            layers=given.get("layers"),
+            hidden=given.get("hidden"),
+            max_trace_len=given.get("max_trace_len", DEFAULT_MAX_TRACE_LEN),
+            manifest=given.get("val_manifest"),
+            calibration_swipes=samples or batches * size,
+            check_quantization=not given.get("skip_quantization_check", False),
+            fallback_to_fp32=given.get("fallback_to_fp32", False),
+            cache=given.get("cache"),
+        )
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,7 +131,7 @@ class Parser(argparse.ArgumentParser):
             "--val_manifest",
             type=Path,
             metavar="FILE",
-            help="swipes as JSON lines, to calibrate INT8 with",
+            help="swipes as JSON lines, to calibrate INT8 with; synthetic ones without it",
         )
         self.option(
             "--calib_batches",
@@ -98,6 +148,33 @@ class Parser(argparse.ArgumentParser):
             help="swipes in a calibration batch (default %(default)s)",
         )
 
+    def quantization_options(self) -> None:
+        """Add the options of the exporters that check what they quantized."""
+        self.option(
+            "--calibration_samples",
+            type=positive,
+            metavar="N",
+            help="calibration swipes, instead of --calib_batches times --calib_bs",
+        )
+        self.option(
+            "--skip_quantization_check",
+            action="store_true",
+            help="keep a quantized file even if it is broken",
+        )
+
+    def output_option(self, what: str, *more: str, metavar: str = "FILE") -> None:
+        """Add the required option that says where to write."""
+        self.option(
+            "--out",
+            "--output",
+            *more,
+            dest="out",
+            type=Path,
+            required=True,
+            metavar=metavar,
+            help=what,
+        )
+
 
 def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
@@ -108,29 +185,25 @@ def positive(text: str) -> int:
     return number
 
 
-def calibration_of(args: argparse.Namespace, checkpoint: Checkpoint) -> Calibration:
-    """Read the calibration swipes that the options name.
+def check_model(options: ExportOptions, spec: ModelSpec) -> None:
+    """Refuse a vocabulary or dimensions that are not the checkpoint's: it says what the model is.
 
     Raises:
-        OptionError: No manifest is named.
+        OptionError: ``--vocab``, ``--layers`` or ``--hidden`` differ from the checkpoint.
     """
-    if args.val_manifest is None:
-        msg = "INT8 needs swipes to calibrate with; name a manifest with --val_manifest"
-        raise OptionError(msg)
-    return calibration_from_manifest(
-        args.val_manifest,
-        swipes=args.calib_batches * args.calib_bs,
-        max_trace_len=args.max_trace_len,
-        feature_dim=checkpoint.spec.feature_dim,
-    )
+    for flag, given, actual in (
+        ("--layers", options.layers, spec.pred_layers),
+        ("--hidden", options.hidden, spec.pred_hidden),
+    ):
+        if given is not None and given != actual:
+            msg = f"{flag} is {given}, but the checkpoint has {actual}; leave the option out"
+            raise OptionError(msg)
+    if options.vocab is not None:
+        _check_vocabulary(options.vocab, spec.labels)
 
 
-def check_vocabulary(path: Path, labels: Sequence[str]) -> None:
-    """Check that a vocabulary file lists exactly the checkpoint's labels, in order.
-
-    Raises:
-        OptionError: It does not; decoded ids would stand for other characters.
-    """
+def _check_vocabulary(path: Path, labels: Sequence[str]) -> None:
+    """Check that a file lists exactly the labels; else decoded ids stand for other characters."""
     try:
         lines = tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
@@ -138,9 +211,8 @@ def check_vocabulary(path: Path, labels: Sequence[str]) -> None:
         raise OptionError(msg) from error
     if lines == tuple(labels):
         return
-    differing = next(
-        (i for i, (a, b) in enumerate(zip(lines, labels, strict=False)) if a != b), None
-    )
+    pairs = enumerate(zip(lines, labels, strict=False))
+    differing = next((i for i, (a, b) in pairs if a != b), None)
     detail = (
         f"line {differing + 1} is {lines[differing]!r}, but should be {labels[differing]!r}"
         if differing is not None
@@ -148,6 +220,18 @@ def check_vocabulary(path: Path, labels: Sequence[str]) -> None:
     )
     msg = f"{path}: the vocabulary does not fit the checkpoint: {detail}"
     raise OptionError(msg)
+
+
+def file_sha256(path: Path, kind: str) -> str:
+    """Return a file's SHA-256.
+
+    Raises:
+        OptionError: There is no such file.
+    """
+    if not path.is_file():
+        msg = f"{path}: no such {kind}"
+        raise OptionError(msg)
+    return sha256_of(path)
 
 
 @contextlib.contextmanager
@@ -171,33 +255,24 @@ class Written:
     precision: str
     raw_bytes: int
     deflated_bytes: int
+    sqnr_db: float | None
     seconds: float
     cached: bool
 
 
-def written(path: Path, precision: str, seconds: float, *, cached: bool = False) -> Written:
+def written(path: Path, sidecar: Sidecar, seconds: float, *, cached: bool = False) -> Written:
     """Describe a file that was just written; deflate level 6 is what zip and HTTP use."""
     payload = path.read_bytes()
     deflated = len(zlib.compress(payload, 6))
-    return Written(path, precision, len(payload), deflated, seconds, cached)
-
-
-def file_sha256(path: Path, kind: str) -> str:
-    """Return a file's SHA-256.
-
-    Raises:
-        OptionError: There is no such file.
-    """
-    if not path.is_file():
-        msg = f"{path}: no such {kind}"
-        raise OptionError(msg)
-    return sha256_of(path)
+    return Written(
+        path, sidecar.precision, len(payload), deflated, sidecar.sqnr_db, seconds, cached
+    )
 
 
 def print_table(rows: Sequence[Written]) -> None:
-    """Print what was written: file, precision, megabytes (1e6 bytes) and seconds."""
+    """Print what was written: file, precision, megabytes (1e6 bytes), dB against NeMo, seconds."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("file", "precision", "MB", "MB deflated", "seconds"):
+    for heading in ("file", "precision", "MB", "MB deflated", "SQNR dB", "seconds"):
         table.add_column(heading, justify="left" if heading in {"file", "precision"} else "right")
     for row in rows:
         table.add_row(
@@ -205,12 +280,27 @@ def print_table(rows: Sequence[Written]) -> None:
             row.precision,
             f"{row.raw_bytes / 1e6:.3f}",
             f"{row.deflated_bytes / 1e6:.3f}",
+            "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
             "cached" if row.cached else f"{row.seconds:.1f}",
         )
     Console(soft_wrap=True).print(table)
 
 
-def run(main: Callable[[], None]) -> None:
+def print_compression(paths: Sequence[Path]) -> None:
+    """Print how far general compressors shrink files: what a download or a package costs."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("file")
+    for heading in ("MB", "deflate", "bzip2", "lzma"):
+        table.add_column(heading, justify="right")
+    for path in paths:
+        payload = path.read_bytes()
+        sizes = (zlib.compress(payload, 9), bz2.compress(payload), lzma.compress(payload))
+        ratios = [f"{len(data) / len(payload):.3f}" for data in sizes]
+        table.add_row(str(path), f"{len(payload) / 1e6:.3f}", *ratios)
+    Console(soft_wrap=True).print(table)
+
+
+def run(main: Callable[[], object]) -> None:
     """Run a command line: errors that the user can mend get one line and exit status 2."""
     try:
         main()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from exporters.cli import Parser, run
+from exporters.cli import ExportOptions, Parser, run
 from exporters.release import export_command
 
 
@@ -17,18 +15,9 @@ def main() -> None:
     )
     parser.checkpoint_options()
     parser.encoder_options()
-    parser.option(
-        "--out",
-        "--output",
-        "--pte_out",
-        dest="out",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the .pte to write; its sidecar FILE.json goes beside it",
-    )
+    parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
     args = parser.parse_args()
-    export_command({"encoder_fp32.pte": args.out}, args)
+    export_command({"encoder_fp32.pte": args.out}, ExportOptions.of(args))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def activation_grid(channels: ChannelRange, *, two_codes: bool) -> tuple[float, 
     """Return step and zero point of the (first) u8 code for what a layer's input reached."""
     lowest, highest = channels.of_tensor()
     headroom = TWO_CODE_HEADROOM if two_codes else 1.0
-    scale = float(np.float32(max(highest - lowest, 1e-12) * headroom / STEPS))
+    spread = highest - lowest if highest > lowest else 1.0
+    scale = float(np.float32(spread * headroom / STEPS))
     return scale, min(max(round(-lowest * headroom / scale), 0), STEPS)
 
 

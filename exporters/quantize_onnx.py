@@ -66,20 +66,21 @@ class _GemmBuilder:
         first_scale = np.float32(plan.activation_scale)
         first = self._quantize("first", x, first_scale, plan.zero_point)
         if not plan.two_codes:
-            self._gemm("gemm", [self._dequantize("x", first), self._weight, self._bias], y)
+            self._gemm("gemm", self._dequantize("x", first), [self._weight, self._bias], y)
             return self._nodes
         rounded = self._dequantize("rounded", first)
         rest = self._node("Sub", "rest", [x, rounded])
         second = self._quantize("second", rest, first_scale / np.float32(STEPS), _MIDDLE)
         # Each Gemm dequantises for itself: a DequantizeLinear with two readers is not fused.
-        self._gemm("gemm", [self._dequantize("x", first), self._weight, self._bias], f"{y}.first")
-        self._gemm("gemm_rest", [self._dequantize("x_rest", second), self._weight], f"{y}.second")
+        self._gemm("gemm", self._dequantize("x", first), [self._weight], f"{y}.first")
+        # The bias goes where the steps are finer.
+        rest_codes = self._dequantize("x_rest", second)
+        self._gemm("gemm_rest", rest_codes, [self._weight, self._bias], f"{y}.second")
         self._node("Add", "sum", [f"{y}.first", f"{y}.second"], y)
         return self._nodes
 
-    def _gemm(self, name: str, inputs: list[tuple[str, ...] | str], output: str) -> None:
-        x, *constants = inputs
-        arguments = [str(x)]
+    def _gemm(self, name: str, x: str, constants: list[tuple[str, ...]], output: str) -> None:
+        arguments = [x]
         for kind, constant in zip(("weight", "bias"), constants, strict=False):
             arguments.append(
                 self._node("DequantizeLinear", f"{name}.{kind}", list(constant), axis=0)
@@ -108,12 +109,15 @@ class _GemmBuilder:
 
     def _bias_constant(self, bias: NDArray[np.float64]) -> tuple[str, ...]:
         """Keep the bias in steps of the integer products, as the integer Gemm adds it."""
-        scale = np.float32(self._plan.activation_scale) * self._plan.weight_scale
+        step = np.float32(self._plan.activation_scale)
+        if self._plan.two_codes:
+            step = step / np.float32(STEPS)
+        scale = step * self._plan.weight_scale
         codes = np.rint(bias / scale)
         if np.abs(codes).max() > np.iinfo(np.int32).max:
             msg = (
-                f"{self._layer}: its bias is over 2**31 steps of its products; are its weights "
-                "zero, or did no calibration swipe reach it?"
+                f"{self._layer}: its bias is over 2**31 steps of its products, so the layer does "
+                "nothing but add it; is the checkpoint trained?"
             )
             raise OnnxExportError(msg)
         return self._constant("bias", codes.astype(np.int32), scale)

@@ -49,7 +49,7 @@ def smooth_front_end(encoder: XnnpackEncoder, calibration: Sequence[Tensor]) -> 
     front = encoder.front
     with torch.no_grad():
         peaks = [
-            front.flattened(swipe, torch.tensor([swipe.shape[2]]))[0].abs().amax(dim=(0, 1))
+            front.flattened(swipe, torch.tensor([float(swipe.shape[2])]))[0].abs().amax(dim=(0, 1))
             for swipe in calibration
         ]
     peak = torch.stack(peaks).amax(dim=0).double()

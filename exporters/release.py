@@ -1,4 +1,4 @@
-"""Export every file of a target from one load of the checkpoint.
+"""Export files of the table from one load of the checkpoint, those from a cache that it holds.
 
 ``python -m exporters.release --checkpoint golden/golden.nemo --target android --out build/android``
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,37 +20,57 @@ from exporters.artifact import (
     write_text,
 )
 from exporters.cache import cache_key, fetch, store
+from exporters.calibration import Calibration, calibration_of
 from exporters.cli import (
+    ExportOptions,
     OptionError,
     Parser,
     Written,
-    calibration_of,
-    check_vocabulary,
+    check_model,
     file_sha256,
     print_table,
     run,
     stage,
     written,
 )
+from exporters.errors import ExportGateError
 from exporters.features import feature_spec
 from exporters.variants import TARGETS, Variant, variant, variants_of
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from exporters import to_onnx
-    from exporters.calibration import Calibration
     from exporters.checkpoint import Checkpoint
-    from exporters.contract import ModelSpec
+
+
+class QuantizationCheckError(ExportGateError, RuntimeError):
+    """A quantized file is broken: its outputs are not the model's."""
+
+    def __init__(self, name: str, found_db: float, least_db: float) -> None:
+        """Say how bad it is and what can be done."""
+        super().__init__(
+            f"{name}: {found_db:.1f} dB against NeMo, below {least_db:g} dB a file is broken; "
+            "calibrate with swipes like those of the users, write FP32 instead with "
+            "--fallback_to_fp32 where the exporter has it, or keep the file all the same with "
+            "--skip_quantization_check"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A program with its signal-to-noise against NeMo, in dB."""
+
+    program: Program
+    sqnr_db: float
 
 
 def build(
-    row: Variant, checkpoint: Checkpoint, calibration: Calibration | None, max_trace_len: int
+    row: Variant, checkpoint: Checkpoint, calibration: Calibration, max_trace_len: int
 ) -> Program:
     """Make the file of a row of the table, in memory."""
     # Imported here: each runtime takes seconds to load, and an export needs one of them.
-    swipes = calibration.features if calibration else None
+    swipes = calibration.features
     if row.format == "pte":
         from exporters import to_pte  # noqa: PLC0415
 
@@ -81,16 +102,82 @@ def _flavour(row: Variant) -> to_onnx.Flavour:
     return "android" if "android" in row.targets else "server"
 
 
-def write(
-    path: Path,
+def export(outputs: Mapping[str, Path], options: ExportOptions) -> list[Written]:
+    """Export variants, each to its path.
+
+    Args:
+        outputs: Variant's name to its path.
+        options: What to export from, and how.
+
+    Raises:
+        ExportGateError: The options do not fit the checkpoint, or an export fails; files that
+            were written before that stay, nothing is half-written.
+    """
+    keys = {name: _key(variant(name), options) for name in outputs}
+    rows: dict[str, Written] = {}
+    if options.cache is not None:
+        for name, path in outputs.items():
+            start = time.perf_counter()
+            sidecar = fetch(options.cache, keys[name], path)
+            if sidecar is not None:
+                check_model(options, sidecar.model)
+                rows[name] = written(path, sidecar, time.perf_counter() - start, cached=True)
+    missing = [name for name in outputs if name not in rows]
+    if missing:
+        with stage(f"load {options.checkpoint}"):
+            from exporters.checkpoint import load_checkpoint  # noqa: PLC0415 - NeMo takes seconds
+
+            checkpoint = load_checkpoint(options.checkpoint)
+        check_model(options, checkpoint.spec)
+        calibration = calibration_of(options, checkpoint.spec)
+        for name in missing:
+            rows[name] = _export_one(variant(name), outputs[name], options, checkpoint, calibration)
+            if options.cache is not None and rows[name].path == outputs[name]:
+                store(options.cache, keys[name], outputs[name])
+    return [rows[name] for name in outputs]
+
+
+def _export_one(
     row: Variant,
-    program: Program,
+    path: Path,
+    options: ExportOptions,
     checkpoint: Checkpoint,
-    calibration: Calibration | None,
-) -> None:
+    calibration: Calibration,
+) -> Written:
+    start = time.perf_counter()
+    with stage(f"export {path}"):
+        made = _checked(row, options, checkpoint, calibration)
+        if made.program.precision != row.precision:
+            # A file that is not what its variant promises must not look like it.
+            path = path.with_name(f"{path.stem}.{made.program.precision}-fallback{path.suffix}")
+        sidecar = write(path, row, made, checkpoint, calibration)
+    return written(path, sidecar, time.perf_counter() - start)
+
+
+def _checked(
+    row: Variant, options: ExportOptions, checkpoint: Checkpoint, calibration: Calibration
+) -> Made:
+    """Build a file and run it beside NeMo; a broken quantized one is refused or replaced."""
+    from exporters.selfcheck import BROKEN_DB, sqnr_db  # noqa: PLC0415 - loads torch
+
+    program = build(row, checkpoint, calibration, options.max_trace_len)
+    found = sqnr_db(row, program, checkpoint, calibration.features)
+    if row.precision == "fp32" or found >= BROKEN_DB or not options.check_quantization:
+        return Made(program, found)
+    if not options.fallback_to_fp32 or row.baseline is None:
+        raise QuantizationCheckError(row.name, found, BROKEN_DB)
+    plain = build(variant(row.baseline), checkpoint, calibration, options.max_trace_len)
+    return Made(plain, sqnr_db(row, plain, checkpoint, calibration.features))
+
+
+def write(
+    path: Path, row: Variant, made: Made, checkpoint: Checkpoint, calibration: Calibration
+) -> Sidecar:
     """Write a file and its sidecar."""
     with atomic_write(path) as draft:
-        draft.write_bytes(program.payload)
+        draft.write_bytes(made.program.payload)
+    program = made.program
+    observed = row.graph == "encoder" and row.precision == "int8"
     sidecar = Sidecar(
         variant=row.name,
         precision=program.precision,
@@ -102,112 +189,50 @@ def write(
         contract=program.contract,
         max_trace_len=program.max_trace_len,
         feature_spec=feature_spec(),
-        calibration=calibration.describe() if calibration else None,
+        calibration=calibration.describe() if observed else None,
         recipe=program.recipe,
+        sqnr_db=round(made.sqnr_db, 2),
         lowering=program.lowering,
         versions=package_versions(),
     )
     write_text(sidecar_path(path), sidecar.to_json())
+    return sidecar
 
 
-def export(
-    outputs: dict[str, Path],
-    args: argparse.Namespace,
-    check: Callable[[argparse.Namespace, ModelSpec], None] | None = None,
-) -> list[Written]:
-    """Export the named variants, each to its path, those from the cache that it holds.
-
-    Args:
-        outputs: Variant's name to its path.
-        args: The parsed options.
-        check: Called with the options and the checkpoint's dimensions before work begins.
-    """
-    cache: Path | None = getattr(args, "cache", None)
-    keys = {name: _key(variant(name), args) for name in outputs} if cache else {}
-    rows: dict[str, Written] = {}
-    for name, key in keys.items():
-        start = time.perf_counter()
-        sidecar = fetch(cache, key, outputs[name]) if cache else None
-        if sidecar is not None:
-            _check(args, sidecar.model, check)
-            rows[name] = written(
-                outputs[name], sidecar.precision, time.perf_counter() - start, cached=True
-            )
-    missing = [name for name in outputs if name not in rows]
-    if missing:
-        checkpoint = _load(args)
-        _check(args, checkpoint.spec, check)
-        for name in missing:
-            rows[name] = _export_one(variant(name), outputs[name], args, checkpoint)
-            if cache:
-                store(cache, keys[name], outputs[name])
-    return [rows[name] for name in outputs]
-
-
-def _export_one(
-    row: Variant, path: Path, args: argparse.Namespace, checkpoint: Checkpoint
-) -> Written:
-    calibration = calibration_of(args, checkpoint) if _is_calibrated(row) else None
-    start = time.perf_counter()
-    with stage(f"export {path}"):
-        program = build(row, checkpoint, calibration, getattr(args, "max_trace_len", 0))
-        write(path, row, program, checkpoint, calibration)
-    return written(path, program.precision, time.perf_counter() - start)
-
-
-def _is_calibrated(row: Variant) -> bool:
-    return row.graph == "encoder" and row.precision == "int8"
-
-
-def _key(row: Variant, args: argparse.Namespace) -> str:
+def _key(row: Variant, options: ExportOptions) -> str:
     """Return the cache's key: what of the options shapes this file."""
-    inputs: dict[str, object] = {"checkpoint": file_sha256(args.checkpoint, "checkpoint")}
+    inputs: dict[str, object] = {
+        "checkpoint": file_sha256(options.checkpoint, "checkpoint"),
+        "check": options.check_quantization,
+        "fallback": options.fallback_to_fp32,
+    }
     if row.graph == "encoder":
-        inputs["max_trace_len"] = args.max_trace_len
-    if _is_calibrated(row) and args.val_manifest is not None:
-        inputs["calibration"] = file_sha256(args.val_manifest, "manifest")
-        inputs["swipes"] = args.calib_batches * args.calib_bs
+        inputs["max_trace_len"] = options.max_trace_len
+    if row.graph == "encoder" and row.precision == "int8":
+        inputs["swipes"] = options.calibration_swipes
+        inputs["calibration"] = (
+            file_sha256(options.manifest, "manifest") if options.manifest else "synthetic"
+        )
     return cache_key(row, inputs)
 
 
-def _load(args: argparse.Namespace) -> Checkpoint:
-    with stage(f"load {args.checkpoint}"):
-        from exporters.checkpoint import load_checkpoint  # noqa: PLC0415 - NeMo takes seconds
-
-        return load_checkpoint(args.checkpoint)
-
-
-def _check(
-    args: argparse.Namespace,
-    spec: ModelSpec,
-    check: Callable[[argparse.Namespace, ModelSpec], None] | None,
-) -> None:
-    if args.vocab is not None:
-        check_vocabulary(args.vocab, spec.labels)
-    if check is not None:
-        check(args, spec)
-
-
-def export_command(
-    outputs: dict[str, Path | None],
-    args: argparse.Namespace,
-    check: Callable[[argparse.Namespace, ModelSpec], None] | None = None,
-) -> None:
-    """Run an exporter's command line: load, export what was asked for, print the table.
+def export_command(outputs: Mapping[str, Path | None], options: ExportOptions) -> list[Written]:
+    """Run an exporter's command line: export what was asked for and print the table.
 
     Args:
         outputs: Variant's name to its path; None where it was not asked for.
-        args: The parsed options.
-        check: Called with the options and the checkpoint's dimensions before work begins.
+        options: What to export from, and how.
 
     Raises:
-        OptionError: No output is named, or the options do not fit the checkpoint.
+        OptionError: No output is named.
     """
     wanted = {name: path for name, path in outputs.items() if path is not None}
     if not wanted:
         msg = "nothing to export; name at least one output file"
         raise OptionError(msg)
-    print_table(export(wanted, args, check))
+    rows = export(wanted, options)
+    print_table(rows)
+    return rows
 
 
 def main() -> None:
@@ -222,15 +247,13 @@ def main() -> None:
     parser.encoder_options()
     parser.option("--target", choices=[*TARGETS, "all"], default="all", help="whose files")
     parser.option("--variant", action="append", metavar="NAME", help="only this file; repeatable")
-    parser.option(
-        "--out", "--output", dest="out", type=Path, required=True, metavar="DIR", help="folder"
-    )
+    parser.output_option("folder to write to", metavar="DIR")
     parser.option(
         "--cache", type=Path, metavar="DIR", help="reuse exports whose inputs did not change"
     )
     args = parser.parse_args()
     names = args.variant or [row.name for row in variants_of(args.target)]
-    export_command({name: args.out / name for name in names}, args)
+    export_command({name: args.out / name for name in names}, ExportOptions.of(args))
 
 
 if __name__ == "__main__":

@@ -110,8 +110,7 @@ class XnnpackEncoder(nn.Module):
         front: Subsampling; its numbers are as large as the features, up to 1e6.
         positions: Sines and cosines of frame numbers.
         body: Conformer blocks.
-        body_dtype: Of the body's weights.
-        limit: In half precision, what keeps the stream that enters the body small.
+        limit: In half precision, what keeps the stream that enters the body small; else None.
     """
 
     def __init__(self, encoder: Any, max_trace_len: int, options: RewriteOptions) -> None:  # noqa: ANN401
@@ -119,7 +118,6 @@ class XnnpackEncoder(nn.Module):
         self.front = FrontEnd(encoder, max_trace_len, options)
         self.positions = Positions(encoder, self.front.encoded_length(max_trace_len), options)
         self.body = Body(encoder, self.positions.basis, options)
-        self.body_dtype = torch.float32
         self.limit: FrameLimit | None = None
 
     def halve_body(self) -> None:
@@ -132,7 +130,6 @@ class XnnpackEncoder(nn.Module):
                 module.scale_input(_HALF_INPUT_SCALE)
         self.limit = FrameLimit(self.front.out.out_features)
         self.body.half()
-        self.body_dtype = torch.float16
 
     def forward(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode one swipe.
@@ -144,15 +141,23 @@ class XnnpackEncoder(nn.Module):
         Returns:
             (1, D, T') float32 with T' = ceil(T / factor), and (1,) int64.
         """
-        x, valid, frames = self.front(features_bft, lengths)
+        counts = lengths.to(torch.float32)  # XNNPACK takes no integers
+        x, valid, frames = self.front(features_bft, counts)
         sine, cosine = self.positions(frames)
-        dtype = self.body_dtype
-        gain: Tensor | None = None
-        if self.limit is not None:
-            gain = self.limit(x)
-            x, gain = x * gain, gain.to(dtype)
-        encoded = self.body(x.to(dtype), valid.to(dtype), sine.to(dtype), cosine.to(dtype), gain)
-        return encoded.transpose(1, 2).to(torch.float32), self.front.encoded_lengths(lengths)
+        if self.limit is None:
+            encoded = self.body(x, valid, sine, cosine)
+        else:
+            gain = self.limit(x) * valid
+            encoded = self._half_precision(x * gain, gain, sine, cosine).to(torch.float32)
+        return encoded.transpose(1, 2), self.front.encoded_counts(counts).to(torch.int64)
+
+    def _half_precision(self, x: Tensor, gain: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
+        """Run the body in FP16; each tensor that crosses is a cast outside delegates."""
+        x, gain = x.half(), gain.half()
+        # The mask need not cross: a valid frame's gain is above 1e-4, a padded one's is 0.
+        valid = torch.clamp(gain * self.body.masked_score, 0.0, 1.0)
+        out: Tensor = self.body(x, valid, sine.half(), cosine.half(), gain)
+        return out
 
 
 class FrontEnd(nn.Module):
@@ -176,19 +181,27 @@ class FrontEnd(nn.Module):
         self.smoothing: nn.Parameter | None = None  # see quantize_xnnpack.smooth_front_end
         self.register_buffer("frame_numbers", torch.arange(max_trace_len, dtype=torch.float32))
 
-    def forward(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (1, T', D), the mask (1, T', 1) that is 1 at valid frames, and 0 .. T'-1 alike."""
-        x, valid, frames = self.flattened(features_bft, lengths)
+    def forward(self, features_bft: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Subsample.
+
+        Args:
+            features_bft: (1, F, T) float32.
+            counts: (1,) float32: valid frames.
+
+        Returns:
+            (1, T', D), the mask (1, T', 1) that is 1 at valid frames, and 0 .. T'-1 alike.
+        """
+        x, valid, frames = self.flattened(features_bft, counts)
         if self.smoothing is not None:
             x = x * self.smoothing
         return self.out(x), valid, frames
 
-    def flattened(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def flattened(self, features_bft: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the last linear reads, (1, T', F' C), the mask and the frame numbers."""
         x = features_bft.view(1, 1, self.feature_dim, -1).permute(0, 1, 3, 2)
         frames = self.frame_numbers[: features_bft.shape[2]].view(1, 1, -1, 1)
-        # Frame numbers are integers: 1 where frame < length, else 0.
-        valid = torch.clamp(lengths.to(torch.float32).view(1, 1, 1, 1) - frames, 0.0, 1.0)
+        # Both are whole numbers: 1 where frame < count, else 0.
+        valid = torch.clamp(counts.view(1, 1, 1, 1) - frames, 0.0, 1.0)
         for stage in self.stages:
             x, valid, frames = stage(x, valid, frames)
         # NeMo masks once more here; padded frames cannot reach valid ones after this point, because
@@ -200,10 +213,9 @@ class FrontEnd(nn.Module):
         """Return T' for T input frames."""
         return -(-frames // self.factor)
 
-    def encoded_lengths(self, lengths: Tensor) -> Tensor:
-        """Return (1,) int64: valid frames of the output."""
-        # Subtraction, because PT2E's quantizer turns the constant of an addition into a float.
-        return torch.div(lengths - (1 - self.factor), self.factor, rounding_mode="floor")
+    def encoded_counts(self, counts: Tensor) -> Tensor:
+        """Return (1,) float32: valid frames of the output; exact below 2**24."""
+        return torch.floor((counts + (self.factor - 1.0)) / float(self.factor))
 
 
 class _Stage(nn.Module):

@@ -36,7 +36,8 @@ def round_weights(weight: Tensor, gram: Tensor) -> tuple[NDArray[np.int8], NDArr
     Returns:
         (out, in) int8 within +-LARGEST_CODE, and (out,) float32: one scale per output channel.
     """
-    scales = (weight.abs().amax(dim=1) / LARGEST_CODE).clamp(min=1e-12)
+    scales = weight.abs().amax(dim=1) / LARGEST_CODE
+    scales = torch.where(scales > 0, scales, 1.0)
     # Channels that carry most go first, while there are many left to make up for them.
     order = torch.argsort(gram.diagonal(), descending=True, stable=True)
     factor = _inverse_factor(gram[order][:, order])

@@ -168,7 +168,8 @@ def _portable(payload: bytes) -> bytes:
     imports = [opset for opset in model.opset_import if opset.domain in domains]
     del model.opset_import[:]
     model.opset_import.extend(imports)
-    return model.SerializeToString(deterministic=True)
+    portable: bytes = model.SerializeToString(deterministic=True)
+    return portable
 
 
 def _traced_encoder(encoder: LeanEncoder, spec: ModelSpec) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.manifest import Swipe
-from golden.swipes import generate
+from exporters.synthetic import generate
 from golden.words import TRAIN_WORDS, UNSEEN_WORDS, read_words
 
 if TYPE_CHECKING:

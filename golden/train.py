@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from exporters.artifact import sha256_of, write_text
+from exporters.synthetic import generate
 from golden.checkpoint_io import new_model, save
 from golden.config import D_MODEL, LABELS, SUBSAMPLING_CHANNELS
 from golden.decoding import decode, features_of, word_accuracy
 from golden.rnnt_loss import rnnt_loss
-from golden.swipes import generate
 from golden.words import TRAIN_WORDS, UNSEEN_WORDS, read_words
 
 if TYPE_CHECKING:

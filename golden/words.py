@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from exporters.artifact import write_text
-from exporters.features import KEY_CENTRES
+from exporters.synthetic import strokes
 
 TRAIN_WORDS = Path(__file__).with_name("words_train.txt")
 UNSEEN_WORDS = Path(__file__).with_name("words_unseen.txt")
@@ -27,14 +27,6 @@ _COMMONEST = 100  # always trained: an application meets them in every sentence
 def read_words(path: Path) -> list[str]:
     """Return the words of a file, one a line."""
     return path.read_text(encoding="utf-8").split()
-
-
-def strokes(word: str) -> str:
-    """Return the keys that a finger passes: no apostrophe, which has no key on this grid.
-
-    A doubled letter stays doubled: the finger dwells on its key.
-    """
-    return "".join(letter for letter in word if letter in KEY_CENTRES)
 
 
 def is_swipeable(word: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporters.errors import ExportGateError
+from exporters.variants import variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,10 @@ _BITS = {
 }  # fmt: skip
 
 
+# ONNX Runtime's com.microsoft is in all of its builds; nchwc and the rest depend on the processor.
+_PORTABLE_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+
+
 class AuditError(ExportGateError, ValueError):
     """A file cannot be read for an audit."""
 
@@ -42,6 +47,7 @@ class Contents:
         quantize_ops: Operators that turn real values into integers, in the whole file.
         dequantize_ops: Operators that turn integers into real values, in the whole file.
         delegates: Subgraphs handed to a backend; 0 for ONNX.
+        unportable_ops: Operators of domains that only one kind of machine has, by name.
     """
 
     weight_bytes: Mapping[str, int]
@@ -49,6 +55,7 @@ class Contents:
     quantize_ops: int
     dequantize_ops: int
     delegates: int
+    unportable_ops: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def int8_weight_share(self) -> float:
@@ -122,6 +129,11 @@ def _onnx_contents(path: Path) -> Contents:
         quantize_ops=sum(n for op, n in ops.items() if is_quantize(op)),
         dequantize_ops=sum(n for op, n in ops.items() if is_dequantize(op)),
         delegates=0,
+        unportable_ops=Counter(
+            f"{node.domain}.{node.op_type}"
+            for node in model.graph.node
+            if node.domain not in _PORTABLE_DOMAINS
+        ),
     )
 
 
@@ -171,10 +183,17 @@ def shape_mismatches(
 
 
 def provenance_mismatches(
-    sidecar: Sidecar, checkpoint_sha256: str, spec: ModelSpec, feature_spec: Mapping[str, str]
+    name: str,
+    sidecar: Sidecar,
+    checkpoint_sha256: str,
+    spec: ModelSpec,
+    feature_spec: Mapping[str, str],
 ) -> list[str]:
-    """Describe each statement of a sidecar that the checkpoint refutes."""
+    """Describe each statement of a variant's sidecar that the table or the checkpoint refutes."""
+    promised = variant(name)
     claims: list[tuple[str, Any, Any]] = [
+        ("variant", sidecar.variant, promised.name),
+        ("precision", sidecar.precision, promised.precision),
         ("checkpoint's SHA-256", sidecar.checkpoint_sha256, checkpoint_sha256),
         ("blank id", sidecar.blank_id, spec.blank_id),
         ("vocabulary", sidecar.model.labels, spec.labels),

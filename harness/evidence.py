@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from exporters.artifact import Sidecar, read_sidecar
+from exporters.artifact import Sidecar, read_sidecar, sha256_of
 from exporters.errors import ExportGateError
 from exporters.features import featurize
 from exporters.manifest import Swipe, read_manifest
-from exporters.variants import Variant, variant
+from exporters.variants import VARIANTS, Variant, variant
 from harness import audit, decode, parity, reference, session
 from harness.isolate import Handle, Worker
 from harness.measure import PairedLatency, paired_round
@@ -229,6 +229,17 @@ class Evidence:
     def deflated_bytes(self, name: str) -> int:
         """Return the size after deflate, level 6."""
         return len(zlib.compress(self.path(name).read_bytes(), 6))
+
+    @once
+    def identical_files(self, name: str) -> list[str]:
+        """Return the other files of the table that are there and hold the same bytes."""
+        mine = self.sidecar(name).sha256
+        others = [row.name for row in VARIANTS if row.name != name]
+        return [
+            other
+            for other in others
+            if self.path(other).is_file() and sha256_of(self.path(other)) == mine
+        ]
 
     @once
     def contents(self, name: str) -> audit.Contents:

@@ -42,6 +42,8 @@ METRICS: dict[str, Metric] = {
     # contract
     "contract_mismatches": Metric("", "names, dtypes and shapes that differ from the contract"),
     "provenance_mismatches": Metric("", "statements of the sidecar that the checkpoint refutes"),
+    "identical_files": Metric("", "other files of the release with the same bytes"),
+    "unportable_ops": Metric("", "operators that exist on this kind of machine only"),
     "normalised_logits": Metric("", "share of logit rows that are log-probabilities"),
     # parity
     "max_abs_error": Metric("", "largest absolute difference from NeMo"),

@@ -29,6 +29,10 @@ class ReferenceError(ExportGateError, RuntimeError):  # noqa: A001 - Python's ow
     """NeMo's decoding and ours of NeMo's own outputs differ: no verdict could be trusted."""
 
 
+TIE_NATS = 1e-4
+"""Lead of the best symbol over the second below which float32 does not decide."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """Every call of the step while NeMo's outputs of one swipe were decoded.
@@ -205,8 +209,12 @@ def compute(
         recorder = _Recorder(NemoStep(checkpoint))
         ours = greedy_decode(recorder, valid, spec)
         tokens, score = _nemo_greedy(checkpoint, valid)
-        if tokens != ours.tokens:
-            msg = f"swipe {index}: NeMo decodes {tokens}, our loop over NeMo's step {ours.tokens}"
+        # A near tie may fall either way between one frame at a time and NeMo's whole matrix.
+        if tokens != ours.tokens and ours.min_margin > TIE_NATS:
+            msg = (
+                f"swipe {index + 1}: NeMo decodes {_text(tokens, spec)!r}, our loop over NeMo's "
+                f"own step {_text(ours.tokens, spec)!r}: no verdict could be trusted"
+            )
             raise ReferenceError(msg)
         encoded.append(valid)
         hypotheses.append(Hypothesis(tokens, ours.frames, score, ours.min_margin, ours.steps))
@@ -230,6 +238,10 @@ def encode(
     """Return NeMo's (D, T') encoding of each swipe alone."""
     encoder = NemoEncoder(checkpoint)
     return [encoder.run(encoder_input(item))["encoded_bdt"][0] for item in features]
+
+
+def _text(tokens: Sequence[int], spec: ModelSpec) -> str:
+    return "".join(spec.labels[token] for token in tokens)
 
 
 def _nemo_greedy(

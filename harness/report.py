@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from exporters.artifact import write_text
@@ -105,17 +106,23 @@ def summary_lines(report: Report) -> list[str]:
     heading = ("file", "metric", "value", "limit", "verdict")
     widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(5)]
     lines = [_row(heading, widths)]
-    previous = ""
+    subject, reason, command = "", "", ""
     for row, verdict in zip(rows, report.verdicts, strict=True):
         # A blank line between files; the name only once, so that the eye finds the groups.
-        if row[0] != previous and previous:
+        if row[0] != subject and subject:
             lines.append("")
-        lines.append(_row((row[0] if row[0] != previous else "", *row[1:]), widths))
-        previous = row[0]
-        if verdict.status is not Status.PASS:
-            lines += [f"      why: {verdict.detail}"] if verdict.detail else []
-            command = report.reproduce.get(f"{verdict.gate.subject} {verdict.gate.metric}")
-            lines += [f"      again: {command}"] if command else []
+        lines.append(_row((row[0] if row[0] != subject else "", *row[1:]), widths))
+        subject = row[0]
+        if verdict.status is Status.PASS:
+            continue
+        # One cause often breaks many gates: say it once.
+        if verdict.detail and verdict.detail != reason:
+            reason = verdict.detail
+            lines.append(f"      why: {shorten(reason, 300, placeholder=' …')}")
+        again = report.reproduce.get(f"{verdict.gate.subject} {verdict.gate.metric}", command)
+        if again != command:
+            command = again
+            lines.append(f"      again: {command}")
     return [*lines, "", closing_line(report.verdicts)]
 
 

@@ -40,6 +40,26 @@ def test_provenance(subject: str, evidence: Evidence, record: Callable[..., None
     """The sidecar's checkpoint, vocabulary, blank and features are the checkpoint's."""
     reference = evidence.reference()
     problems = audit.provenance_mismatches(
-        evidence.sidecar(subject), reference.checkpoint_sha256, reference.spec, feature_spec()
+        subject, evidence.sidecar(subject), reference.checkpoint_sha256, reference.spec, feature_spec()
     )
     record("provenance_mismatches", len(problems), "; ".join(problems))
+
+
+@pytest.mark.measures("identical_files")
+def test_distinct(
+    subject: str,
+    evidence: Evidence,
+    record: Callable[..., None],
+    gate_settings: Callable[[str, str], tuple[str, ...]],
+) -> None:
+    """No other name of the release stands for the same bytes."""
+    twins = set(evidence.identical_files(subject)) - set(gate_settings(subject, "allowed_twins"))
+    record("identical_files", len(twins), ", ".join(sorted(twins)))
+
+
+@pytest.mark.measures("unportable_ops")
+def test_portable(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """Every operator exists on other machines than the exporter's."""
+    found = evidence.contents(subject).unportable_ops
+    listing = ", ".join(f"{op} ×{count}" for op, count in sorted(found.items()))
+    record("unportable_ops", sum(found.values()), listing)

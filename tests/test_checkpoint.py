@@ -131,10 +131,10 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(nemo: Path, tmp_pat
     config, state = parts(nemo)
     trace = tmp_path / "was_executed"
     path = write_ckpt(tmp_path / "evil.ckpt", config, state, callbacks=Bomb(trace))
-    with pytest.raises(CheckpointError, match="refused to unpickle it.*nothing was executed"):
+    with pytest.raises(CheckpointError, match=r"refused to unpickle it.*nothing was executed"):
         load_checkpoint(path)
     evil = write_nemo(tmp_path / "evil.nemo", config, {"a": Bomb(trace)})
-    with pytest.raises(CheckpointError, match="refused to unpickle it.*nothing was executed"):
+    with pytest.raises(CheckpointError, match=r"refused to unpickle it.*nothing was executed"):
         load_checkpoint(evil)
     assert not trace.exists()
 

@@ -79,7 +79,8 @@ def test_3_state_advanced_on_blank(lab: FaultLab, workspace: Workspace) -> None:
 
     workspace.evidence = Drifting
     broken = red(lab.judge(workspace, ["step_fp32.onnx"]))
-    assert broken == {"step_fp32.onnx token_mismatches_max"}
+    assert "step_fp32.onnx token_mismatches_max" in broken
+    assert not any("error" in key and "score" not in key for key in broken)
 
 
 def test_4_encoder_output_is_btd(lab: FaultLab, workspace: Workspace) -> None:

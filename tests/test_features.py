@@ -22,7 +22,7 @@ from exporters.features import (
     featurize,
     featurize_batch,
 )
-from golden.swipes import generate
+from exporters.synthetic import generate
 from golden.words import TRAIN_WORDS, read_words
 
 if TYPE_CHECKING:

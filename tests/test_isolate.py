@@ -25,7 +25,7 @@ def test_objects_stay_in_the_worker() -> None:
 
 def test_an_exception_travels_with_its_message() -> None:
     with Worker("test") as worker:
-        with pytest.raises(WorkerError, match="expected a nonnegative input|math domain") as caught:
+        with pytest.raises(WorkerError, match=r"math domain|nonnegative") as caught:
             worker.call(math.sqrt, -1.0)
         assert caught.value.kind == "ValueError"
         assert worker.call(math.sqrt, 4.0) == 2.0

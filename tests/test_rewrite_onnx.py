@@ -22,9 +22,9 @@ def sqnr_db(reference: Tensor, other: Tensor) -> float:
     return float(10 * torch.log10(reference.double().square().sum() / error.clamp_min(1e-300)))
 
 
-def nemo_encoder(**changes: object) -> Any:  # noqa: ANN401 - NeMo has no types
+def nemo_encoder(**changes: object) -> Any:
     """Build an encoder with random weights, and with statistics that a folding cannot ignore."""
-    from nemo.collections.asr.modules import ConformerEncoder  # noqa: PLC0415 - takes seconds
+    from nemo.collections.asr.modules import ConformerEncoder
 
     config = {
         "feat_in": 9,
@@ -120,7 +120,7 @@ def test_a_trace_is_encoded_up_to_the_bound_and_refused_behind_it(bound: int, fa
     with torch.no_grad():
         reference, _ = encoder(audio_signal=features[:, :, :bound], length=length)
         assert sqnr_db(reference, rewritten(features[:, :, :bound], length)[0]) >= 100.0
-        with pytest.raises(RuntimeError, match="invalid for input of size|must match the size"):
+        with pytest.raises(RuntimeError, match=r"invalid for input of size|must match the size"):
             rewritten(features, length + 1)
 
 

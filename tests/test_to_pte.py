@@ -172,9 +172,9 @@ def test_encoder_stays_finite_at_the_largest_accelerations(encoder: Exported) ->
 def test_encoder_is_one_delegate_and_a_few_shape_operators(encoder: Exported) -> None:
     lowering = encoder.program.lowering
     assert (
-        lowering["delegates"] == encoder.contents.delegates <= (2 if encoder.kind == "fp16" else 1)
+        lowering["delegates"] == encoder.contents.delegates <= (3 if encoder.kind == "fp16" else 1)
     )
-    assert lowering["node_ratio"] >= (0.96 if encoder.kind == "fp16" else 0.97)
+    assert lowering["node_ratio"] >= 0.97
     assert lowering["compute_ratio"] >= 0.99
     assert lowering["quantize_ops"]["outside_delegates"] == 0
     assert lowering["dequantize_ops"]["outside_delegates"] == 0

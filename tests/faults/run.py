@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -22,16 +24,24 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "golden"
+CHECKPOINT = GOLDEN / "golden.nemo"
+MANIFEST = GOLDEN / "val.jsonl"
 WORKDIR = REPOSITORY / "build" / "gate"
+
+
+class RefusedError(Exception):
+    """The gate refused a request before it judged anything; the message is what it printed."""
 
 
 class SharedEvidence(Evidence):
     """Evidence whose NeMo worker and reference outlive it."""
 
+    shared = True
+
     def close(self) -> None:
         """End only the workers of this run."""
         for name, worker in self._workers.items():
-            if name != "NeMo":
+            if name != "NeMo" or not (self.shared and self.request.checkpoint == CHECKPOINT):
                 worker.close()
 
 
@@ -45,12 +55,12 @@ class Workspace:
         manifest: The swipes that they are judged with.
         evidence: Class of the evidence; a fault in a session or a decoder derives its own.
         args: More options for pytest.
-        share_reference: Whether NeMo's reference of the golden checkpoint is valid.
+        share_reference: Whether NeMo's worker may be the shared one.
     """
 
     folder: Path
-    checkpoint: Path = GOLDEN / "golden.nemo"
-    manifest: Path = GOLDEN / "val.jsonl"
+    checkpoint: Path = CHECKPOINT
+    manifest: Path = MANIFEST
     evidence: type[SharedEvidence] = SharedEvidence
     args: tuple[str, ...] = ()
     share_reference: bool = True
@@ -97,7 +107,11 @@ class FaultLab:
         return Workspace(folder)
 
     def judge(self, workspace: Workspace, variants: Sequence[str]) -> dict[str, Verdict]:
-        """Run the suites on some files and return the verdicts by ``subject metric_direction``."""
+        """Run the suites on some files and return the verdicts by ``subject metric_direction``.
+
+        Raises:
+            RefusedError: The request was refused as a whole.
+        """
         plugin = _Injector(self._factory(workspace))
         report = workspace.folder.parent / "report"
         args = ["-q", "-p", "no:cacheprovider", "--target", "all"]
@@ -106,17 +120,26 @@ class FaultLab:
         args += ["--artifacts", str(workspace.folder), "--report", str(report)]
         args += ["--checkpoint", str(workspace.checkpoint), "--manifest", str(workspace.manifest)]
         args += [*workspace.args, str(REPOSITORY / "suites")]
-        plugin.status = int(pytest.main(args, plugins=[plugin]))
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            plugin.status = int(pytest.main(args, plugins=[plugin]))
         gate = plugin.config.pluginmanager.get_plugin("exportgate-gate")
+        if gate is None or gate.report is None:
+            raise RefusedError(said.getvalue().strip()[-2000:])
         return {f"{v.gate.subject} {v.gate.key}": v for v in gate.report.verdicts}
 
     def _factory(self, workspace: Workspace) -> Callable[..., Evidence]:
         def make(request: Request, progress: Callable[[str], None]) -> Evidence:
             evidence = workspace.evidence(request, progress)
+            evidence.shared = workspace.share_reference
             if workspace.share_reference:
-                evidence._workers["NeMo"] = self.pristine._worker("NeMo")
-                for key in (("_nemo",), ("features",), ("reference",), ("swipes",)):
-                    evidence.memo[key] = self.pristine.memo[key]
+                same = self.pristine.request
+                if request.checkpoint == same.checkpoint:
+                    evidence._workers["NeMo"] = self.pristine._worker("NeMo")
+                    evidence.memo["_nemo",] = self.pristine.memo["_nemo",]
+                if (request.checkpoint, request.manifest) == (same.checkpoint, same.manifest):
+                    for key in (("features",), ("reference",), ("swipes",)):
+                        evidence.memo[key] = self.pristine.memo[key]
             return evidence
 
         return make
@@ -136,14 +159,18 @@ class _Injector:
         config.stash[EVIDENCE_FACTORY] = self.factory
 
 
-def open_lab(variants: Sequence[str], progress: Callable[[str], None] = print) -> FaultLab:
-    """Export the golden checkpoint's files (or take them from the cache) and ask NeMo once."""
+def open_lab(
+    variants: Sequence[str],
+    artifacts: Path | None = None,
+    progress: Callable[[str], None] = print,
+) -> FaultLab:
+    """Take the golden checkpoint's files, by default exported or from the cache; ask NeMo once."""
     request = Request(
-        checkpoint=GOLDEN / "golden.nemo",
-        manifest=GOLDEN / "val.jsonl",
+        checkpoint=CHECKPOINT,
+        manifest=MANIFEST,
         calibration=GOLDEN / "calib.jsonl",
         variants=tuple(variant(name) for name in variants),
-        artifacts=None,
+        artifacts=artifacts,
         workdir=WORKDIR,
         max_trace_len=200,
     )

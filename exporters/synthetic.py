@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.features import KEY_CENTRES
-from golden.words import strokes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +52,33 @@ class _Plan:
     dwells_s: NDArray[np.float64]
     first_s: NDArray[np.float64]
     total_s: NDArray[np.float64]
+
+
+def strokes(word: str) -> str:
+    """Return the keys that a finger passes: no apostrophe, which has no key on this grid.
+
+    A doubled letter stays doubled: the finger dwells on its key.
+    """
+    return "".join(letter for letter in word if letter in KEY_CENTRES)
+
+
+def gestures(count: int, seed: int) -> list[NDArray[np.float64]]:
+    """Return swipes (N, 3) over random letters: gesture-like, for no word and no language.
+
+    Args:
+        count: How many.
+        seed: The same seed gives the same swipes.
+    """
+    rng = np.random.default_rng(seed)
+    keys = sorted(KEY_CENTRES)
+    words: list[str] = []
+    while len(words) < count:
+        picks = rng.integers(0, len(keys), rng.integers(2, 11))
+        word = "".join(keys[pick] for pick in picks)
+        # A single key, or one held three times, has no gesture.
+        if len(set(word)) > 1 and not any(c * 3 in word for c in word):
+            words.append(word)
+    return generate(words, rng)
 
 
 def generate(words: Sequence[str], rng: Generator) -> list[NDArray[np.float64]]:

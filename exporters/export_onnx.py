@@ -1,0 +1,31 @@
+"""Export the encoder as ONNX: FP32, and INT8 with static QDQ per channel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.cli import ExportOptions, Parser, run
+from exporters.release import export_command
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = Parser(
+        "export_onnx",
+        "Export the encoder as ONNX: FP32, and INT8 with static QDQ per channel.",
+        "--checkpoint golden/golden.nemo --val_manifest golden/calib.jsonl "
+        "--fp32_onnx build/encoder_fp32.onnx --output build/encoder_int8.onnx",
+    )
+    parser.checkpoint_options()
+    parser.encoder_options()
+    parser.option("--fp32_onnx", type=Path, metavar="FILE", help="the FP32 file to write")
+    parser.option(
+        "--output", "--out", dest="out", type=Path, metavar="FILE", help="the INT8 file to write"
+    )
+    args = parser.parse_args()
+    outputs = {"encoder_fp32.onnx": args.fp32_onnx, "encoder_int8.onnx": args.out}
+    export_command(outputs, ExportOptions.of(args))
+
+
+if __name__ == "__main__":
+    run(main)

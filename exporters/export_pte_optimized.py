@@ -1,0 +1,30 @@
+"""Export the encoder for ExecuTorch with XNNPACK, in FP32 or FP16."""
+
+from __future__ import annotations
+
+from exporters.cli import ExportOptions, Parser, run
+from exporters.release import export_command
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = Parser(
+        "export_pte_optimized",
+        "Export the encoder for ExecuTorch with XNNPACK, in FP32 or FP16.",
+        "--checkpoint golden/golden.nemo --precision fp16 --out build/encoder_fp16.pte",
+    )
+    parser.checkpoint_options()
+    parser.encoder_options()
+    parser.option(
+        "--precision",
+        choices=["fp32", "fp16"],
+        default="fp16",
+        help="of weights and arithmetic (default %(default)s); the front end stays FP32",
+    )
+    parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
+    args = parser.parse_args()
+    export_command({f"encoder_{args.precision}.pte": args.out}, ExportOptions.of(args))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,177 @@
+"""Compare the cost of two files on a busy machine: interleaved, pinned, in processor time.
+
+Both files are open in one process, on one thread, pinned to one core. They run in blocks of the
+order A B B A, which cancels a drift of the machine's speed; the first blocks are dropped. Each leg
+is timed by the wall clock *and* by the processor time of the process. The decision rests on
+processor time: a neighbour that takes the core away stops that clock, but not the one on the wall
+(``benchmarks/results/bench_gate.txt`` has the measured error rates of both).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from harness.statistics import Decision, RatioEstimate, bootstrap_ratio, decide, mann_whitney
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from harness.session import Arrays, Session
+
+Clock = Literal["cpu", "wall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to measure.
+
+    Attributes:
+        blocks: A B B A blocks that count.
+        warmup: Blocks before them that do not.
+        runs: Inferences of a leg on each input; a leg should last milliseconds, so that the
+            clock's own cost vanishes.
+    """
+
+    blocks: int = 40
+    warmup: int = 5
+    runs: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PairedSamples:
+    """Seconds that each leg took, by side and clock, and the core that they were pinned to.
+
+    Each array is (blocks, 2): a block holds each side twice.
+    """
+
+    candidate_cpu_s: NDArray[np.float64]
+    candidate_wall_s: NDArray[np.float64]
+    baseline_cpu_s: NDArray[np.float64]
+    baseline_wall_s: NDArray[np.float64]
+    core: int | None
+
+    def legs(self, clock: Clock) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (blocks, 2) of candidate and of baseline by one of the clocks."""
+        if clock == "cpu":
+            return self.candidate_cpu_s, self.baseline_cpu_s
+        return self.candidate_wall_s, self.baseline_wall_s
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """What paired samples say about the candidate's cost."""
+
+    estimate: RatioEstimate
+    p_value: float
+    decision: Decision
+
+    @property
+    def proven_ratio(self) -> float:
+        """The end of the confidence interval nearer to 1; 1 where there is no difference."""
+        if self.decision is Decision.SLOWER:
+            return self.estimate.low
+        return self.estimate.high if self.decision is Decision.FASTER else 1.0
+
+
+@contextmanager
+def pinned() -> Iterator[int | None]:
+    """Keep this process on one core; yields its number, or None where that is not possible."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield core
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def measure_blocks(
+    candidate: Callable[[], object], baseline: Callable[[], object], plan: Plan
+) -> PairedSamples:
+    """Time two legs in A B B A blocks in this process, pinned, without garbage collection.
+
+    Args:
+        candidate: A leg: runs the candidate's work once.
+        baseline: A leg: runs the baseline's work once.
+        plan: Number of blocks; ``runs`` is the legs' own affair.
+    """
+    order = (0, 1, 1, 0)
+    legs = (candidate, baseline)
+    times = np.empty((plan.blocks, 2, 2, 2))
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with pinned() as core:
+            for block in range(-plan.warmup, plan.blocks):
+                seen = [0, 0]
+                for side in order:
+                    timed = _timed(legs[side])
+                    if block >= 0:
+                        times[block, side, seen[side]] = timed
+                    seen[side] += 1
+    finally:
+        if collecting:
+            gc.enable()
+    return PairedSamples(
+        candidate_cpu_s=times[:, 0, :, 0],
+        candidate_wall_s=times[:, 0, :, 1],
+        baseline_cpu_s=times[:, 1, :, 0],
+        baseline_wall_s=times[:, 1, :, 1],
+        core=core,
+    )
+
+
+def measure_sessions(
+    candidate: Session, baseline: Session, inputs: Sequence[Arrays], plan: Plan
+) -> PairedSamples:
+    """Time two sessions on the same inputs; meant to be called in a worker that holds both."""
+    return measure_blocks(
+        lambda: run_times(candidate, inputs, plan.runs),
+        lambda: run_times(baseline, inputs, plan.runs),
+        plan,
+    )
+
+
+def run_times(session: Session, inputs: Sequence[Arrays], runs: int) -> None:
+    """Run a session some times on each input."""
+    for _ in range(runs):
+        for item in inputs:
+            session.run(item)
+
+
+def compare_samples(
+    samples: PairedSamples, *, minimal_effect: float, clock: Clock = "cpu"
+) -> PairedComparison:
+    """Judge paired samples by the rule of ``harness.statistics.decide``.
+
+    Args:
+        samples: At least 8 blocks.
+        minimal_effect: Smallest difference that matters, e.g. 0.03 for 3 %.
+        clock: Which clock to believe.
+
+    Raises:
+        StatisticsError: Too few blocks.
+    """
+    ours, theirs = samples.legs(clock)
+    estimate = bootstrap_ratio(ours.sum(axis=1), theirs.sum(axis=1))
+    p_value = mann_whitney(ours.ravel(), theirs.ravel())
+    decision = decide(estimate, p_value, minimal_effect=minimal_effect)
+    return PairedComparison(estimate, p_value, decision)
+
+
+def _timed(leg: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    leg()
+    return time.process_time() - cpu, time.perf_counter() - wall

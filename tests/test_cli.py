@@ -1,0 +1,142 @@
+"""The exporters' command lines: both spellings, checks before work, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters.cli import ExportOptions, OptionError, Parser, check_model
+from exporters.contract import ModelSpec
+from exporters.variants import VARIANTS
+
+EXPORTERS = sorted({row.exporter for row in VARIANTS})
+SPEC = ModelSpec(37, 96, 3, 4, 15, "striding", 4, 96, 1, 128, ("a", "b"), 10)
+
+
+def run(module: str, *args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"exporters.{module}", *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_there_are_seven_exporters() -> None:
+    assert len(EXPORTERS) == 7
+
+
+@pytest.mark.parametrize("module", EXPORTERS)
+def test_help_is_complete_and_names_every_option_in_both_spellings(module: str) -> None:
+    done = run(module, "--help")
+    assert done.returncode == 0
+    assert f"python -m exporters.{module} --checkpoint golden/golden.nemo" in done.stdout
+    for flag in ("--nemo_model", "--nemo-model", "--checkpoint", "--vocab"):
+        assert flag in done.stdout
+
+
+def test_both_spellings_are_one_option() -> None:
+    parser = Parser("export_pte", "…", "…")
+    parser.checkpoint_options()
+    parser.encoder_options()
+    for spelling in ("--max_trace_len", "--max-trace-len"):
+        args = parser.parse_args(["--nemo-model", "a.nemo", spelling, "77"])
+        assert ExportOptions.of(args).max_trace_len == 77
+        assert ExportOptions.of(args).checkpoint == Path("a.nemo")
+
+
+def test_calibration_samples_replace_batches() -> None:
+    parser = Parser("export_pte_ultra", "…", "…")
+    parser.checkpoint_options()
+    parser.encoder_options()
+    parser.quantization_options()
+    given = ["--checkpoint", "a", "--calib_batches", "3", "--calib-bs", "5"]
+    assert ExportOptions.of(parser.parse_args(given)).calibration_swipes == 15
+    given += ["--calibration_samples", "7"]
+    assert ExportOptions.of(parser.parse_args(given)).calibration_swipes == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\nb\n", None),
+        ("a\nc\n", "line 2 is 'c', but should be 'b'"),
+        ("a\n", "it has 1 lines, but should have 2"),
+        ("a\nb\nc\n", "it has 3 lines, but should have 2"),
+        (b"\xff\xfe", "cannot read the vocabulary"),
+        (None, "cannot read the vocabulary"),
+    ],
+)
+def test_a_vocabulary_must_be_the_checkpoints(
+    tmp_path: Path, text: str | bytes | None, message: str | None
+) -> None:
+    path = tmp_path / "vocab.txt"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    options = ExportOptions(Path("a.nemo"), vocab=path)
+    if message is None:
+        check_model(options, SPEC)
+    else:
+        with pytest.raises(OptionError, match=message):
+            check_model(options, SPEC)
+
+
+def test_dimensions_must_be_the_checkpoints() -> None:
+    check_model(ExportOptions(Path("a.nemo"), layers=1, hidden=96), SPEC)
+    with pytest.raises(OptionError, match="--layers is 2, but the checkpoint has 1"):
+        check_model(ExportOptions(Path("a.nemo"), layers=2), SPEC)
+    with pytest.raises(OptionError, match="--hidden is 320, but the checkpoint has 96"):
+        check_model(ExportOptions(Path("a.nemo"), hidden=320), SPEC)
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "message"),
+    [
+        ("export_rnnt_step", ["--checkpoint", "none.nemo"], "nothing to export"),
+        ("export_onnx", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
+        ("release", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
+        ("release", ["--checkpoint", "x", "--out", "x", "--variant", "y"], "unknown variant 'y'"),
+        ("export_pte", ["--checkpoint", "x", "--out", "x", "--calib-bs", "0"], "at least 1"),
+    ],
+)
+def test_wrong_options_give_one_line_and_status_2(
+    module: str, args: list[str], message: str
+) -> None:
+    done = run(module, *args)
+    assert done.returncode == 2
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_wrong_vocabulary_stops_an_export_before_it_writes(golden: Path, tmp_path: Path) -> None:
+    vocab, out = tmp_path / "vocab.txt", tmp_path / "out" / "step.onnx"
+    vocab.write_text("a\nb\n", encoding="utf-8")
+    done = run(
+        "export_rnnt_step",
+        *("--checkpoint", golden / "golden.nemo", "--vocab", vocab, "--onnx_out", out),
+    )
+    assert done.returncode == 2
+    assert "the vocabulary does not fit the checkpoint" in done.stderr
+    assert not out.parent.exists()
+
+
+@pytest.mark.slow
+def test_a_step_carries_its_provenance(golden: Path, tmp_path: Path) -> None:
+    out = tmp_path / "step.onnx"
+    done = run(
+        "export_rnnt_step",
+        *("--nemo_model", golden / "golden.nemo", "--vocab", golden / "vocab.txt"),
+        *("--layers", 1, "--hidden", 96, "--onnx-out", out),
+    )
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads(out.with_name("step.onnx.json").read_text(encoding="utf-8"))
+    assert sidecar["blank_id"] == 29
+    assert sidecar["model"]["max_symbols"] == 10
+    assert [i["name"] for i in sidecar["contract"]["inputs"]] == ["y_prev", "h0", "c0", "enc_t"]
+    assert sidecar["sqnr_db"] > 100
+    assert "SQNR dB" in done.stdout
