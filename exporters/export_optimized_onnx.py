@@ -3,7 +3,8 @@
 The INT8 files for the web and for Android hold the same weights in other graphs. ONNX Runtime Web
 builds its session on the page's main thread, so its file is optimised ahead of time, up to the
 level that is valid on every machine. On Android the device's own ONNX Runtime optimises for its
-own kernels, so that file keeps the plain QDQ graph that those passes look for.
+own kernels, so that file keeps the standard QDQ graph that those passes look for; it is the INT8
+file of ``export_onnx``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main() -> None:
             "encoder_fp32.onnx": args.fp32_onnx,
             "encoder_fp16.onnx": args.fp16_onnx,
             "encoder_int8_web.onnx": args.web_onnx,
-            "encoder_int8_android.onnx": args.android_onnx,
+            "encoder_int8.onnx": args.android_onnx,
         },
         ExportOptions.of(args),
     )

@@ -40,7 +40,6 @@ from exporters.variants import TARGETS, Variant, variant, variants_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporters import to_onnx
     from exporters.checkpoint import Checkpoint
 
 
@@ -92,14 +91,8 @@ def build(
         precision=row.precision,
         calibration=swipes,
         max_trace_len=max_trace_len,
-        flavour=_flavour(row),
+        flavour="web" if "web" in row.targets else "standard",
     )
-
-
-def _flavour(row: Variant) -> to_onnx.Flavour:
-    if "web" in row.targets:
-        return "web"
-    return "android" if "android" in row.targets else "server"
 
 
 def export(outputs: Mapping[str, Path], options: ExportOptions) -> list[Written]:

@@ -31,14 +31,12 @@ if TYPE_CHECKING:
     from exporters.contract import ModelSpec
     from exporters.variants import Precision
 
-Flavour = Literal["server", "web", "android"]
-"""Where an encoder is to run.
+Flavour = Literal["standard", "web"]
+"""How an encoder's graph is left.
 
-``server`` and ``android`` files hold standard operators only (QDQ for INT8): on a phone, an
-execution provider for its accelerator looks for QDQ groups of standard operators and takes nothing
-else, and the CPU fuses them when it opens the file. A ``web`` file is fused ahead, since a page
-opens it on every visit, on one thread of WebAssembly; it holds Microsoft's fused operators, which
-onnxruntime-web's CPU kernels have, and may be opened with ``graphOptimizationLevel: "disabled"``.
+``standard`` holds standard operators only, QDQ around each quantized Gemm: servers and Android
+optimise it for their own kernels when they open it. ``web`` is optimised ahead of time, as far as
+is valid on every machine: a page opens it with the optimiser off and starts sooner.
 """
 
 

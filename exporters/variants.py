@@ -84,8 +84,8 @@ VARIANTS: tuple[Variant, ...] = (
         graph="encoder",
         format="onnx",
         precision="int8",
-        targets=("server",),
-        summary="Encoder for servers: static INT8, QDQ, weights per channel",
+        targets=("android", "server"),
+        summary="Encoder for ONNX Runtime: static INT8, standard QDQ graph, optimised when opened",
         baseline="encoder_fp32.onnx",
     ),
     Variant(
@@ -106,16 +106,6 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         targets=("web",),
         summary="Encoder for ONNX Runtime Web: static INT8, graph optimised ahead of time",
-        baseline="encoder_fp32.onnx",
-    ),
-    Variant(
-        name="encoder_int8_android.onnx",
-        exporter="export_optimized_onnx",
-        graph="encoder",
-        format="onnx",
-        precision="int8",
-        targets=("android",),
-        summary="Encoder for ONNX Runtime on Android: static INT8, optimised on the device",
         baseline="encoder_fp32.onnx",
     ),
     Variant(

@@ -135,7 +135,9 @@ class LexiconPrefixes:
 
     def extend(self, prefixes: NDArray[np.int32], columns: NDArray[np.intp]) -> NDArray[np.int32]:
         """See ``Prefixes.extend``."""
-        found: NDArray[np.int32] = self._lexicon.children(prefixes)[np.arange(len(columns)), columns]
+        found: NDArray[np.int32] = self._lexicon.children(prefixes)[
+            np.arange(len(columns)), columns
+        ]
         return found
 
     def final_prior(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -372,9 +374,7 @@ def _batched_call(
 ) -> Callable[[_Beam, NDArray[np.float32]], dict[str, NDArray[Any]]]:
     def call(beam: _Beam, frame: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         frames = np.repeat(frame[None], len(beam.prefix), axis=0)
-        return step.run(
-            {"y_prev": beam.last, "h0": beam.hidden, "c0": beam.cell, "enc_t": frames}
-        )
+        return step.run({"y_prev": beam.last, "h0": beam.hidden, "c0": beam.cell, "enc_t": frames})
 
     return call
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GATES_SCHEMA = 1
 Direction = Literal["min", "max"]
 _PROFILE = "profile."
-_SETTINGS = {"allowed_twins", "allowed_fallback_ops"}
+_SETTINGS = {"allowed_fallback_ops"}
 
 
 class GateError(ExportGateError, ValueError):

@@ -76,10 +76,8 @@ class PairedComparison:
 
     @property
     def proven_ratio(self) -> float:
-        """The end of the confidence interval nearer to 1; 1 where there is no difference."""
-        if self.decision is Decision.SLOWER:
-            return self.estimate.low
-        return self.estimate.high if self.decision is Decision.FASTER else 1.0
+        """The estimated ratio; 1 where there is no difference that could be proven."""
+        return 1.0 if self.decision is Decision.NO_DIFFERENCE else self.estimate.ratio
 
 
 @contextmanager
@@ -158,7 +156,7 @@ def compare_samples(
 
     Args:
         samples: At least 8 blocks.
-        minimal_effect: Smallest difference that matters, e.g. 0.03 for 3 %.
+        minimal_effect: Smallest difference that matters, e.g. 0.05 for 5 %.
         clock: Which clock to believe.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Tell people and machines what was judged: a table on the terminal, ``report.json``."""
+"""Tell people and machines what was judged: on the terminal, as ``report.json`` and as a page."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.artifact import write_text
 from harness.gates import Status, Verdict, json_number
+from harness.html_report import html_of
 from harness.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -85,9 +86,14 @@ class Report:
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write ``report.json`` into a folder, atomically, and return its path."""
+    """Write ``report.json`` and ``report.html`` into a folder, atomically.
+
+    Returns:
+        The path of ``report.json``.
+    """
     path = folder / "report.json"
     write_text(path, report.to_json())
+    write_text(folder / "report.html", html_of(report, closing_line(report.verdicts)))
     return path
 
 

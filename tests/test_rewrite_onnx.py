@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from exporters.checkpoint import quiet_nemo
+from exporters.contract import IoContract, TensorSpec
 from exporters.rewrite_onnx import LeanEncoder
+from exporters.trace_onnx import trace_to_onnx
 
 BOUND = 48
 
@@ -146,3 +150,30 @@ def test_rewrite_shares_nothing_with_the_encoder() -> None:
         for tensor in [*rewritten.parameters(), *rewritten.buffers()]:
             tensor.zero_()
     assert fingerprint(encoder) == before
+
+
+@pytest.mark.slow
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configurations())
+def test_exported_graph_equals_nemo_at_every_length(config: dict[str, Any]) -> None:
+    encoder = nemo_encoder(**config)
+    bft = TensorSpec("features_bft", "float32", ("B", config["feat_in"], "T"))
+    bdt = TensorSpec("encoded_bdt", "float32", ("B", config["d_model"], "T_out"))
+    lengths = [TensorSpec(name, "int64", ("B",)) for name in ("lengths", "encoded_lengths")]
+    contract = IoContract((bft, lengths[0]), (bdt, lengths[1]))
+    example = (torch.zeros(2, config["feat_in"], BOUND), torch.tensor([BOUND, 9]))
+    model = trace_to_onnx(LeanEncoder(encoder, max_trace_len=BOUND), example, contract)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for frames, batch in itertools.product((1, 2, 3, 5, 30, 31, BOUND), (1, 3)):
+        features = torch.randn(batch, config["feat_in"], frames)
+        valid = torch.tensor([frames, (frames + 1) // 2, 1][:batch])
+        with torch.no_grad():
+            reference, counts = encoder(audio_signal=features, length=valid)
+        feed = {"features_bft": features.numpy(), "lengths": valid.numpy()}
+        encoded, encoded_lengths = session.run(None, feed)
+        assert encoded_lengths.tolist() == counts.tolist()
+        for row, count in enumerate(counts.tolist()):
+            difference = encoded[row, :, :count] - reference[row, :, :count].numpy()
+            assert abs(difference).max() <= 1e-4

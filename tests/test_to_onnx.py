@@ -40,9 +40,9 @@ pytestmark = pytest.mark.slow
 BOUND = 200
 # Name of an encoder's export: precision and flavour.
 ENCODERS: tuple[tuple[Precision, Flavour], ...] = (
-    ("fp32", "server"),
-    ("fp16", "server"),
-    ("int8", "android"),
+    ("fp32", "standard"),
+    ("fp16", "standard"),
+    ("int8", "standard"),
     ("int8", "web"),
 )
 
@@ -162,7 +162,7 @@ def test_fp32_encoder_is_nemos(
     features = generator.standard_normal((batch, 37, frames), dtype=np.float32)
     lengths = [frames, *generator.integers(1, frames + 1, batch - 1).tolist()]
     encoded, encoded_lengths = _encode(
-        _session(encoders["fp32", "server"].payload), features, lengths
+        _session(encoders["fp32", "standard"].payload), features, lengths
     )
     reference, valid = _nemo(checkpoint, features, lengths)
     assert encoded.shape == reference.shape
@@ -197,7 +197,7 @@ def test_encoder_declares_its_contract(
 
 @pytest.mark.parametrize(
     ("name", "least_db"),
-    [(("fp16", "server"), 74.0), (("int8", "android"), 42.0), (("int8", "web"), 42.0)],
+    [(("fp16", "standard"), 74.0), (("int8", "standard"), 42.0), (("int8", "web"), 42.0)],
     ids=lambda value: "_".join(value) if isinstance(value, tuple) else "",
 )
 def test_noise_of_an_encoder_on_real_swipes(
@@ -219,7 +219,7 @@ def test_huge_accelerations_give_finite_numbers(
 
 
 def test_int8_depends_neither_on_batch_nor_on_padding(encoders: Encoders, swipes: Swipes) -> None:
-    session = _session(encoders["int8", "android"].payload)
+    session = _session(encoders["int8", "standard"].payload)
     batch = sorted(swipes[:3], key=lambda swipe: swipe.shape[1])
     longest = batch[-1].shape[1]
     features = np.stack(
@@ -235,7 +235,7 @@ def test_int8_depends_neither_on_batch_nor_on_padding(encoders: Encoders, swipes
 
 
 def test_int8_holds_its_matrices_in_seven_bits(encoders: Encoders) -> None:
-    graph = onnx.load_from_string(encoders["int8", "android"].payload).graph
+    graph = onnx.load_from_string(encoders["int8", "standard"].payload).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights = {name: array for name, array in arrays.items() if name.endswith(".weight.codes")}
     assert len(weights) == 1 + 8 * 3
@@ -249,7 +249,7 @@ def test_int8_holds_its_matrices_in_seven_bits(encoders: Encoders) -> None:
 
 
 def test_only_the_layers_that_need_it_are_computed_twice(encoders: Encoders) -> None:
-    twice = encoders["int8", "android"].recipe["two_codes"]
+    twice = encoders["int8", "standard"].recipe["two_codes"]
     assert "front_end.out" in twice  # raw accelerations beside positions
     assert len(twice) <= 8
 
@@ -263,21 +263,23 @@ def test_int8_executes_every_matrix_as_integers(encoders: Encoders) -> None:
 
 
 def test_fp16_stores_every_matrix_in_two_bytes(encoders: Encoders) -> None:
-    graph = onnx.load_from_string(encoders["fp16", "server"].payload).graph
+    graph = onnx.load_from_string(encoders["fp16", "standard"].payload).graph
     wide = [t.name for t in graph.initializer if t.data_type == 1 and np.prod(t.dims) >= 9216]
     assert wide == []
-    assert len(encoders["fp16", "server"].payload) <= 0.53 * len(encoders["fp32", "server"].payload)
+    assert len(encoders["fp16", "standard"].payload) <= 0.53 * len(
+        encoders["fp32", "standard"].payload
+    )
 
 
 def test_fp16_stays_small_when_optimised_ahead(encoders: Encoders) -> None:
-    program = encoders["fp16", "server"]
+    program = encoders["fp16", "standard"]
     assert len(ort_optimized(program).payload) <= 1.01 * len(program.payload)
 
 
 def test_android_file_has_standard_operators_and_web_file_is_fused(
     encoders: Encoders, swipes: Swipes
 ) -> None:
-    android, web = encoders["int8", "android"].payload, encoders["int8", "web"].payload
+    android, web = encoders["int8", "standard"].payload, encoders["int8", "web"].payload
     domains = {node.domain for node in onnx.load_from_string(android).graph.node}
     assert domains <= {"", "ai.onnx"}
     operators = {node.op_type for node in onnx.load_from_string(web).graph.node}
@@ -292,7 +294,7 @@ def test_android_file_has_standard_operators_and_web_file_is_fused(
 def test_ahead_optimised_program_computes_the_same(
     encoders: Encoders, swipes: Swipes, container: Literal["onnx", "ort"]
 ) -> None:
-    program = encoders["fp32", "server"]
+    program = encoders["fp32", "standard"]
     optimised = ort_optimized(program, container=container)
     assert optimised.payload != program.payload
     assert optimised.contract == program.contract
@@ -304,7 +306,7 @@ def test_ahead_optimised_program_computes_the_same(
 
 
 def test_ahead_optimised_file_is_for_every_machine(encoders: Encoders) -> None:
-    for program in (encoders["fp32", "server"], encoders["int8", "android"]):
+    for program in (encoders["fp32", "standard"], encoders["int8", "standard"]):
         nodes = onnx.load_from_string(ort_optimized(program).payload).graph.node
         assert {node.domain for node in nodes} <= {"", "ai.onnx", "com.microsoft"}
 
@@ -356,7 +358,7 @@ def test_int8_without_calibration_is_refused(
     checkpoint: Checkpoint, missing: Swipes | None
 ) -> None:
     with pytest.raises(OnnxExportError, match="needs calibration swipes"):
-        _export(checkpoint, "int8", "server", missing)
+        _export(checkpoint, "int8", "standard", missing)
 
 
 @pytest.mark.parametrize(
@@ -375,13 +377,13 @@ def test_calibration_that_does_not_fit_is_refused(
 ) -> None:
     good = np.zeros((37, 9), np.float32)
     with pytest.raises(OnnxExportError, match=f"swipe 1 .*{message}"):
-        _export(checkpoint, "int8", "server", (good, swipe))
+        _export(checkpoint, "int8", "standard", (good, swipe))
 
 
 def test_a_bound_below_two_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(OnnxExportError, match="max_trace_len is 1"):
         encoder_to_onnx(
-            checkpoint, precision="fp32", calibration=None, max_trace_len=1, flavour="server"
+            checkpoint, precision="fp32", calibration=None, max_trace_len=1, flavour="standard"
         )
 
 

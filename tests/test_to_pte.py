@@ -171,9 +171,8 @@ def test_encoder_stays_finite_at_the_largest_accelerations(encoder: Exported) ->
 
 def test_encoder_is_one_delegate_and_a_few_shape_operators(encoder: Exported) -> None:
     lowering = encoder.program.lowering
-    assert (
-        lowering["delegates"] == encoder.contents.delegates <= (3 if encoder.kind == "fp16" else 1)
-    )
+    most = 3 if encoder.kind == "fp16" else 1  # a cast between precisions cuts
+    assert lowering["delegates"] == encoder.contents.delegates <= most
     assert lowering["node_ratio"] >= 0.97
     assert lowering["compute_ratio"] >= 0.99
     assert lowering["quantize_ops"]["outside_delegates"] == 0
@@ -194,7 +193,7 @@ def test_encoder_file_holds_the_precision_that_it_promises(encoder: Exported) ->
     elif encoder.program.precision == "fp16":
         assert held["float16"] / total > 0.8
     else:
-        assert set(held) == {"float32", "int64"}
+        assert set(held) == {"float32"}
         assert set(fully_connected) == {"float32"}
         assert quantized == 0
 

@@ -58,9 +58,7 @@ def change_constant(
     return apply
 
 
-def scale_part(
-    name: str, part: slice | int, factor: float
-) -> Callable[[onnx.ModelProto], None]:
+def scale_part(name: str, part: slice | int, factor: float) -> Callable[[onnx.ModelProto], None]:
     """Return a change that multiplies rows of a constant."""
 
     def change(value: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,138 @@
+"""The trie holds exactly its words, is small, fast to load, and refuses what it cannot read."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.lexicon import (
+    ROOT,
+    LexiconError,
+    build_lexicon,
+    common_words,
+    default_lexicon,
+    letters_of,
+    load_lexicon,
+    open_lexicon,
+    read_words,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LABELS = ("<blank>", "'", *"abcdefghijklmnopqrstuvwxyz", "<unk>")
+words_of_abc = st.dictionaries(
+    st.text("abc", min_size=1, max_size=5), st.floats(1e-6, 1e6), min_size=1, max_size=30
+)
+
+
+@given(words_of_abc)
+def test_holds_exactly_its_words_and_their_shares(weights: dict[str, float]) -> None:
+    lexicon = build_lexicon(weights, "abc")
+    assert lexicon.words == len(weights)
+    assert all(word in lexicon for word in weights)
+    total = math.log(sum(weights.values()))
+    for word, weight in weights.items():
+        assert lexicon.log_prior_of(word) == pytest.approx(math.log(weight) - total, abs=1e-4)
+    prefixes = {word[:end] for word in weights for end in range(len(word) + 1)}
+    assert {lexicon.text(node) for node in range(len(lexicon.parent))} == prefixes
+
+
+@given(words_of_abc)
+def test_children_and_outlook_are_those_of_a_dictionary(weights: dict[str, float]) -> None:
+    lexicon = build_lexicon(weights, "abc")
+    nodes = np.arange(len(lexicon.parent), dtype=np.int32)
+    children = lexicon.children(nodes)
+    for node in nodes:
+        prefix = lexicon.text(int(node))
+        begins = [lexicon.log_prior_of(word) for word in weights if word.startswith(prefix)]
+        assert lexicon.best_log_prior[node] == pytest.approx(max(begins), abs=1e-5)
+        for column, letter in enumerate("abc"):
+            longer = any(word.startswith(prefix + letter) for word in weights)
+            child = int(children[node, column])
+            assert (child >= 0) == longer
+            if longer:
+                assert lexicon.text(child) == prefix + letter
+                assert lexicon.parent[child] == node
+
+
+def test_what_is_no_word_is_not_found() -> None:
+    lexicon = build_lexicon({"cat": 1, "cab": 2}, "abct")
+    assert "ca" not in lexicon
+    assert lexicon.find("ca") is not None
+    assert lexicon.find("cz") is None
+    assert lexicon.find("b") is None
+    assert lexicon.log_prior_of("ca") == -math.inf
+    assert lexicon.find("") == ROOT
+
+
+def test_words_that_the_vocabulary_cannot_spell_are_left_out() -> None:
+    lexicon = build_lexicon({"it's": 1, "naïve": 1, "r2d2": 1}, letters_of(LABELS))
+    assert (lexicon.words, "it's" in lexicon) == (1, True)
+    with pytest.raises(LexiconError, match="none of 1 words can be spelled"):
+        build_lexicon({"да": 1.0}, letters_of(LABELS))
+    with pytest.raises(LexiconError, match="65 letters"):
+        build_lexicon({"a": 1.0}, [chr(0x4E00 + index) for index in range(65)])
+    with pytest.raises(LexiconError, match="frequency of 'b' is 0"):
+        build_lexicon({"a": 1.0, "b": 0.0}, "ab")
+
+
+def test_a_users_list(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("# mine\nHello 30\n\nhello\t10\nit’s 60\n", encoding="utf-8")
+    assert read_words(path, lower=True) == {"hello": 40.0, "it's": 60.0}
+    lexicon = open_lexicon(LABELS, path, None)
+    assert lexicon.log_prior_of("hello") == pytest.approx(math.log(0.4))
+    path.write_text("one\ntwo\n", encoding="utf-8")
+    assert open_lexicon(LABELS, path, None).log_prior_of("two") == pytest.approx(math.log(0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no words"),
+        ("a 1\nb\n", "line 2 has no frequency and line 1 has one"),
+        ("a x\n", r"words.txt:1: is 'a x', expected a word"),
+        ("b 1\na -1\n", r"words.txt:2: is 'a -1'"),
+        ("a nan\n", "a number above 0"),
+        ("two words 3\n", "expected a word"),
+    ],
+)
+def test_a_malformed_list_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LexiconError, match=message):
+        read_words(path, lower=True)
+    with pytest.raises(LexiconError, match="cannot read"):
+        read_words(tmp_path / "none.txt", lower=True)
+
+
+@pytest.mark.slow
+def test_the_default_is_large_small_in_memory_and_fast_to_load(tmp_path: Path) -> None:
+    built = default_lexicon(LABELS, tmp_path)
+    start = time.perf_counter()
+    loaded = default_lexicon(LABELS, tmp_path)
+    seconds = time.perf_counter() - start
+    assert loaded.words >= 150_000
+    assert loaded.nbytes < 100e6
+    assert seconds < 1.0
+    assert np.array_equal(built.child_mask, loaded.child_mask)
+    assert loaded.letters == built.letters
+    assert "hello" in loaded
+    assert "don't" in loaded
+    assert loaded.log_prior_of("the") > loaded.log_prior_of("thee")
+    with pytest.raises(LexiconError, match="but 9999999 were asked for"):
+        common_words(letters_of(LABELS), 9_999_999)
+
+
+def test_a_damaged_cache_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.npz"
+    path.write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(LexiconError, match="delete it and it is made again"):
+        load_lexicon(path)

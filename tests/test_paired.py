@@ -1,0 +1,64 @@
+"""Blocks are interleaved and pinned, and real extra work is found on a busy machine."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from harness.paired import PairedSamples, Plan, compare_samples, measure_blocks, pinned
+from harness.statistics import Decision
+
+
+def test_a_block_is_a_b_b_a_and_the_warmup_is_dropped() -> None:
+    order = ""
+
+    def leg(name: str) -> None:
+        nonlocal order
+        order += name
+
+    samples = measure_blocks(lambda: leg("A"), lambda: leg("B"), Plan(blocks=3, warmup=2))
+    assert order == "ABBA" * 5
+    assert samples.candidate_cpu_s.shape == samples.baseline_wall_s.shape == (3, 2)
+
+
+def test_the_process_is_pinned_and_released() -> None:
+    before = os.sched_getaffinity(0)
+    with pinned() as core:
+        assert os.sched_getaffinity(0) == {core}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_waiting_costs_wall_clock_but_no_processor_time() -> None:
+    samples = measure_blocks(lambda: time.sleep(2e-3), lambda: time.sleep(0), Plan(8, 0))
+    assert samples.candidate_wall_s.min() >= 2e-3
+    assert np.median(samples.candidate_cpu_s) < 1e-3
+
+
+def spin(rounds: int) -> None:
+    total = 0
+    for number in range(rounds):
+        total += number * number
+
+
+def paired_spin(extra: float) -> PairedSamples:
+    rounds = 6000
+    return measure_blocks(
+        lambda: spin(round(rounds * (1 + extra))), lambda: spin(rounds), Plan(80, 5)
+    )
+
+
+@pytest.mark.parametrize(("extra", "expected"), [(0.4, Decision.SLOWER), (-0.4, Decision.FASTER)])
+def test_more_work_is_slower_and_less_is_faster(extra: float, expected: Decision) -> None:
+    found = compare_samples(paired_spin(extra), minimal_effect=0.05)
+    assert found.decision is expected
+    assert found.proven_ratio == found.estimate.ratio
+
+
+def test_no_difference_proves_no_ratio() -> None:
+    ones = np.full((10, 2), 1e-3)
+    samples = PairedSamples(ones, ones, ones, ones, core=None)
+    found = compare_samples(samples, minimal_effect=0.05)
+    assert (found.decision, found.proven_ratio) == (Decision.NO_DIFFERENCE, 1.0)
