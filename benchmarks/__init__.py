@@ -1,1 +1,1 @@
-"""Experiments on the gate itself; each prints a table that is kept in ``results/``."""
+"""Benchmarks: measured side by side, never gated."""

@@ -33,20 +33,18 @@ from exporters.features import featurize
 from exporters.manifest import read_manifest
 from harness.isolate import Worker
 from harness.measure import environment
-from harness.paired import PairedSamples, Plan, compare_samples, measure_blocks, run_times
+from harness.paired import PairedSamples, Plan, compare_samples, measure_files
 from harness.reference import encoder_input
-from harness.session import Session, open_artifact
 from harness.statistics import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.paired import Clock
-    from harness.session import Arrays
 
 RUNS = 10
 SLOWED_RUNS = 11
-PLAN = Plan(blocks=100, warmup=5, runs=RUNS)
+PLAN = Plan(runs=RUNS)
 MINIMAL_EFFECT = 0.05
 FRAMES = 12
 """A short swipe: a leg lasts milliseconds, so that a block sees one state of the machine."""
@@ -75,17 +73,6 @@ def busy_cores() -> Iterator[int]:
             loop.wait()
 
 
-def compare_runs(
-    candidate: Session, baseline: Session, inputs: Sequence[Arrays], candidate_runs: int
-) -> PairedSamples:
-    """Compare two sessions, the candidate with its own number of runs; called in a worker."""
-    return measure_blocks(
-        lambda: run_times(candidate, inputs, candidate_runs),
-        lambda: run_times(baseline, inputs, PLAN.runs),
-        PLAN,
-    )
-
-
 def run_trials(artifact: Path, manifest: Path, comparisons: int) -> dict[int, list[Trial]]:
     """Compare a file with itself, and with itself slowed, alternately.
 
@@ -96,12 +83,10 @@ def run_trials(artifact: Path, manifest: Path, comparisons: int) -> dict[int, li
     inputs = [encoder_input(np.ascontiguousarray(featurize(swipe.points).T)[:, :FRAMES])]
     trials: dict[int, list[Trial]] = {RUNS: [], SLOWED_RUNS: []}
     with busy_cores(), Worker("timing") as worker:
-        candidate = worker.make(open_artifact, artifact)
-        baseline = worker.make(open_artifact, artifact)
         for number in range(comparisons):
             for runs, found in trials.items():
                 start = time.perf_counter()
-                samples = worker.call(compare_runs, candidate, baseline, inputs, runs)
+                samples = worker.call(measure_files, artifact, artifact, inputs, PLAN, runs)
                 found.append(Trial(samples, time.perf_counter() - start))
             if number % 10 == 9:
                 print(f"  {number + 1} of {comparisons}", file=sys.stderr, flush=True)
@@ -143,7 +128,7 @@ def table(trials: dict[int, list[Trial]]) -> tuple[list[str], bool]:
         detected, _ = our_alarms(slowed, clock)
         if clock == "cpu":
             kept = slower + faster <= MAX_FALSE_ALARMS * count and detected >= MIN_DETECTED * count
-        name = f"A B B A, bootstrap and Mann-Whitney, {clock} time"
+        name = f"paired blocks, bootstrap and Mann-Whitney, {clock} time"
         name += " (the gate)" if clock == "cpu" else ""
         lines.append(_row(name, slower + faster, detected, count, count))
     for stored, how in ((0, "same session"), (1, "stored run")):
@@ -210,7 +195,7 @@ def main() -> int:
     lines = [
         (
             f"{args.comparisons} comparisons of each kind, {artifact.name}, {FRAMES} points, "
-            f"{PLAN.blocks} blocks, minimal effect {MINIMAL_EFFECT:.0%}"
+            f"{PLAN.openings} × {PLAN.blocks} blocks, minimal effect {MINIMAL_EFFECT:.0%}"
         ),
         (
             f"{env.cpu}, {env.cores} cores, a busy loop on each; load {load:.1f} before, "

@@ -48,6 +48,8 @@ class ExportOptions:
         check_quantization: Refuse a quantized file that is broken.
         fallback_to_fp32: Write FP32 in its place, under a name that says so.
         cache: Where exports are kept; None to export anew.
+        package_dir: Bundle that the files go into as well.
+        lexicon: Word list for that bundle.
     """
 
     checkpoint: Path
@@ -60,6 +62,8 @@ class ExportOptions:
     check_quantization: bool = True
     fallback_to_fp32: bool = False
     cache: Path | None = None
+    package_dir: Path | None = None
+    lexicon: Path | None = None
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ExportOptions:
@@ -79,6 +83,8 @@ class ExportOptions:
             check_quantization=not given.get("skip_quantization_check", False),
             fallback_to_fp32=given.get("fallback_to_fp32", False),
             cache=given.get("cache"),
+            package_dir=given.get("package_dir"),
+            lexicon=given.get("lexicon"),
         )
 
 
@@ -117,6 +123,14 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="vocabulary, one label a line; must equal the checkpoint's labels",
         )
+        self.option(
+            "--package_dir",
+            type=Path,
+            metavar="DIR",
+            help="also write a release bundle, or add to the one that is there: the files, "
+            "vocabulary, contract, features and hashes",
+        )
+        self.option("--lexicon", type=Path, metavar="FILE", help="word list to go into the bundle")
 
     def encoder_options(self) -> None:
         """Add the options of every encoder export."""

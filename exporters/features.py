@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -92,6 +92,14 @@ def feature_spec() -> dict[str, str]:
         "version": FEATURE_SPEC_VERSION,
         "sha256": hashlib.sha256(_specification().encode("utf-8")).hexdigest(),
     }
+
+
+def feature_document() -> dict[str, Any]:
+    """Return version, hash and the whole specification, for ports to other languages.
+
+    ``sha256`` is that of ``specification`` as compact JSON with sorted keys.
+    """
+    return {**feature_spec(), "specification": json.loads(_specification())}
 
 
 def featurize(points: NDArray[np.float64]) -> NDArray[np.float32]:

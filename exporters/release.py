@@ -19,6 +19,7 @@ from exporters.artifact import (
     sidecar_path,
     write_text,
 )
+from exporters.bundle import check_package_options, write_bundle
 from exporters.cache import cache_key, fetch, store
 from exporters.calibration import Calibration, calibration_of
 from exporters.cli import (
@@ -218,12 +219,17 @@ def export_command(outputs: Mapping[str, Path | None], options: ExportOptions) -
 
     Raises:
         OptionError: No output is named.
+        BundleError: The files cannot become the bundle that was asked for.
     """
     wanted = {name: path for name, path in outputs.items() if path is not None}
     if not wanted:
         msg = "nothing to export; name at least one output file"
         raise OptionError(msg)
+    check_package_options(options.package_dir, options.lexicon)
     rows = export(wanted, options)
+    if options.package_dir is not None:
+        paths = [row.path for row in rows]
+        write_bundle(options.package_dir, paths, lexicon=options.lexicon)
     print_table(rows)
     return rows
 

@@ -333,11 +333,13 @@ def _survivors(
 
 def _merged(closed: Sequence[_Beam], config: BeamConfig) -> _Beam:
     """Add up equal prefixes, whose states are equal too, and keep the best."""
-    everything = closed[0] if len(closed) == 1 else _joined(closed)
-    _, first, group = np.unique(everything.prefix, return_index=True, return_inverse=True)
-    total = np.full(len(first), -np.inf)
-    np.logaddexp.at(total, group, everything.log_prob)
-    merged = everything.take(first).with_log_prob(total)
+    merged = closed[0]
+    if len(closed) > 1:
+        everything = _joined(closed)
+        _, first, group = np.unique(everything.prefix, return_index=True, return_inverse=True)
+        total = np.full(len(first), -np.inf)
+        np.logaddexp.at(total, group, everything.log_prob)
+        merged = everything.take(first).with_log_prob(total)
     score = merged.score
     order = np.argsort(-score, kind="stable")[: config.beam]
     return merged.take(order[score[order] >= score[order[0]] - config.threshold_nats])

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -22,13 +24,14 @@ from exporters.errors import ExportGateError
 from exporters.features import featurize
 from exporters.manifest import Swipe, read_manifest
 from exporters.variants import VARIANTS, Variant, variant
-from harness import audit, decode, parity, reference, session
+from harness import audit, beam, decode, layers, parity, reference, session, stages
+from harness.accuracy import Outcome
 from harness.isolate import Handle, Worker
+from harness.lexicon import Lexicon, open_lexicon
 from harness.measure import PairedLatency, paired_round
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,8 +40,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LAYER_SWIPES = 24
+"""Swipes that are run layer by layer."""
 ROLLOUTS = 16
 """Swipes for which every call of the step is kept and compared."""
+
+
+SEARCH_STRIDE = {("onnx", False): 1, ("onnx", True): 4, ("pte", False): 4, ("pte", True): 8}
+"""Every how-many-th swipe is searched, by format and freedom: a .pte step takes no batch."""
 
 
 class EvidenceError(ExportGateError, RuntimeError):
@@ -57,6 +66,7 @@ class Request:
         artifacts: Folder with the files; None to export them.
         workdir: Where exports go.
         max_trace_len: Bound of the exported encoders, in points.
+        lexicon: The user's words; None for the commonest English ones.
     """
 
     checkpoint: Path
@@ -66,6 +76,7 @@ class Request:
     artifacts: Path | None
     workdir: Path
     max_trace_len: int
+    lexicon: Path | None = None
 
 
 def once(
@@ -306,6 +317,58 @@ class Evidence:
         return result
 
     @once
+    def layer_errors(self, name: str) -> tuple[list[layers.LayerError], list[str]]:
+        """Compare an ONNX encoder's layers with its FP32 file's; name the layers that it lacks.
+
+        Raises:
+            EvidenceError: It has no FP32 file beside it.
+        """
+        baseline = variant(name).baseline
+        if baseline is None:
+            msg = f"{name} has no FP32 file to be compared with layer by layer"
+            raise EvidenceError(msg)
+        self.sidecar(name)
+        self.sidecar(baseline)
+        return self._layers_against(name, self.path(baseline))
+
+    def _layers_against(
+        self, name: str, baseline: Path
+    ) -> tuple[list[layers.LayerError], list[str]]:
+        feeds = [reference.encoder_input(f) for f in parity.spread(self.features(), LAYER_SWIPES)]
+        if variant(name).graph == "step":
+            feeds = [
+                feed
+                for rollout in self.reference().rollouts
+                for feed in stages.rollout_feeds(rollout)
+            ]
+        found: tuple[list[layers.LayerError], list[str]] = self._worker("onnx").call(
+            layers.layer_errors, self.path(name), baseline, feeds
+        )
+        return found
+
+    @once
+    def first_bad_layer(self, name: str) -> str:
+        """Say at which layer an ONNX file leaves a fresh FP32 export of the checkpoint.
+
+        Only failing files pay for it (seconds). Empty for what has no layers to look into.
+        """
+        row = variant(name)
+        if row.format != "onnx":
+            return ""
+        self.progress(f"{name}: look for the first bad layer")
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder) / "fp32.onnx"
+            payload = self._worker("NeMo").call(
+                stages.fresh_onnx, self._nemo(), row.graph, self.request.max_trace_len
+            )
+            fresh.write_bytes(payload)
+            try:
+                found, _ = self._layers_against(name, fresh)
+            except ExportGateError as error:
+                return f"layers cannot be compared: {error}"
+        return layers.sentence(layers.first_bad(found, row.precision))
+
+    @once
     def step_comparison(self, name: str) -> parity.StepComparison:
         """Compare a step with NeMo's along whole words, with its own states."""
         self.progress(f"{name}: roll out {len(self.reference().rollouts)} words")
@@ -328,6 +391,45 @@ class Evidence:
             step, decode.greedy_decode_all, list(encoded), spec
         )
         return result
+
+    @once
+    def lexicon(self) -> Lexicon:
+        """Return the words that a search may find."""
+        cache = self.request.workdir / "cache"
+        return open_lexicon(self.reference().spec.labels, self.request.lexicon, cache)
+
+    def searched(self, name: str, *, free: bool = False) -> list[int]:
+        """Return the places of the swipes that are searched with a file's runtime."""
+        stride = SEARCH_STRIDE[variant(name).format, free]
+        return list(range(0, len(self.swipes()), stride))
+
+    @once
+    def searches(self, name: str, free: bool = False) -> list[Outcome]:
+        """Search the beam for every ``searched`` swipe, in the lexicon or free."""
+        spec, rows = self.reference().spec, self.searched(name, free=free)
+        row = variant(name)
+        if row.graph == "encoder":
+            encoded, step = self.encoder_runs(name).encoded, step_for(row).name
+        else:
+            encoded, step = self.reference().encoded, name
+        lexicon = None if free else self.lexicon()
+        self.progress(f"{name}: search {len(rows)} swipes {'freely' if free else 'for words'}")
+        found: list[list[beam.Candidate]] = self.run(
+            step, beam.beam_search_all, [encoded[index] for index in rows], spec, lexicon
+        )
+        words = self.words()
+        return [
+            Outcome(words[index], tuple(item.text(spec.labels) for item in items))
+            for index, items in zip(rows, found, strict=True)
+        ]
+
+    def outcomes(self, hypotheses: Sequence[decode.Hypothesis]) -> list[Outcome]:
+        """Return greedy hypotheses of all swipes beside the words."""
+        labels = self.reference().spec.labels
+        return [
+            Outcome(word, (hypothesis.text(labels),))
+            for word, hypothesis in zip(self.words(), hypotheses, strict=True)
+        ]
 
     @once
     def accuracy(self, name: str) -> float:

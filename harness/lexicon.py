@@ -74,10 +74,16 @@ class Lexicon:
 
     def children(self, nodes: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the child of each of K nodes for each letter, (K, A); -1 where there is none."""
-        places = np.arange(len(self.letters), dtype=np.uint64)
-        bits = ((self.child_mask[nodes][:, None] >> places) & np.uint64(1)).astype(np.int32)
-        found = self.first_child[nodes][:, None] + np.cumsum(bits, axis=1, dtype=np.int32) - 1
-        return np.where(bits, found, -1).astype(np.int32)
+        bits = np.uint64(1) << np.arange(len(self.letters), dtype=np.uint64)
+        masks = self.child_mask[nodes][:, None]
+        found = self.first_child[nodes][:, None] + np.bitwise_count(masks & (bits - np.uint64(1)))
+        return np.where(masks & bits, found, -1).astype(np.int32)
+
+    def child(self, nodes: NDArray[np.int32], letters: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the child of each of K nodes for a letter each, (K,); every child must exist."""
+        below = (np.uint64(1) << letters.astype(np.uint64)) - np.uint64(1)
+        found = self.first_child[nodes] + np.bitwise_count(self.child_mask[nodes] & below)
+        return found.astype(np.int32)
 
     def find(self, prefix: str) -> int | None:
         """Return the node of a prefix, or None if no word begins with it."""

@@ -11,20 +11,21 @@ from __future__ import annotations
 import json
 import shlex
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exporters.artifact import sha256_of
+from exporters.artifact import Sidecar, sha256_of
 from exporters.cli import DEFAULT_MAX_TRACE_LEN
 from exporters.errors import ExportGateError
 from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
 from harness.evidence import Evidence, Request
 from harness.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates
+from harness.history_store import append
 from harness.measure import environment
 from harness.metrics import METRICS
+from harness.pinned import pinned_for
 from harness.report import Measured, Report, summary_lines, write_report
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ CHECKPOINT = "checkpoint"
 DEVICES = ("host",)
 RECORDED_ACCURACY_SLACK = 0.005
 """How far NeMo may stay below the accuracy that a checkpoint records for the same swipes."""
+PINNED_SCORE_NATS = 1e-3
+"""How far NeMo's scores may be from the recorded ones: other kernels, not another model."""
 
 _VERDICTS = "exportgate.verdicts"
 _MEASURED = "exportgate.measured"
+_FILE = "exportgate.file"
 
 
 class GateFailure(AssertionError):  # noqa: N818 - pytest prints the name; it is no error of ours
@@ -62,10 +66,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--device", default="host", choices=DEVICES, help="where the files run")
     group.addoption("--report", type=Path, help="folder of report.json; default: build/report")
+    group.addoption("--lexicon", type=Path, help="a word a line; default: 200,000 English words")
     group.addoption("--gates", type=Path, action="append", help="gates laid over suites/gates.toml")
     group.addoption(
         "--accuracy-floor", type=float, help="word accuracy in [0, 1] that NeMo itself must reach"
     )
+    group.addoption(
+        "--history", type=Path, metavar="FILE", help="append the run to this store of runs"
+    )
+    group.addoption("--history-job", metavar="KEY", help="a sweep's name of the run: appended once")
     group.addoption(
         "--max-trace-len",
         type=int,
@@ -183,6 +192,7 @@ def pytest_runtest_makereport(
         report.user_properties += [
             (_VERDICTS, json.dumps(verdicts)),
             (_MEASURED, json.dumps(measured)),
+            (_FILE, json.dumps(_judged_file(item))),
         ]
     return report
 
@@ -213,6 +223,14 @@ def _judge_item(item: pytest.Item, reason: str) -> list[Verdict]:
             )
     item.stash[_JUDGED] = verdicts
     return verdicts
+
+
+def _judged_file(item: pytest.Item) -> dict[str, str]:
+    """Return the hash of the file that a test judged, by its name; empty if it opened none."""
+    subject = _subject_of(item)
+    found = getattr(item, "funcargs", {}).get("evidence")
+    sidecar = found.memo.get(("sidecar", subject)) if isinstance(found, Evidence) else None
+    return {subject: sidecar.sha256} if isinstance(sidecar, Sidecar) else {}
 
 
 def _subject_of(item: pytest.Item) -> Any:  # noqa: ANN401 - a string, or pytest's placeholder
@@ -253,7 +271,7 @@ class GatePlugin:
         suites = config.rootpath / "suites" / "gates.toml"
         subjects = [CHECKPOINT, *(row.name for row in VARIANTS)]
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
-        self.book = _with_floor(self.book, config, self.request)
+        self.book = _with_pins(self.book, config, self.request)
         self.gates = [
             gate
             for subject in [CHECKPOINT, *(row.name for row in self.variants)]
@@ -261,6 +279,7 @@ class GatePlugin:
         ]
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.measured: list[Measured] = []
+        self.files: dict[str, set[str]] = {}
         self.failed_tests: dict[str, str] = {}
         self.report: Report | None = None
 
@@ -309,6 +328,9 @@ class GatePlugin:
                         self.failed_tests[key] = report.nodeid
             elif name == _MEASURED:
                 self.measured += [Measured.from_json(data) for data in json.loads(str(text))]
+            elif name == _FILE:
+                for subject, digest in json.loads(str(text)).items():
+                    self.files.setdefault(subject, set()).add(digest)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -327,6 +349,10 @@ class GatePlugin:
         if self.report is None:
             return
         path = write_report(self.report, self._folder())
+        history: Path | None = self.config.getoption("--history")
+        if history is not None:
+            job = self.config.getoption("--history-job")
+            append(history, json.loads(self.report.to_json()), job)
         terminalreporter.section("release gate")
         for line in summary_lines(self.report):
             colour = {"PASS": "green", "FAIL": "red"}.get(line.split(":")[0])
@@ -355,11 +381,16 @@ class GatePlugin:
                 "target": self.config.getoption("--target"),
                 "device": self.config.getoption("--device"),
                 "checkpoint": str(self.request.checkpoint),
+                "checkpoint_sha256": sha256_of(self.request.checkpoint),
                 "manifest": str(self.request.manifest),
+                "manifest_sha256": sha256_of(self.request.manifest),
                 "calibration": str(self.request.calibration),
+                "calibration_sha256": sha256_of(self.request.calibration),
                 "artifacts": str(self.request.artifacts) if self.request.artifacts else None,
                 "variants": [row.name for row in self.variants],
                 "max_trace_len": self.request.max_trace_len,
+                # Two hashes, if a file changed during the run: nobody can seal that.
+                "files": {name: " ".join(sorted(self.files[name])) for name in sorted(self.files)},
             },
             environment=environment().to_json(),
             verdicts=verdicts,
@@ -403,6 +434,7 @@ def _request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
         artifacts=config.getoption("--artifacts"),
         workdir=config.rootpath / "build" / "gate",
         max_trace_len=config.getoption("--max-trace-len"),
+        lexicon=config.getoption("--lexicon"),
     )
     for flag, path in (
         ("--checkpoint", request.checkpoint),
@@ -412,48 +444,32 @@ def _request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
         if not path.is_file():
             msg = f"{flag}: no such file: {path}"
             raise GateError(msg)
+    if request.lexicon is not None and not request.lexicon.is_file():
+        msg = f"--lexicon: no such file: {request.lexicon}"
+        raise GateError(msg)
     if request.artifacts is not None and not request.artifacts.is_dir():
         msg = f"--artifacts: no such folder: {request.artifacts}"
         raise GateError(msg)
     return request
 
 
-def _with_floor(book: GateBook, config: pytest.Config, request: Request) -> GateBook:
-    """Replace the floor of NeMo's own accuracy by the user's, or by the checkpoint's own record."""
+def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateBook:
+    """Add what was recorded for the checkpoint, and raise the floor of NeMo's own accuracy.
+
+    The user's floor wins over the record, the record over the file.
+    """
     given: float | None = config.getoption("--accuracy-floor")
     if given is not None and not 0.0 <= given <= 1.0:
         msg = f"--accuracy-floor is {given}, but should be a share from 0 to 1"
         raise GateError(msg)
-    recorded = recorded_accuracy(request.checkpoint, request.manifest)
-    if given is not None:
-        floor = given
-    elif recorded is not None:
-        floor = recorded - RECORDED_ACCURACY_SLACK
-    else:
-        return book
-    return book.with_limit(Gate(CHECKPOINT, "reference_word_accuracy", "min", floor))
-
-
-def recorded_accuracy(checkpoint: Path, manifest: Path) -> float | None:
-    """Return the accuracy that ``index.toml`` beside a checkpoint records for these swipes.
-
-    None if there is no index, or it speaks of another checkpoint or of other swipes.
-
-    Raises:
-        GateError: The index is malformed, or was written for another file of the same name.
-    """
-    path = checkpoint.with_name("index.toml")
-    if not path.is_file():
-        return None
-    try:
-        index = tomllib.loads(path.read_text(encoding="utf-8"))
-        hashes, accuracy = dict(index["files"]), float(index["accuracy"]["val"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        msg = f"{path}: malformed index ({error}); expected [files] and [accuracy]"
-        raise GateError(msg) from error
-    if checkpoint.name not in hashes:
-        return None
-    if hashes[checkpoint.name] != sha256_of(checkpoint):
-        msg = f"{checkpoint}: not the file that {path} was written for; make the index again"
-        raise GateError(msg)
-    return accuracy if hashes.get("val.jsonl") == sha256_of(manifest) else None
+    pinned = pinned_for(request.checkpoint, request.manifest)
+    floor = pinned.accuracy - RECORDED_ACCURACY_SLACK if pinned else None
+    floor = floor if given is None else given
+    if floor is not None:
+        book = book.with_limit(Gate(CHECKPOINT, "reference_word_accuracy", "min", floor))
+    if pinned and pinned.tokens is not None:
+        book = book.with_limit(Gate(CHECKPOINT, "pinned_token_mismatches", "max", 0))
+        book = book.with_limit(
+            Gate(CHECKPOINT, "pinned_score_max_abs_error", "max", PINNED_SCORE_NATS)
+        )
+    return book

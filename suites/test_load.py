@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.pinned import pinned_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -36,3 +38,20 @@ def test_reference_accuracy(subject: str, evidence: Evidence, record: Callable[.
     detail = f"not spellable, counted as wrong: {', '.join(unspellable)}" if unspellable else ""
     record("reference_word_accuracy", evidence.reference_accuracy(), detail)
     record("swipes", len(evidence.swipes()), f"in {evidence.request.manifest}")
+
+
+@pytest.mark.measures("pinned_token_mismatches", "pinned_score_max_abs_error")
+def test_pinned_outputs(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """NeMo decodes the recorded swipes as it did when the checkpoint was made."""
+    pinned = pinned_for(evidence.request.checkpoint, evidence.request.manifest)
+    if pinned is None or pinned.tokens is None:
+        return
+    today = evidence.reference().hypotheses
+    moved = [
+        f"swipe {number}"
+        for number, (now, then) in enumerate(zip(today, pinned.tokens, strict=True), 1)
+        if now.tokens != then
+    ]
+    record("pinned_token_mismatches", len(moved), ", ".join(moved[:5]))
+    errors = [abs(a.score - b) for a, b in zip(today, pinned.scores, strict=True)]
+    record("pinned_score_max_abs_error", max(errors))

@@ -8,6 +8,7 @@ import pytest
 
 from exporters.variants import variant
 from harness import parity
+from harness.layers import SOUND_DB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,8 @@ def test_outputs(subject: str, evidence: Evidence, record: Callable[..., None]) 
         record("encoded_length_mismatches", len(wrong), "; ".join(wrong[:5]))
     word = evidence.words()[found.worst_index]
     worst = f"worst: swipe {found.worst_index + 1} of the manifest, {word!r}"
+    if found.nonfinite or found.sqnr_db < SOUND_DB[variant(subject).precision] - 4:
+        worst = f"{worst}; {evidence.first_bad_layer(subject)}".rstrip("; ")
     record("max_abs_error", found.max_abs_error, worst)
     record("sqnr_db", found.sqnr_db, worst)
     record("worst_sqnr_db", found.worst_sqnr_db, worst, samples=found.sqnr_each_db)
@@ -72,3 +75,14 @@ def test_states(subject: str, evidence: Evidence, record: Callable[..., None]) -
     found = evidence.step_comparison(subject)
     record("state_max_abs_error", found.states.max_abs_error)
     record("normalised_logits", found.normalised)
+
+
+@pytest.mark.measures("layer_gain_error", "layer_shift", "unmatched_layers")
+def test_layers(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """Every layer gives what the FP32 file's does: small faults show where they are made."""
+    found, missing = evidence.layer_errors(subject)
+    gain = max(found, key=lambda layer: layer.gain_error)
+    shift = max(found, key=lambda layer: layer.shift)
+    record("layer_gain_error", gain.gain_error, f"channel {gain.gain_channel} of {gain.name}")
+    record("layer_shift", shift.shift, f"channel {shift.shift_channel} of {shift.name}")
+    record("unmatched_layers", len(missing), ", ".join(missing[:5]))

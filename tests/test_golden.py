@@ -20,11 +20,11 @@ from safetensors import safe_open
 from exporters.artifact import sha256_of
 from exporters.features import KEY_CENTRES, feature_spec
 from exporters.manifest import Swipe, read_manifest, write_manifest
+from exporters.synthetic import MAX_POINTS, MIN_POINTS, generate, generate_batch
 from golden import manifests, words
 from golden.config import LABELS, MAX_SYMBOLS
 from golden.decoding import decode, encode, greedy_path
 from golden.rnnt_loss import rnnt_loss
-from golden.swipes import MAX_POINTS, MIN_POINTS, generate, generate_batch
 from golden.words import TRAIN_WORDS, UNSEEN_WORDS, is_swipeable, read_words, select, strokes
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from harness.paired import PairedSamples, Plan, compare_samples, measure_blocks,
 from harness.statistics import Decision
 
 
-def test_a_block_is_a_b_b_a_and_the_warmup_is_dropped() -> None:
+def test_a_block_is_mirrored_and_the_warmup_is_dropped() -> None:
     order = ""
 
     def leg(name: str) -> None:
@@ -20,8 +20,8 @@ def test_a_block_is_a_b_b_a_and_the_warmup_is_dropped() -> None:
         order += name
 
     samples = measure_blocks(lambda: leg("A"), lambda: leg("B"), Plan(blocks=3, warmup=2))
-    assert order == "ABBA" * 5
-    assert samples.candidate_cpu_s.shape == samples.baseline_wall_s.shape == (3, 2)
+    assert order == "ABBABAAB" * 5
+    assert samples.candidate_cpu_s.shape == samples.baseline_wall_s.shape == (3, 4)
 
 
 def test_the_process_is_pinned_and_released() -> None:
@@ -46,7 +46,7 @@ def spin(rounds: int) -> None:
 def paired_spin(extra: float) -> PairedSamples:
     rounds = 6000
     return measure_blocks(
-        lambda: spin(round(rounds * (1 + extra))), lambda: spin(rounds), Plan(80, 5)
+        lambda: spin(round(rounds * (1 + extra))), lambda: spin(rounds), Plan(40, 2)
     )
 
 
@@ -58,7 +58,7 @@ def test_more_work_is_slower_and_less_is_faster(extra: float, expected: Decision
 
 
 def test_no_difference_proves_no_ratio() -> None:
-    ones = np.full((10, 2), 1e-3)
+    ones = np.full((10, 4), 1e-3)
     samples = PairedSamples(ones, ones, ones, ones, core=None)
     found = compare_samples(samples, minimal_effect=0.05)
     assert (found.decision, found.proven_ratio) == (Decision.NO_DIFFERENCE, 1.0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.decode import Hypothesis, _best
+from harness.decode import Hypothesis, _best, greedy_decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,29 @@ def decode_advancing_on_blank(
 ) -> list[Hypothesis]:
     """Greedy decoding that keeps state and symbol also after a blank."""
     return [_decode(step, item, spec, start=spec.blank_id) for item in encoded]
+
+
+def decode_from_label(
+    step: Any, encoded: Sequence[np.ndarray], spec: ModelSpec
+) -> list[Hypothesis]:
+    """Greedy decoding that starts with label 0 instead of the blank."""
+    primed = _Primed(step, spec)
+    return [primed.decode(item) for item in encoded]
+
+
+class _Primed:
+    """A step that takes the first symbol, the blank with zero states, for label 0."""
+
+    def __init__(self, step: Any, spec: ModelSpec) -> None:
+        self._step, self._spec = step, spec
+
+    def decode(self, encoded: np.ndarray) -> Hypothesis:
+        return greedy_decode(self, encoded, self._spec)
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if inputs["y_prev"][0] == self._spec.blank_id:
+            inputs = {**inputs, "y_prev": np.zeros_like(inputs["y_prev"])}
+        return self._step.run(inputs)
 
 
 def _decode(step: Any, encoded: np.ndarray, spec: ModelSpec, *, start: int) -> Hypothesis:

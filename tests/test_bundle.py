@@ -1,0 +1,284 @@
+"""A bundle is what its index says, and only what the gate passed is sealed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exporters.artifact import ArtifactError, Sidecar, sha256_of, sidecar_path, write_text
+from exporters.bundle import (
+    NOT_JUDGED,
+    BundleError,
+    check_package_options,
+    read_bundle,
+    write_bundle,
+)
+from exporters.contract import ModelSpec, encoder_contract, step_contract
+from exporters.features import CHANNELS, feature_spec
+from exporters.variants import variant
+from harness.bundle import SealError, seal, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SPEC = ModelSpec(37, 96, 3, 4, 15, "striding", 4, 96, 1, 128, ("<blank>", "a", "b"), 10)
+NAMES = ("encoder_int8.onnx", "step_fp32.pte")
+
+
+def artifact(path: Path, name: str, payload: bytes = b"weights", **changes: Any) -> Path:
+    row = variant(name)
+    path.write_bytes(payload)
+    contract = encoder_contract(SPEC) if row.graph == "encoder" else step_contract(SPEC, batch=1)
+    sidecar = Sidecar(
+        variant=name,
+        precision=row.precision,
+        sha256=sha256_of(path),
+        size_bytes=len(payload),
+        checkpoint_sha256="c" * 64,
+        model=SPEC,
+        blank_id=SPEC.blank_id,
+        contract=contract,
+        max_trace_len=200 if row.graph == "encoder" else None,
+        feature_spec=feature_spec(),
+        calibration=None,
+        recipe={},
+    )
+    write_text(sidecar_path(path), replace(sidecar, **changes).to_json())
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Two files under names of the user's own, as a bundle with a word list."""
+    paths = [artifact(tmp_path / f"mine{index}", name) for index, name in enumerate(NAMES)]
+    lexicon = tmp_path / "words"
+    lexicon.write_text("ab\nba\n", encoding="utf-8")
+    write_bundle(tmp_path / "bundle", paths, lexicon=lexicon)
+    return tmp_path / "bundle"
+
+
+def report(bundle: Path, path: Path, **changes: Any) -> Path:
+    """Write the report of a gate that passed this bundle."""
+    files = {name: read_bundle(bundle).files[name] for name in NAMES}
+    request = {"target": "all", "device": "host", "checkpoint_sha256": "c" * 64, "files": files}
+    gate = {"subject": NAMES[0], "metric": "sqnr_db", "status": "PASS"}
+    data = {"schema": 1, "verdict": "PASS", "request": request, "gates": [gate]}
+    request |= changes.pop("request", {})
+    path.write_text(json.dumps(data | changes), encoding="utf-8")
+    return path
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def rehash(bundle: Path, *names: str) -> None:
+    """Make the index fit changed files, as whoever tampers with both would."""
+    for name in names:
+        digest = sha256_of(bundle / name)
+        edit(bundle / "bundle.json", lambda data, n=name, d=digest: data["files"].update({n: d}))
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness.bundle", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_bundle_holds_what_an_application_needs(bundle: Path) -> None:
+    found = verify(bundle)
+    described = {"vocab.txt", "contract.json", "features.json", "lexicon.txt"}
+    assert set(found.files) == {*NAMES, *(f"{name}.json" for name in NAMES), *described}
+    assert found.verdict == NOT_JUDGED
+    assert (bundle / "vocab.txt").read_text(encoding="utf-8") == "<blank>\na\nb\n"
+    contract = json.loads((bundle / "contract.json").read_text(encoding="utf-8"))
+    assert (contract["blank_id"], contract["max_symbols"], contract["vocab_size"]) == (3, 10, 4)
+    encoder, step = (contract["files"][name] for name in NAMES)
+    assert encoder["inputs"][0] == {
+        "name": "features_bft",
+        "dtype": "float32",
+        "shape": ["B", 37, "T"],
+    }
+    assert encoder["max_trace_len"] == 200
+    assert [item["name"] for item in step["outputs"]] == ["logits", "h1", "c1"]
+    features = json.loads((bundle / "features.json").read_text(encoding="utf-8"))
+    assert features["sha256"] == feature_spec()["sha256"]
+    assert features["specification"]["channels"] == list(CHANNELS)
+
+
+def test_files_are_added_to_a_bundle_and_replace_their_variants(
+    bundle: Path, tmp_path: Path
+) -> None:
+    seal(bundle, report(bundle, tmp_path / "report.json"))
+    fallback = artifact(tmp_path / "f", NAMES[0], b"other weights", precision="fp32")
+    write_bundle(bundle, [fallback])
+    found = verify(bundle)
+    assert found.artifacts == ["encoder_int8.fp32-fallback.onnx", NAMES[1]]
+    assert "lexicon.txt" in found.files
+    # Another file makes it another bundle, which nobody has judged.
+    assert found.verdict == NOT_JUDGED
+    assert not (bundle / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (NAMES[0], lambda path: path.write_bytes(b"weighty"), "SHA-256 is"),
+        (f"{NAMES[0]}.json", lambda path: path.write_text("{}"), "SHA-256 is"),
+        ("vocab.txt", lambda path: path.write_text("a\n"), "SHA-256 is"),
+        ("lexicon.txt", lambda path: path.unlink(), "is missing"),
+        (NAMES[1], lambda path: path.unlink(), "is missing"),
+        ("notes.txt", lambda path: path.write_text("x"), r"is not in bundle\.json"),
+        (".part", lambda path: path.mkdir(), r"is not in bundle\.json"),
+        ("bundle.json", lambda path: path.write_text("{}"), "malformed index"),
+        ("bundle.json", lambda path: path.unlink(), r"no bundle\.json in it"),
+    ],
+)
+def test_every_change_of_a_file_is_found(
+    bundle: Path, name: str, change: Callable[[Path], None], message: str
+) -> None:
+    change(bundle / name)
+    with pytest.raises(BundleError, match=message):
+        verify(bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (f"{NAMES[0]}.json", {"sha256": "0" * 64}, "its sidecar says 0000"),
+        (f"{NAMES[0]}.json", {"checkpoint_sha256": "d" * 64}, "another checkpoint|checkpoint dddd"),
+        (f"{NAMES[0]}.json", {"precision": "fp32"}, "says it is encoder_int8.fp32-fallback.onnx"),
+        ("contract.json", {"blank_id": 0}, "does not fit the files' sidecars"),
+        ("features.json", {"version": "2"}, "not the features that the files were made for"),
+        ("features.json", {"specification": {}}, "not the features that the files were made for"),
+    ],
+)
+def test_parts_that_contradict_each_other_are_found_though_the_index_fits(
+    bundle: Path, name: str, change: dict[str, Any], message: str
+) -> None:
+    edit(bundle / name, lambda data: data.update(change))
+    rehash(bundle, name)
+    with pytest.raises((BundleError, ArtifactError), match=message):
+        verify(bundle)
+
+
+def test_an_index_cannot_name_a_file_elsewhere(bundle: Path) -> None:
+    edit(bundle / "bundle.json", lambda data: data["files"].update({"../words": "0" * 64}))
+    with pytest.raises(BundleError, match="should be the plain name of a file"):
+        verify(bundle)
+
+
+def test_a_link_is_no_file_of_a_bundle(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "lexicon.txt").unlink()
+    (bundle / "lexicon.txt").symlink_to(tmp_path / "words")
+    with pytest.raises(BundleError, match="no regular file"):
+        verify(bundle)
+
+
+def test_what_passed_is_sealed_and_verified(bundle: Path, tmp_path: Path) -> None:
+    seal(bundle, report(bundle, tmp_path / "report.json"))
+    found = verify(bundle)
+    assert found.verdict == "PASS"
+    assert found.judged == {"target": "all", "device": "host", "gates": 1}
+    assert "report.json" in found.files
+
+
+FAILED_GATE = {"subject": NAMES[0], "metric": "sqnr_db", "status": "NOT_MEASURED"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"verdict": "FAIL"}, "the verdict is FAIL"),
+        ({"gates": [FAILED_GATE]}, "1 of 1 gates were not kept, first encoder_int8.onnx sqnr_db"),
+        ({"gates": []}, "0 of 0 gates"),
+        ({"request": {"checkpoint_sha256": "d" * 64}}, "judged another checkpoint"),
+        ({"request": {"files": {}}}, "did not judge encoder_int8.onnx"),
+        (
+            {"request": {"files": dict.fromkeys(NAMES, "0" * 64)}},
+            "judged another file as encoder_int8.onnx",
+        ),
+        ({"schema": 0}, "schema is 0, but should be 1"),
+        ({"request": {"files": None}}, "no readable report"),
+    ],
+)
+def test_a_report_of_something_else_seals_nothing(
+    bundle: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = report(bundle, tmp_path / "report.json", **changes)
+    with pytest.raises(SealError, match=message):
+        seal(bundle, path)
+    assert verify(bundle).verdict == NOT_JUDGED
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL"])
+def test_a_verdict_without_its_report_is_refused(bundle: Path, verdict: str) -> None:
+    edit(bundle / "bundle.json", lambda data: data.update(verdict=verdict))
+    with pytest.raises(BundleError, match=r"without report\.json"):
+        verify(bundle)
+
+
+def test_a_sealed_bundle_is_held_to_its_report(bundle: Path, tmp_path: Path) -> None:
+    seal(bundle, report(bundle, tmp_path / "report.json"))
+    edit(bundle / "report.json", lambda data: data.update(verdict="FAIL"))
+    rehash(bundle, "report.json")
+    with pytest.raises(SealError, match="the verdict is FAIL"):
+        verify(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint_sha256": "d" * 64}, "have another checkpoint"),
+        ({"feature_spec": {"version": "0", "sha256": "0"}}, "have another feature specification"),
+        ({"model": replace(SPEC, feature_dim=80)}, None),
+    ],
+)
+def test_files_that_do_not_go_together_are_refused(
+    bundle: Path, tmp_path: Path, changes: dict[str, Any], message: str | None
+) -> None:
+    other = artifact(tmp_path / "other", "step_int8.pte", **changes)
+    if message is None:
+        with pytest.raises(BundleError, match="but the model takes 80"):
+            write_bundle(tmp_path / "speech", [other])
+        return
+    before = (bundle / "bundle.json").read_bytes()
+    with pytest.raises(BundleError, match=message):
+        write_bundle(bundle, [other])
+    assert (bundle / "bundle.json").read_bytes() == before
+    verify(bundle)
+
+
+def test_options_are_refused_before_work_begins(tmp_path: Path, bundle: Path) -> None:
+    check_package_options(bundle, tmp_path / "words")
+    check_package_options(tmp_path / "new", None)
+    with pytest.raises(BundleError, match="--package_dir"):
+        check_package_options(None, tmp_path / "words")
+    with pytest.raises(BundleError, match="neither empty nor a bundle"):
+        check_package_options(tmp_path, None)
+    with pytest.raises(BundleError, match="cannot read the word list"):
+        check_package_options(tmp_path / "new", tmp_path / "none")
+    (tmp_path / "words").write_text("\n", encoding="utf-8")
+    with pytest.raises(BundleError, match="the word list is empty"):
+        check_package_options(tmp_path / "new", tmp_path / "words")
+
+
+@pytest.mark.slow
+def test_the_command_line_says_one_line(bundle: Path, tmp_path: Path) -> None:
+    done = run("verify", bundle)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("2 exports, verdict: not judged\n")
+    done = run("seal", bundle, "--report", report(bundle, tmp_path / "report.json"))
+    assert (done.returncode, done.stdout.strip()[-4:]) == (0, "PASS")
+    (bundle / NAMES[0]).write_bytes(b"weighty")
+    done = run("verify", bundle)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
