@@ -8,7 +8,12 @@ TARGET ?= android
 export HF_HUB_OFFLINE := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: gate test lint setup golden lock clean
+CHECKPOINT ?= golden/golden.nemo
+CALIBRATION ?= golden/calib.jsonl
+BASELINE ?= build/baseline
+
+.PHONY: gate test lint setup golden lock clean release mutants accept bench-gate \
+	bench-exporters setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml
@@ -31,13 +36,20 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+release: setup  ## export every file of every target from one load of the checkpoint
+	$(BIN)/python -m exporters.release --checkpoint $(CHECKPOINT) --val_manifest $(CALIBRATION) \
+		--target all --out build/release --cache build/gate/cache
+
+mutants: setup  ## inject every fault into real files and show which gates go red
+	$(BIN)/python -m tests.faults
+
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train
 	$(BIN)/python -m golden.build
 
 lock:  ## pin the whole closure of pyproject.toml as it is installed now
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	$(BIN)/python -m pip freeze --exclude-editable --exclude exportgate > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E "s/^(torch==[0-9.]+)[+]cpu/\1/" > requirements.lock
 
 clean:
 	rm -rf build $(VENV)

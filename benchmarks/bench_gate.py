@@ -27,14 +27,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.artifact import write_text
+from exporters.artifact import read_sidecar, write_text
 from exporters.errors import ExportGateError
-from exporters.features import featurize
-from exporters.manifest import read_manifest
 from harness.isolate import Worker
 from harness.measure import environment
-from harness.paired import PairedSamples, Plan, compare_samples, measure_files
-from harness.reference import encoder_input
+from harness.paired import PairedSamples, Plan, compare_samples, measure_files, step_inputs
 from harness.statistics import Decision
 
 if TYPE_CHECKING:
@@ -46,8 +43,6 @@ RUNS = 10
 SLOWED_RUNS = 11
 PLAN = Plan(runs=RUNS)
 MINIMAL_EFFECT = 0.05
-FRAMES = 12
-"""A short swipe: a leg lasts milliseconds, so that a block sees one state of the machine."""
 PYTEST_BENCHMARK_LIMIT = 1.05
 MAX_FALSE_ALARMS, MIN_DETECTED, MAX_SECONDS = 0.01, 0.95, 60.0
 
@@ -73,14 +68,13 @@ def busy_cores() -> Iterator[int]:
             loop.wait()
 
 
-def run_trials(artifact: Path, manifest: Path, comparisons: int) -> dict[int, list[Trial]]:
+def run_trials(artifact: Path, comparisons: int) -> dict[int, list[Trial]]:
     """Compare a file with itself, and with itself slowed, alternately.
 
     Returns:
         Trials by the candidate's runs in a leg.
     """
-    swipe = next(s for s in read_manifest(manifest) if len(s.points) >= FRAMES)
-    inputs = [encoder_input(np.ascontiguousarray(featurize(swipe.points).T)[:, :FRAMES])]
+    inputs = [step_inputs(read_sidecar(artifact).contract)]
     trials: dict[int, list[Trial]] = {RUNS: [], SLOWED_RUNS: []}
     with busy_cores(), Worker("timing") as worker:
         for number in range(comparisons):
@@ -156,6 +150,17 @@ def table(trials: dict[int, list[Trial]]) -> tuple[list[str], bool]:
     return lines, kept and longest <= MAX_SECONDS
 
 
+def save_samples(trials: dict[int, list[Trial]], path: Path) -> None:
+    """Save seconds of each leg as (trials, blocks, 4) by side, clock and runs in a leg."""
+    arrays = {
+        f"{side}_{clock}_{runs}": np.stack([t.samples.legs(clock)[place] for t in found])
+        for runs, found in trials.items()
+        for clock in ("cpu", "wall")
+        for place, side in enumerate(("candidate", "baseline"))
+    }
+    np.savez_compressed(path, **arrays)
+
+
 def _ratio(trial: Trial) -> float:
     return compare_samples(trial.samples, minimal_effect=MINIMAL_EFFECT).estimate.ratio
 
@@ -165,12 +170,12 @@ def _row(name: str, alarms: int, detected: int, of_alarms: int, of_detected: int
 
 
 def _exported(folder: Path) -> Path:
-    """Export the golden checkpoint's INT8 ONNX encoder, or take it from the gate's cache."""
+    """Export the golden checkpoint's step, or take it from the gate's cache."""
     command = [sys.executable, "-m", "exporters.release", "--checkpoint", "golden/golden.nemo"]
-    command += ["--val-manifest", "golden/calib.jsonl", "--variant", "encoder_int8.onnx"]
+    command += ["--variant", "step_fp32.onnx"]
     command += ["--out", str(folder), "--cache", "build/gate/cache"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder / "encoder_int8.onnx"
+    return folder / "step_fp32.onnx"
 
 
 def main() -> int:
@@ -181,20 +186,22 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--comparisons", type=int, default=100, help="of each kind (default 100)")
-    parser.add_argument("--artifact", type=Path, help="encoder to time; default: export the golden")
-    parser.add_argument("--manifest", type=Path, default=Path("golden/val.jsonl"))
+    parser.add_argument("--artifact", type=Path, help="a step to time; default: export the golden")
     parser.add_argument("--out", type=Path, help="file to save the table in as well")
+    parser.add_argument("--samples", type=Path, help="file (.npz) to save the raw samples in")
     args = parser.parse_args()
     if args.comparisons < 2:
         parser.error("--comparisons should be at least 2")
     load = os.getloadavg()[0]
     artifact = args.artifact or _exported(Path("build/bench-gate"))
-    trials = run_trials(artifact, args.manifest, args.comparisons)
+    trials = run_trials(artifact, args.comparisons)
+    if args.samples:
+        save_samples(trials, args.samples)
     lines, kept = table(trials)
     env = environment()
     lines = [
         (
-            f"{args.comparisons} comparisons of each kind, {artifact.name}, {FRAMES} points, "
+            f"{args.comparisons} comparisons of each kind, {artifact.name}, {RUNS} calls a leg, "
             f"{PLAN.openings} × {PLAN.blocks} blocks, minimal effect {MINIMAL_EFFECT:.0%}"
         ),
         (

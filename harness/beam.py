@@ -91,9 +91,11 @@ class Prefixes(Protocol):
 
     Attributes:
         symbols: (A,) label id of each column of ``outlook``.
+        start: Best weighted prior of all results.
     """
 
     symbols: NDArray[np.int64]
+    start: float
 
     def outlook(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return (K, A): best weighted prior after each label; -inf where none may follow."""
@@ -125,6 +127,7 @@ class LexiconPrefixes:
                 )
                 raise BeamError(msg)
         self.symbols = np.array([labels.index(letter) for letter in lexicon.letters], np.int64)
+        self.start = weight * float(lexicon.best_log_prior[ROOT])
         self._lexicon, self._weight = lexicon, weight
 
     def outlook(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -158,9 +161,11 @@ class FreePrefixes:
 
     Attributes:
         symbols: Ids of all labels.
+        start: See ``Prefixes``.
     """
 
     symbols: NDArray[np.int64]
+    start: float = 0.0
     _origin: list[tuple[int, int]] = field(default_factory=lambda: [(-1, -1)])
     _number: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -267,7 +272,7 @@ def beam_search(
         state,
         state,
         np.zeros(1),
-        np.zeros(1),
+        np.array([prefixes.start]),
     )
     for frame in np.ascontiguousarray(encoded.T, dtype=np.float32):
         beam = _advance(beam, frame, call, prefixes, spec, config)

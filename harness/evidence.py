@@ -26,9 +26,11 @@ from exporters.manifest import Swipe, read_manifest
 from exporters.variants import VARIANTS, Variant, variant
 from harness import audit, beam, decode, layers, parity, reference, session, stages
 from harness.accuracy import Outcome
+from harness.cost import StaticCost, static_cost
 from harness.isolate import Handle, Worker
 from harness.lexicon import Lexicon, open_lexicon
 from harness.measure import PairedLatency, paired_round
+from harness.paired import step_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,6 +69,7 @@ class Request:
         workdir: Where exports go.
         max_trace_len: Bound of the exported encoders, in points.
         lexicon: The user's words; None for the commonest English ones.
+        baseline: Folder of accepted files to measure beside the candidates; None for none.
     """
 
     checkpoint: Path
@@ -77,6 +80,7 @@ class Request:
     workdir: Path
     max_trace_len: int
     lexicon: Path | None = None
+    baseline: Path | None = None
 
 
 def once(
@@ -194,7 +198,7 @@ class Evidence:
         if self.request.artifacts is not None:
             return self.request.artifacts
         names = self._needed()
-        out = self.request.workdir / self._inputs_key()
+        out = artifact_folder(self.request)
         self.progress(f"export {len(names)} files to {out}")
         command = [sys.executable, "-m", "exporters.release"]
         command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
@@ -210,14 +214,6 @@ class Evidence:
             msg = f"the export failed with status {done.returncode}: {last}"
             raise EvidenceError(msg)
         return out
-
-    def _inputs_key(self) -> str:
-        """Name the folder of these inputs: runs on others beside it do not meet in it."""
-        request = self.request
-        digest = hashlib.sha256(str(request.max_trace_len).encode())
-        for path in (request.checkpoint, request.calibration):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:12]
 
     def _needed(self) -> list[str]:
         """Return the asked-for files, and those that they are compared or decoded with."""
@@ -259,6 +255,19 @@ class Evidence:
         self.progress(f"{name}: read what is inside")
         worker = self._worker("audit")
         result: audit.Contents = worker.call(audit.read_contents, self.path(name))
+        return result
+
+    @once
+    def cost(self, name: str) -> StaticCost:
+        """Return what a file costs on its longest input, without a clock."""
+        contract = self.sidecar(name).contract
+        inputs = step_inputs(contract)
+        if variant(name).graph == "encoder":
+            channels = contract.inputs[0].shape[1]
+            longest = np.zeros((int(channels), self.request.max_trace_len), np.float32)
+            inputs = reference.encoder_input(longest)
+        worker = self._worker("audit")
+        result: StaticCost = worker.call(static_cost, self.path(name), inputs)
         return result
 
     # -- runs -------------------------------------------------------------------------------
@@ -465,6 +474,19 @@ class Evidence:
                 worker.close()
             worker = self._workers[name] = Worker(name)
         return worker
+
+
+def artifact_folder(request: Request) -> Path:
+    """Return where a request's files are, or are going to be exported to.
+
+    It is named by the inputs: runs on others beside it do not meet in it.
+    """
+    if request.artifacts is not None:
+        return request.artifacts
+    digest = hashlib.sha256(str(request.max_trace_len).encode())
+    for path in (request.checkpoint, request.calibration):
+        digest.update(path.read_bytes())
+    return request.workdir / digest.hexdigest()[:12]
 
 
 def step_for(row: Variant) -> Variant:

@@ -94,7 +94,19 @@ METRICS: dict[str, Metric] = {
     # size
     "size_bytes": Metric("bytes", "size of the file"),
     "deflated_bytes": Metric("bytes", "size of the file after deflate, level 6"),
+    "macs": Metric("", "multiply-accumulates of one inference on the longest input"),
+    "int8_mac_share": Metric("", "share of the multiply-accumulates with 8-bit weights"),
+    "weight_bytes": Metric("bytes", "bytes of weights in the file"),
+    "nodes": Metric("", "nodes that the runtime runs, those inside delegates included"),
+    "planned_memory_bytes": Metric("bytes", "memory that a .pte plans for its activations"),
     "size_ratio": Metric("", "size ÷ the FP32 file's"),
+    # beside the released file
+    "baseline_size_ratio": Metric("", "size ÷ the released file's"),
+    "baseline_accuracy_drop": Metric("", "word accuracy lost since the released file"),
+    "baseline_sqnr_drop_db": Metric("dB", "signal to noise lost since the released file"),
+    "baseline_latency_ratio": Metric("", "proven ratio of processor time to the released file's"),
+    "baseline_macs_ratio": Metric("", "multiply-accumulates ÷ the released file's"),
+    "baseline_nodes_ratio": Metric("", "nodes that the runtime runs ÷ the released file's"),
     # latency
     "speedup": Metric("×", "FP32 file's latency ÷ this file's, paired in one run"),
     "latency_ms": Metric("ms", "median latency of one inference"),

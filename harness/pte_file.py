@@ -19,13 +19,14 @@ import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _XNNPACK = "XnnpackBackend"
 _FLATC_TIMEOUT_S = 60.0
@@ -90,6 +91,8 @@ class PteContents:
             weights: ``{"XNNFullyConnected": {"qcint8": 34}}``.
         weight_bytes_by_dtype: Bytes of constants in the file by stored type, each constant once:
             ``qcint8`` is INT8 per channel. Scales of quantized weights are left out.
+        macs_by_dtype: Multiply-accumulates inside XNNPACK by the stored type of the weights, at
+            the largest input; products of two activations count as their own type.
         scale_bytes: Bytes of those scales.
         planned_memory_bytes: Arena that the runtime allocates for activations.
         size_bytes: Of the file.
@@ -102,6 +105,7 @@ class PteContents:
     xnn_ops: Mapping[str, int]
     weighted_ops: Mapping[str, Mapping[str, int]]
     weight_bytes_by_dtype: Mapping[str, int]
+    macs_by_dtype: Mapping[str, int]
     scale_bytes: int
     planned_memory_bytes: int
     size_bytes: int
@@ -154,10 +158,18 @@ def _contents(container: _Container, graphs: list[_XnnGraph], size_bytes: int) -
         xnn_ops=Counter(operator for graph in graphs for operator in graph.operators()),
         weighted_ops=weighted,
         weight_bytes_by_dtype=by_dtype,
+        macs_by_dtype=_summed(pair for graph in graphs for pair in graph.macs()),
         scale_bytes=sum(scales.values()),
         planned_memory_bytes=sum(sum(plan["non_const_buffer_sizes"]) for plan in plans),
         size_bytes=size_bytes,
     )
+
+
+def _summed(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for name, count in pairs:
+        total[name] += count
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +257,23 @@ class _XnnGraph:
             filter_id = node["xnode_union"].get("filter_id")
             if filter_id is not None and values[filter_id]["constant_buffer_idx"] > 0:
                 yield node["xnode_union_type"], _xnn_type(values[filter_id])
+
+    def macs(self) -> Iterator[tuple[str, int]]:
+        """Yield type of the weights and multiply-accumulates of each node that multiplies.
+
+        A filter is (outputs, …, inputs) or (1, …, outputs) and is used once at each place of the
+        output, whose last axis is the channels; a product of activations sums over the last axis.
+        """
+        values = {value["id_out"]: value for value, _ in self._tensors()}
+        for node in self.graph["xnodes"]:
+            union = node["xnode_union"]
+            if "filter_id" in union:
+                weight, out = values[union["filter_id"]], values[union["output_id"]]["dims"]
+                yield _xnn_type(weight), prod(weight["dims"]) * prod(out[:-1])
+            elif node["xnode_union_type"] == "XNNBatchMatrixMultiply":
+                first = values[union["input1_id"]]
+                out = values[union["output_id"]]["dims"]
+                yield _xnn_type(first), prod(out) * first["dims"][-1]
 
     def weights(self, named: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
         """Yield name (or nothing), type and bytes of each constant."""

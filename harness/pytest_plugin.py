@@ -8,9 +8,12 @@ end every gate that was asked for must have a passing verdict, whatever pytest c
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +22,11 @@ import pytest
 from exporters.artifact import Sidecar, sha256_of
 from exporters.cli import DEFAULT_MAX_TRACE_LEN
 from exporters.errors import ExportGateError
+from exporters.manifest import read_manifest
 from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
-from harness.evidence import Evidence, Request
+from harness.baseline import PREFIX, read_baseline
+from harness.evidence import Evidence, Request, artifact_folder
+from harness.foreign import adopt_folder, is_foreign
 from harness.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates
 from harness.history_store import append
 from harness.measure import environment
@@ -74,6 +80,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--history", type=Path, metavar="FILE", help="append the run to this store of runs"
     )
+    group.addoption(
+        "--baseline", type=Path, metavar="DIR", help="accepted files to measure beside these"
+    )
     group.addoption("--history-job", metavar="KEY", help="a sweep's name of the run: appended once")
     group.addoption(
         "--max-trace-len",
@@ -89,11 +98,30 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in sorted({t for v in VARIANTS for t in (v.graph, v.format, v.precision, v.exporter)}):
         config.addinivalue_line("markers", f"{name}: variants of this kind")
     config.addinivalue_line("markers", f"{CHECKPOINT}: gates on the model itself")
+    folder = config.getoption("--artifacts")
+    if config.getoption("--target") is None and folder is not None and folder.is_dir():
+        _adopt(config, folder)
     if config.getoption("--target") is not None:
         try:
             config.pluginmanager.register(GatePlugin(config), "exportgate-gate")
         except ExportGateError as error:
             raise pytest.UsageError(str(error)) from error
+
+
+def _adopt(config: pytest.Config, folder: Path) -> None:
+    """Take files without sidecars for what their contract.toml says, and judge those."""
+    if not is_foreign(folder):
+        return
+    checkpoint = config.getoption("--checkpoint") or config.rootpath / "golden" / "golden.nemo"
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    out = config.rootpath / "build" / "gate" / f"foreign-{key}"
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        names, said = adopt_folder(folder, checkpoint, out, config.getoption("--max-trace-len"))
+    except ExportGateError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.option.target, config.option.variant, config.option.artifacts = "all", names, out
+    config.stash[_ADOPTED] = said
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -202,6 +230,7 @@ EVIDENCE_FACTORY: pytest.StashKey[Callable[[Request, Callable[[str], None]], Evi
 )
 """Set by those who inject faults: what makes the evidence instead of ``Evidence`` itself."""
 
+_ADOPTED: pytest.StashKey[list[str]] = pytest.StashKey()
 _RECORDED: pytest.StashKey[list[Measured]] = pytest.StashKey()
 _JUDGED: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 
@@ -272,6 +301,7 @@ class GatePlugin:
         subjects = [CHECKPOINT, *(row.name for row in VARIANTS)]
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
         self.book = _with_pins(self.book, config, self.request)
+        self.book = _with_baseline(self.book, self.request)
         self.gates = [
             gate
             for subject in [CHECKPOINT, *(row.name for row in self.variants)]
@@ -307,6 +337,7 @@ class GatePlugin:
 
     def pytest_report_header(self) -> list[str]:
         """Say what is judged with what."""
+        wrong = self.config.stash.get(_ADOPTED, [])
         env = environment()
         packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
         return [
@@ -314,6 +345,7 @@ class GatePlugin:
             f"gate: checkpoint {self.request.checkpoint}, swipes {self.request.manifest}",
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
+            *(f"gate: {line}" for line in wrong),
         ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -387,6 +419,8 @@ class GatePlugin:
                 "calibration": str(self.request.calibration),
                 "calibration_sha256": sha256_of(self.request.calibration),
                 "artifacts": str(self.request.artifacts) if self.request.artifacts else None,
+                "folder": str(artifact_folder(self.request)),
+                "baseline": str(self.request.baseline) if self.request.baseline else None,
                 "variants": [row.name for row in self.variants],
                 "max_trace_len": self.request.max_trace_len,
                 # Two hashes, if a file changed during the run: nobody can seal that.
@@ -434,6 +468,7 @@ def _request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
         artifacts=config.getoption("--artifacts"),
         workdir=config.rootpath / "build" / "gate",
         max_trace_len=config.getoption("--max-trace-len"),
+        baseline=config.getoption("--baseline"),
         lexicon=config.getoption("--lexicon"),
     )
     for flag, path in (
@@ -447,10 +482,26 @@ def _request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
     if request.lexicon is not None and not request.lexicon.is_file():
         msg = f"--lexicon: no such file: {request.lexicon}"
         raise GateError(msg)
+    # Read here already: a malformed manifest is one error before work begins.
+    for manifest in (request.manifest, request.calibration):
+        read_manifest(manifest)
     if request.artifacts is not None and not request.artifacts.is_dir():
         msg = f"--artifacts: no such folder: {request.artifacts}"
         raise GateError(msg)
     return request
+
+
+def _with_baseline(book: GateBook, request: Request) -> GateBook:
+    """Drop the gates beside a baseline where none was asked for; where it was, it has to be there.
+
+    Raises:
+        BaselineError: ``--baseline`` names what was never accepted.
+    """
+    if request.baseline is not None:
+        read_baseline(request.baseline)
+        return book
+    gates = tuple(gate for gate in book.gates if not gate.metric.startswith(PREFIX))
+    return replace(book, gates=gates)
 
 
 def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateBook:

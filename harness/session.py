@@ -167,7 +167,11 @@ def open_artifact(path: Path) -> Session:
 
 
 def open_file(path: Path, sidecar: Sidecar) -> Session:
-    """Open a file on the runtime that its suffix names."""
+    """Open a file on the runtime that its suffix names; a foreign one behind an adapter."""
+    if "foreign" in sidecar.recipe:
+        from harness.adapter import AdapterSession  # noqa: PLC0415 - it is made of sessions itself
+
+        return AdapterSession(path, sidecar.contract, sidecar.recipe["foreign"])
     if path.suffix == ".onnx":
         return OrtSession(path)
     if path.suffix == ".pte":

@@ -32,6 +32,8 @@ def test_contract(subject: str, evidence: Evidence, record: Callable[..., None])
     problems = audit.contract_mismatches(evidence.run(subject, contract_of), expected)
     output = expected.outputs[0]
     problems += audit.shape_mismatches(output.name, shape, output.shape)
+    # What somebody else's file was declared to be, and is not.
+    problems += evidence.sidecar(subject).recipe.get("foreign", {}).get("findings", [])
     record("contract_mismatches", len(problems), "; ".join(problems))
 
 

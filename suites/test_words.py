@@ -1,7 +1,7 @@
 """Words as a keyboard finds them: in a lexicon and free, letter by letter, and what INT8 costs.
 
 Encoders are decoded with the FP32 step of their runtime, steps on NeMo's encodings. A .pte step
-takes one hypothesis at a time, so that its searches see every fourth swipe.
+takes one hypothesis at a time, so that fewer swipes are searched with it (``SEARCH_STRIDE``).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.beam import dictionary_trie, straightforward_search
 from exporters.contract import IoContract, ModelSpec, step_contract
 from harness.beam import BeamConfig, BeamError, Candidate, beam_search, beam_search_all
 from harness.decode import DecodeError
@@ -142,6 +143,19 @@ def test_one_call_a_round_gives_what_single_calls_give(seed: int, count: int, be
     assert len(batched.calls) <= 3 * count
     assert max(batched.calls) <= beam
     assert sum(batched.calls) == len(single.calls)
+
+
+@given(vocabularies, st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_equal_to_the_straightforward_search_that_it_is_timed_against(
+    words: dict[str, float], seed: int, count: int, beam: int
+) -> None:
+    lexicon, step, encoded = build_lexicon(words, LETTERS), RandomStep(seed), frames(seed, count)
+    config = BeamConfig(beam, 4.0, max_symbols=2)
+    found = beam_search(step, encoded, spec(), lexicon, config)
+    plain = straightforward_search(step, encoded, spec(), dictionary_trie(lexicon), config)
+    assert [c.text(spec().labels) for c in found] == [text for text, _ in plain]
+    assert [c.score for c in found] == pytest.approx([score for _, score in plain], abs=1e-4)
 
 
 def test_a_narrow_beam_keeps_the_best_it_has_seen_and_words_only() -> None:

@@ -282,3 +282,61 @@ def test_the_command_line_says_one_line(bundle: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+GATES = f"""
+schema = 1
+[checkpoint]
+swipes_min = 1
+["{NAMES[1]}"]
+size_bytes_max = 9
+"""
+SWIPE = '{"word": "a", "points": [{"x": 0.1, "y": 0.2, "t": 0}, {"x": 0.1, "y": 0.3, "t": 8}]}'
+SUITE = """
+import pytest
+
+@pytest.mark.measures("swipes")
+def test_swipes(subject, record):
+    record("swipes", 300)
+
+@pytest.mark.measures("size_bytes")
+def test_size(subject, evidence, record):
+    record("size_bytes", evidence.sidecar(subject).size_bytes)
+"""
+
+
+def test_the_gates_own_report_seals_the_files_that_it_judged(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest('pytest_plugins = ["harness.pytest_plugin"]')
+    pytester.makefile(".toml", **{"suites/gates": GATES})
+    pytester.makepyfile(**{"suites/test_all": SUITE})
+    (pytester.path / "golden").mkdir()
+    for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
+        (pytester.path / "golden" / name).write_text(SWIPE, encoding="utf-8")
+    checkpoint = sha256_of(pytester.path / "golden" / "golden.nemo")
+    folder = pytester.path / "bundle"
+    step = artifact(pytester.path / "step", NAMES[1], checkpoint_sha256=checkpoint)
+    write_bundle(folder, [step])
+    given = ("--target", "android", "--variant", NAMES[1], "--artifacts", str(folder))
+    result = pytester.runpytest_inprocess("suites", "-p", "no:cacheprovider", *given)
+    assert result.ret == pytest.ExitCode.OK
+    judged = pytester.path / "build" / "report" / "report.json"
+    assert seal(folder, judged).verdict == "PASS"
+    # The same report says nothing of what is exported later.
+    other = artifact(pytester.path / "step", NAMES[1], b"weighty", checkpoint_sha256=checkpoint)
+    write_bundle(folder, [other])
+    with pytest.raises(SealError, match=r"judged another file as step_fp32\.pte"):
+        seal(folder, judged)
+
+
+@pytest.mark.slow
+def test_an_exporter_writes_a_bundle(golden: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "exporters.export_rnnt_step", "--package-dir"]
+    command += [str(tmp_path / "bundle"), "--lexicon", str(golden / "words_train.txt")]
+    command += ["--checkpoint", str(golden / "golden.nemo"), "--onnx_out", str(tmp_path / "s.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = verify(tmp_path / "bundle")
+    assert found.artifacts == ["step_fp32.onnx"]
+    assert found.checkpoint_sha256 == sha256_of(golden / "golden.nemo")
+    vocabulary = (tmp_path / "bundle" / "vocab.txt").read_text(encoding="utf-8")
+    assert vocabulary == (golden / "vocab.txt").read_text(encoding="utf-8")

@@ -36,6 +36,7 @@ def test_sqnr(subject, record):
 def test_size(subject, record):
     record("size_bytes", 900)
 """
+SWIPE = '{"word": "a", "points": [{"x": 0.1, "y": 0.2, "t": 0}, {"x": 0.1, "y": 0.3, "t": 8}]}'
 ONE_FILE = ("--target", "android", "--variant", "step_fp32.onnx")
 
 
@@ -47,7 +48,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
     for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
         path = pytester.path / "golden" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text("x", encoding="utf-8")
+        path.write_text(SWIPE, encoding="utf-8")
     return pytester
 
 
@@ -157,6 +158,7 @@ def test_the_same_verdict_with_xdist_and_in_another_order(project: pytest.Pytest
         ([*ONE_FILE, "--checkpoint", "none.nemo"], "--checkpoint: no such file: none.nemo"),
         ([*ONE_FILE, "--manifest", "none.jsonl"], "--manifest: no such file: none.jsonl"),
         ([*ONE_FILE, "--artifacts", "none"], "--artifacts: no such folder: none"),
+        ([*ONE_FILE, "--lexicon", "none.txt"], "--lexicon: no such file: none.txt"),
         ([*ONE_FILE, "--accuracy-floor", "92"], "should be a share from 0 to 1"),
         ([*ONE_FILE, "--device", "toaster"], "invalid choice: 'toaster'"),
         (["--target", "android"], "has no gate"),
@@ -169,6 +171,31 @@ def test_what_cannot_be_judged_is_a_usage_error(
     result, report = run(project, *args)
     assert result.ret in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED}
     assert message in result.stdout.str() + result.stderr.str()
+    assert report == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{", "[", "val.jsonl:1"),
+        ("0.3", "NaN", "val.jsonl:1"),
+        ('"t": 8', '"t": -8', "val.jsonl:1"),
+        (', {"x": 0.1, "y": 0.3, "t": 8}', "", "val.jsonl:1"),
+        ('{"x": 0.1, "y": 0.2, "t": 0}, {"x": 0.1, "y": 0.3, "t": 8}', "", "val.jsonl:1"),
+        (SWIPE, "", "val.jsonl"),
+    ],
+    ids=["broken-line", "nan", "unsorted", "one-point", "no-points", "empty"],
+)
+def test_a_malformed_manifest_is_one_error_before_work_begins(
+    project: pytest.Pytester, old: str, new: str, message: str
+) -> None:
+    path = project.path / "golden" / "val.jsonl"
+    path.write_text(SWIPE.replace(old, new, 1), encoding="utf-8")
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    errors = [line for line in result.stderr.lines if "ERROR" in line]
+    assert len(errors) == 1
+    assert message in errors[0]
     assert report == {}
 
 

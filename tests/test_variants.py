@@ -52,5 +52,5 @@ def test_all_is_the_union() -> None:
 def test_unknown_names_are_errors() -> None:
     with pytest.raises(UnknownTargetError, match="unknown target 'ios'; known: web-dev"):
         variants_of("ios")
-    with pytest.raises(UnknownVariantError, match=r"unknown variant 'x'; known: encoder_fp32\.onnx"):
+    with pytest.raises(UnknownVariantError, match="unknown variant 'x'; known: encoder"):
         variant("x")

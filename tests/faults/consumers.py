@@ -26,7 +26,7 @@ def load_dropping_weights(path: Path) -> Checkpoint:
     with torch.no_grad():
         for part in (checkpoint.model.decoder, checkpoint.model.joint):
             for weight in part.parameters():
-                weight.uniform_(-0.1, 0.1)
+                weight.uniform_(-0.5, 0.5)
     return checkpoint
 
 

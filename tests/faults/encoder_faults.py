@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,8 +111,8 @@ def squared_in_fp16(model: onnx.ModelProto) -> None:
     nodes[where].output[:] = ["x"]
     put("none", np.zeros((), np.float32))(model)
     nodes[where + 1 : where + 1] = [
-        helper.make_node("Cast", ["x"], ["x.half"], to=TensorProto.FLOAT16),
-        helper.make_node("Mul", ["x.half", "x.half"], ["square.half"]),
+        helper.make_node("Mul", ["x", "x"], ["square.wide"]),
+        helper.make_node("Cast", ["square.wide"], ["square.half"], to=TensorProto.FLOAT16),
         helper.make_node("Cast", ["square.half"], ["square"], to=FLOAT),
         helper.make_node("Mul", ["square", "none"], ["nothing"]),
         helper.make_node("Add", ["x", "nothing"], [name]),
@@ -173,10 +174,7 @@ def slowed_down(model: onnx.ModelProto) -> None:
     """Compute something useless: outputs stay as they are."""
     node_with_output(model, "encoded_bdt").output[:] = ["encoded_bdt.quick"]
     names = ["encoded_bdt.quick", *(f"idle.{i}" for i in range(1500))]
-    chain = [
-        helper.make_node("Softmax", [a], [b], axis=2)
-        for a, b in zip(names, names[1:], strict=False)
-    ]
+    chain = [helper.make_node("Softmax", [a], [b], axis=2) for a, b in pairwise(names)]
     put("none", np.zeros((), np.float32))(model)
     nodes = [
         helper.make_node("Mul", [names[-1], "none"], ["idle"]),
@@ -272,7 +270,7 @@ ENCODER_FAULTS = (
          noise_at_each_run),
     Fault("optimised for this processor", 23, "ONNX Runtime's nchwc operators are baked in",
           (FP32,), f"{FP32} unportable_ops_max", hardware_layouts),
-    int8("INT8 zero point + 1", 22, "one layer dequantises its input with another than it quantised",
+    int8("INT8 zero point + 1", 22, "one layer quantises and dequantises with different ones",
          "layer_shift_max", dequantized_off_by_one("blocks.1.ff2_in")),
     int8("INT8 channel scale 5 % off", 22, "one row of a Gemm's weights", "layer_gain_error_max",
          scale_part("blocks.2.ff2_out.weight.scale", 7, 1.05)),
@@ -302,4 +300,3 @@ def perturbed_one(value: NDArray[Any], share: float) -> NDArray[Any]:
     where = np.unravel_index(np.abs(value).argmax(), value.shape)
     value[where] *= 1 + share
     return value
-

@@ -196,7 +196,7 @@ def drop_activation_quantizers(model: onnx.ModelProto) -> None:
 
 
 def dequantize_stored(model: onnx.ModelProto, *, keep: int = 0) -> None:
-    """Store weight matrices in FP32 again, all but the first ``keep``: a fallback, layer by layer."""
+    """Store weight matrices in FP32 again, all but the first ``keep``."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     done = 0
     kept = []

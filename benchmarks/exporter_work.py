@@ -1,0 +1,92 @@
+"""What ``benchmarks.exporters`` runs in workers: functions travel by module and name."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.cli import ExportOptions
+from exporters.contract import IoContract, encoder_contract
+from exporters.release import export
+from harness.paired import Plan, measure_blocks, run_times
+from harness.session import OrtSession, PteSession, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from exporters.contract import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What making a file took; None where it was not made here."""
+
+    seconds: float | None = None
+    peak_mb: float | None = None
+
+
+class NamedEncoder:
+    """A peer's encoder under this project's names: the order of its tensors is the same."""
+
+    def __init__(self, session: Session, names: IoContract) -> None:
+        """Take an open session and the names by which it is to be called."""
+        self._session, self.contract = session, names
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """See ``Session.run``."""
+        theirs = self._session.contract
+        given = {
+            spec.name: inputs[ours.name]
+            for ours, spec in zip(self.contract.inputs, theirs.inputs, strict=True)
+        }
+        outputs = self._session.run(given)
+        return {
+            ours.name: outputs[spec.name]
+            for ours, spec in zip(self.contract.outputs, theirs.outputs, strict=True)
+        }
+
+
+def open_peer(path: Path, spec: ModelSpec) -> Session:
+    """Open a peer's encoder in a worker."""
+    contract = encoder_contract(spec, batch=1)
+    if path.suffix == ".pte":
+        return PteSession(path, contract)
+    return NamedEncoder(OrtSession(path), contract)
+
+
+def pin_to_one_core() -> None:
+    """Keep a worker, and every thread that its runtimes start, on one core."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def timed(function: Callable[..., object], *args: object) -> Cost:
+    """Run a function in a worker that does nothing else; its peak memory is the process's."""
+    start = time.perf_counter()
+    function(*args)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak_kib = next(int(s.split()[1]) for s in status.splitlines() if s.startswith("VmHWM"))
+    return Cost(time.perf_counter() - start, peak_kib * 1024 / 1e6)
+
+
+def latency_ratio(candidate: Session, baseline: Session, inputs: list[Any], plan: Plan) -> float:
+    """Return the median over blocks of candidate's ÷ baseline's processor time, in a worker."""
+    samples = measure_blocks(
+        lambda: run_times(candidate, inputs, plan.runs),
+        lambda: run_times(baseline, inputs, plan.runs),
+        plan,
+    )
+    ours, theirs = samples.legs("cpu")
+    return float(np.median(ours.sum(axis=1) / theirs.sum(axis=1)))
+
+
+def export_one(name: str, path: Path, checkpoint: Path, calibration: Path, check: bool) -> None:
+    """Make one of our files; a model with random weights is not held to a trained one's noise."""
+    options = ExportOptions(checkpoint, manifest=calibration, check_quantization=check)
+    export({name: path}, options)

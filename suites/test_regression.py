@@ -1,0 +1,77 @@
+"""No larger, no slower and no worse than the released file, which is measured beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporters.variants import variant
+from harness.baseline import paired_cost, read_baseline, released_accuracy
+from harness.paired import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.baseline import Baseline
+    from harness.evidence import Evidence
+
+
+@pytest.fixture
+def baseline(evidence: Evidence) -> Baseline:
+    """Return the accepted files."""
+    assert evidence.request.baseline is not None, "gates beside a baseline need --baseline"
+    return read_baseline(evidence.request.baseline)
+
+
+@pytest.mark.measures("baseline_size_ratio")
+def test_size(
+    subject: str, evidence: Evidence, record: Callable[..., None], baseline: Baseline
+) -> None:
+    """Bytes of this file ÷ the released one's."""
+    ours, theirs = evidence.sidecar(subject).size_bytes, baseline.sidecar(subject).size_bytes
+    record("baseline_size_ratio", ours / theirs, f"{ours} bytes, released {theirs}")
+
+
+@pytest.mark.measures("baseline_latency_ratio")
+def test_latency(
+    subject: str, evidence: Evidence, record: Callable[..., None], baseline: Baseline
+) -> None:
+    """Processor time of this file ÷ the released one's, interleaved; 1 if nothing is proven."""
+    # A call of the step takes microseconds: ten of them make a leg that the clock can see.
+    plan = Plan() if variant(subject).graph == "encoder" else Plan(runs=10)
+    found, samples = paired_cost(evidence, baseline, subject, plan)
+    estimate = found.estimate
+    detail = (
+        f"{found.decision}: {estimate.ratio:.3f}, 99 % interval {estimate.low:.3f} to "
+        f"{estimate.high:.3f}, p = {found.p_value:.2g}"
+    )
+    ratios = samples.candidate_cpu_s.min(axis=1) / samples.baseline_cpu_s.min(axis=1)
+    record("baseline_latency_ratio", found.proven_ratio, detail, samples=ratios.tolist())
+
+
+@pytest.mark.measures("baseline_accuracy_drop", "baseline_sqnr_drop_db")
+def test_quality(
+    subject: str, evidence: Evidence, record: Callable[..., None], baseline: Baseline
+) -> None:
+    """Words decoded by the released file on the same swipes, and its fidelity when released."""
+    theirs, ours = released_accuracy(evidence, baseline, subject), evidence.accuracy(subject)
+    detail = f"{ours:.4f} of the words, released {theirs:.4f}"
+    record("baseline_accuracy_drop", theirs - ours, detail)
+    then = baseline.value(subject, "sqnr_db")
+    now = evidence.encoder_comparison(subject).sqnr_db
+    record("baseline_sqnr_drop_db", then - now, f"{now:.1f} dB, when released {then:.1f} dB")
+
+
+@pytest.mark.measures("baseline_macs_ratio", "baseline_nodes_ratio")
+def test_cost(
+    subject: str, evidence: Evidence, record: Callable[..., None], baseline: Baseline
+) -> None:
+    """Multiply-accumulates and nodes ÷ those that were counted when the released file was judged.
+
+    Counts of the longest input; they depend on no machine, so that the report's are as good as new.
+    """
+    found = evidence.cost(subject)
+    for metric, ours in (("macs", sum(found.macs.values())), ("nodes", found.nodes)):
+        theirs = baseline.value(subject, metric)
+        record(f"baseline_{metric}_ratio", ours / theirs, f"{ours}, released {theirs:g}")

@@ -1,0 +1,144 @@
+"""Only a green run becomes the baseline, and a candidate that is worse than it turns red."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exporters.artifact import ArtifactError, read_sidecar, sha256_of
+from harness.accept import AcceptError, accept
+from harness.baseline import BaselineError, read_baseline
+from harness.evidence import once
+from harness.gates import Status
+from tests.faults.run import FaultLab, SharedEvidence, Workspace, open_lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+ENCODER, STEP = "encoder_int8.onnx", "step_fp32.onnx"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[FaultLab]:
+    opened = open_lab(["encoder_fp32.onnx", ENCODER, STEP])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def workspace(lab: FaultLab, tmp_path: Path) -> Workspace:
+    return lab.workspace(tmp_path / "files")
+
+
+def a_report(workspace: Workspace, verdict: str = "PASS", **files: str) -> Path:
+    judged = {ENCODER: sha256_of(workspace.path(ENCODER)), **files}
+    data: dict[str, Any] = {
+        "verdict": verdict,
+        "request": {"folder": str(workspace.folder), "files": judged},
+        "measurements": [
+            {"subject": ENCODER, "metric": metric, "value": value}
+            for metric, value in (("sqnr_db", 41.0), ("macs", 45576000), ("nodes", 353))
+        ],
+    }
+    path = workspace.folder / "report.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def accepted(workspace: Workspace, tmp_path: Path) -> Path:
+    folder = tmp_path / "baseline"
+    accept(a_report(workspace), folder)
+    return folder
+
+
+def judge(lab: FaultLab, workspace: Workspace, baseline: Path) -> dict[str, Status]:
+    workspace.args = ("--baseline", str(baseline), "-k", "regression")
+    verdicts = lab.judge(workspace, [ENCODER])
+    return {
+        verdict.gate.metric: verdict.status
+        for verdict in verdicts.values()
+        if verdict.gate.metric.startswith("baseline_")
+    }
+
+
+def test_the_released_files_themselves_are_green(
+    lab: FaultLab, workspace: Workspace, accepted: Path
+) -> None:
+    found = judge(lab, workspace, accepted)
+    assert set(found) == {
+        "baseline_size_ratio", "baseline_latency_ratio", "baseline_accuracy_drop",
+        "baseline_sqnr_drop_db", "baseline_macs_ratio", "baseline_nodes_ratio",
+    }  # fmt: skip
+    assert set(found.values()) == {Status.PASS}
+
+
+def test_a_larger_slower_worse_file_is_red(
+    lab: FaultLab, workspace: Workspace, accepted: Path
+) -> None:
+    class Worse(SharedEvidence):
+        @once
+        def accuracy(self, name: str) -> float:
+            assert name == ENCODER
+            return 0.5
+
+    path = accepted / "accepted.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["values"][ENCODER] = {"sqnr_db": 200.0, "macs": 1e6, "nodes": 100}
+    path.write_text(json.dumps(data), encoding="utf-8")
+    # The FP32 file in the place of the INT8 one: three times the bytes, more time.
+    workspace.rewrite(ENCODER, workspace.path("encoder_fp32.onnx").read_bytes())
+    workspace.evidence = Worse
+    assert set(judge(lab, workspace, accepted).values()) == {Status.FAIL}
+
+
+def test_a_file_that_was_never_accepted_is_not_measured(
+    lab: FaultLab, workspace: Workspace, accepted: Path
+) -> None:
+    (accepted / ENCODER).write_bytes(b"another file")
+    assert set(judge(lab, workspace, accepted).values()) == {Status.NOT_MEASURED}
+
+
+def test_an_absent_baseline_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BaselineError, match=r"promote a green run with python -m harness\.accept"):
+        read_baseline(tmp_path)
+
+
+def test_a_red_run_is_not_accepted(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(AcceptError, match="only a green run is accepted"):
+        accept(a_report(workspace, verdict="FAIL"), tmp_path / "baseline")
+    assert not (tmp_path / "baseline").exists()
+
+
+def test_a_file_that_changed_since_is_not_accepted(workspace: Workspace, tmp_path: Path) -> None:
+    report = a_report(workspace)
+    workspace.rewrite(ENCODER, b"exported again")
+    with pytest.raises(AcceptError, match="changed since it was judged"):
+        accept(report, tmp_path / "baseline")
+    workspace.path(ENCODER).write_bytes(b"damaged")
+    with pytest.raises(ArtifactError):
+        accept(report, tmp_path / "baseline")
+
+
+def test_a_run_without_files_is_not_accepted(workspace: Workspace, tmp_path: Path) -> None:
+    report = a_report(workspace)
+    data = json.loads(report.read_text(encoding="utf-8"))
+    data["request"]["files"] = {}
+    report.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(AcceptError, match="judged no file"):
+        accept(report, tmp_path / "baseline")
+
+
+def test_a_baseline_brings_its_step_and_replaces_the_last_as_a_whole(
+    workspace: Workspace, accepted: Path
+) -> None:
+    assert read_sidecar(accepted / STEP).sha256 == sha256_of(workspace.path(STEP))
+    (accepted / "stray.pte").write_bytes(b"")
+    accept(a_report(workspace), accepted)
+    assert not (accepted / "stray.pte").exists()
+    assert (accepted.with_name("baseline.previous") / "stray.pte").exists()

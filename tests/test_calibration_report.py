@@ -1,0 +1,75 @@
+"""Distances between sets of swipes, and what an INT8 export loses with few or synthetic ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporters.features import featurize
+from exporters.manifest import read_manifest
+from harness.calibration_report import (
+    CalibrationReportError,
+    ChannelDistance,
+    CurvePoint,
+    curve,
+    distances,
+    text_of,
+)
+from harness.parity import spread
+from harness.reference import load
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+
+
+def features(name: str, count: int) -> list[np.ndarray]:
+    swipes = spread(read_manifest(GOLDEN / name), count)
+    return [np.ascontiguousarray(featurize(swipe.points).T) for swipe in swipes]
+
+
+def test_a_set_has_no_distance_from_itself_and_a_shift_has_its_own() -> None:
+    mine = features("calib.jsonl", 20)
+    assert all(d.wasserstein == d.clipped == 0 for d in distances(mine, mine))
+    shifted = [item.copy() for item in mine]
+    for item in shifted:
+        item[0] += 1.0
+    first = distances(mine, shifted)[0]
+    assert first.channel == "x"
+    sigma = float(np.concatenate(mine, axis=1)[0].std())
+    assert first.wasserstein == pytest.approx(1.0 / sigma, rel=1e-4)
+    assert first.clipped > 0.5
+
+
+def test_another_featurizer_is_far_away_and_real_sets_are_near() -> None:
+    """Times in milliseconds: the fault that calibrates a model for gestures nobody draws."""
+    near = distances(features("calib.jsonl", 100), features("val.jsonl", 100))
+    assert near[0].wasserstein < 0.2
+    swipes = spread(read_manifest(GOLDEN / "calib.jsonl"), 20)
+    wrong = [np.ascontiguousarray(featurize(s.points * [1, 1, 1000]).T) for s in swipes]
+    assert distances(wrong, features("val.jsonl", 20))[0].wasserstein > 100
+
+
+def test_what_cannot_be_compared() -> None:
+    with pytest.raises(CalibrationReportError, match="0 calibration and 1 evaluation"):
+        distances([], [np.zeros((37, 2), np.float32)])
+
+
+def test_the_tables() -> None:
+    text = text_of([ChannelDistance("x", 0.1, 0.02)], [CurvePoint("manifest", 8, 40.0, 0.9)])
+    assert "| x | 0.100 | 2.00% |" in text
+    assert "| 8 swipes, manifest | 40.00 | 0.9000 |" in text
+
+
+@pytest.mark.slow
+def test_synthetic_swipes_calibrate_within_3_db_of_real_ones() -> None:
+    swipes = spread(read_manifest(GOLDEN / "val.jsonl"), 24)
+    evaluation = [np.ascontiguousarray(featurize(swipe.points).T) for swipe in swipes]
+    checkpoint = load(GOLDEN / "golden.nemo")
+    words = [swipe.word for swipe in swipes]
+    real, synthetic = curve(checkpoint, features("calib.jsonl", 64), evaluation, words, [64])
+    assert (real.source, synthetic.source) == ("manifest", "synthetic")
+    assert real.sqnr_db > 36
+    assert synthetic.sqnr_db > real.sqnr_db - 3
+    with pytest.raises(CalibrationReportError, match="should be 1 to 24"):
+        curve(checkpoint, evaluation, evaluation, words, [25])
