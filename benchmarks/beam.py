@@ -1,6 +1,6 @@
 """Time the lexicon beam search beside a straightforward one, in one process.
 
-    python -m benchmarks.beam --encoder encoder_fp32.onnx --step step_fp32.onnx \
+    python -m benchmarks.beam --encoder encoder_fp32.onnx --step step_fp32.onnx
         --manifest golden/val.jsonl [--swipes 40] [--lexicon words.txt]
 
 The straightforward search does what a first version does: a trie of nested dictionaries, hypotheses

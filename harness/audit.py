@@ -138,7 +138,7 @@ def _onnx_contents(path: Path) -> Contents:
 
 
 def _pte_contents(path: Path) -> Contents:
-    from harness.pte_file import inspect_pte  # noqa: PLC0415 - loads torch
+    from harness.pte_file import inspect_pte  # noqa: PLC0415 - only .pte audits pay for it
 
     found = inspect_pte(path)
     return Contents(

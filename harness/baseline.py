@@ -118,7 +118,7 @@ def released_accuracy(evidence: Evidence, baseline: Baseline, name: str) -> floa
         runs: parity.EncoderRuns = worker.call(parity.run_encoder, encoder, evidence.features())
         stepper = worker.make(open_artifact, baseline.folder / step)
         hypotheses = worker.call(decode.greedy_decode_all, stepper, list(runs.encoded), spec)
-    right = sum(
+    right: int = sum(
         hypothesis.text(spec.labels) == word
         for hypothesis, word in zip(hypotheses, evidence.words(), strict=True)
     )

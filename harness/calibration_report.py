@@ -1,6 +1,6 @@
 """How far calibration and evaluation swipes differ, and what more calibration swipes buy.
 
-    python -m harness.calibration_report --checkpoint model.nemo --calibration calib.jsonl \
+    python -m harness.calibration_report --checkpoint model.nemo --calibration calib.jsonl
         --manifest val.jsonl [--counts 1 4 16 64] [--swipes 80] [--json report.json]
 
 First a table of distances: for each channel the Wasserstein-1 distance between the values of both

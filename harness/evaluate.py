@@ -1,6 +1,6 @@
 """Words that an encoder and a step find, in a table: greedy, and searched in a lexicon.
 
-    python -m harness.evaluate --encoder encoder_int8.onnx --step step_fp32.onnx \
+    python -m harness.evaluate --encoder encoder_int8.onnx --step step_fp32.onnx
         --manifest val.jsonl [--lexicon words.txt] [--encoder … --step …] [--greedy-only]
 
 Each ``--encoder`` goes with the ``--step`` at the same place, or with the only one. Files need

@@ -42,7 +42,7 @@ def a_report(workspace: Workspace, verdict: str = "PASS", **files: str) -> Path:
         "request": {"folder": str(workspace.folder), "files": judged},
         "measurements": [
             {"subject": ENCODER, "metric": metric, "value": value}
-            for metric, value in (("sqnr_db", 41.0), ("macs", 45576000), ("nodes", 353))
+            for metric, value in (("sqnr_db", 41.0), ("macs", 1e9), ("nodes", 1e4))
         ],
     }
     path = workspace.folder / "report.json"

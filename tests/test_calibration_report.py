@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from exporters.features import featurize
+from exporters.features import feature_spec, featurize
 from exporters.manifest import read_manifest
+from harness.audit import provenance_mismatches
 from harness.calibration_report import (
     CalibrationReportError,
     ChannelDistance,
@@ -19,6 +21,7 @@ from harness.calibration_report import (
 )
 from harness.parity import spread
 from harness.reference import load
+from tests.test_artifact import artifact
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -59,6 +62,18 @@ def test_the_tables() -> None:
     text = text_of([ChannelDistance("x", 0.1, 0.02)], [CurvePoint("manifest", 8, 40.0, 0.9)])
     assert "| x | 0.100 | 2.00% |" in text
     assert "| 8 swipes, manifest | 40.00 | 0.9000 |" in text
+
+
+def test_a_calibration_set_featurized_otherwise_is_refused(tmp_path: Path) -> None:
+    sidecar = artifact(tmp_path / "encoder_int8.onnx")
+    spec, other = feature_spec(), {"version": "swipe37-0", "sha256": "0" * 64}
+    for featurized, problems in ((spec, 0), (other, 1)):
+        claimed = replace(sidecar, feature_spec=spec, calibration={"feature_spec": featurized})
+        found = provenance_mismatches(
+            sidecar.variant, claimed, sidecar.checkpoint_sha256, sidecar.model, spec
+        )
+        assert len(found) == problems
+        assert all("calibration's features" in problem for problem in found)
 
 
 @pytest.mark.slow

@@ -75,9 +75,8 @@ def test_a_fastconformer_exports_and_matches_nemo(fastconformer: Path, tmp_path:
         encoded = parity.run_encoder(OrtSession(tmp_path / name), swipes).encoded
         assert parity.encoded_length_mismatches(wanted, encoded) == []
         found[name] = parity.compare_encodings(wanted, encoded).sqnr_db
-    print("SQNR", found)
     assert found[FILES[0]] >= 100
-    assert found[FILES[1]] >= 30
+    assert found[FILES[1]] >= 40
     sidecar = read_sidecar(tmp_path / FILES[1])
     assert sidecar.calibration is not None
     assert sidecar.calibration["source"] == "synthetic"

@@ -153,7 +153,7 @@ def test_an_adapted_file_gives_what_ours_gives(
 def test_a_guess_is_offered_and_can_be_pasted(
     public: Path, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    with pytest.raises(ForeignError, match="need a contract.toml") as caught:
+    with pytest.raises(ForeignError, match="says what is what") as caught:
         read_contract(public, checkpoint.spec)
     text = str(caught.value).split("\n\n", 1)[1]
     assert text == guess(public, checkpoint.spec)

@@ -1,0 +1,87 @@
+"""Layer by layer: small faults are named where they are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from harness.layers import LayerError, LayersError, first_bad, layer_errors, sentence
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FLOAT = onnx.TensorProto.FLOAT
+RNG = np.random.default_rng(0)
+FIRST, SECOND = (RNG.standard_normal((8, 8)).astype(np.float32) for _ in range(2))
+FEEDS = [{"x": RNG.standard_normal((5, 8)).astype(np.float32)} for _ in range(4)]
+
+
+def two_layers(path: Path, first: np.ndarray, second: np.ndarray, *, suffix: str = "") -> Path:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], [f"hidden{suffix}"]),
+        helper.make_node("Tanh", [f"hidden{suffix}"], [f"bent{suffix}"]),
+        helper.make_node("MatMul", [f"bent{suffix}", "w2"], [f"y{suffix}"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two layers",
+        [helper.make_tensor_value_info("x", FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info(f"y{suffix}", FLOAT, ["N", second.shape[1]])],
+        [numpy_helper.from_array(first, "w1"), numpy_helper.from_array(second, "w2")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("layer", "name"), [(0, "hidden"), (1, "y")])
+def test_the_layer_and_its_channel_are_named(tmp_path: Path, layer: int, name: str) -> None:
+    weights = [FIRST.copy(), SECOND.copy()]
+    weights[layer][:, 3] *= 1.05
+    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    found, missing = layer_errors(two_layers(tmp_path / "b.onnx", *weights), sound, FEEDS)
+    assert missing == []
+    bad = first_bad(found, "fp32")
+    assert bad is not None
+    assert (bad.name, bad.gain_channel) == (name, 3)
+    assert bad.gain_error == pytest.approx(0.05, rel=1e-3)
+    assert f"first bad layer: {name}" in sentence(bad)
+
+
+def test_equal_files_have_no_bad_layer(tmp_path: Path) -> None:
+    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    found, _ = layer_errors(sound, sound, FEEDS)
+    assert first_bad(found, "fp32") is None
+    assert "the export itself" in sentence(None)
+
+
+def test_a_hidden_channel_fault_of_an_int8_file_is_seen() -> None:
+    sound = LayerError("a", 44.0, 0.01, 0, 0.02, 0)
+    off = LayerError("b", 43.9, 0.05, 7, 0.02, 0)
+    assert first_bad([sound, off], "int8") is off
+    assert first_bad([sound, sound], "int8") is None
+
+
+def test_a_nan_is_the_worst_there_is(tmp_path: Path) -> None:
+    broken = FIRST.copy()
+    broken[0, 0] = np.nan
+    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    found, _ = layer_errors(two_layers(tmp_path / "b.onnx", broken, SECOND), sound, FEEDS)
+    bad = first_bad(found, "fp32")
+    assert bad is not None
+    assert (bad.name, bad.gain_error) == ("hidden", float("inf"))
+
+
+def test_what_cannot_be_compared_is_an_error(tmp_path: Path) -> None:
+    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    other = two_layers(tmp_path / "b.onnx", FIRST, SECOND, suffix="_renamed")
+    with pytest.raises(LayersError, match="not the same graph"):
+        layer_errors(other, sound, FEEDS)
+    wider = two_layers(tmp_path / "c.onnx", FIRST, SECOND[:, :4])
+    with pytest.raises(LayersError, match="but in the FP32 file"):
+        layer_errors(wider, sound, FEEDS)
