@@ -1,6 +1,6 @@
 """Our files beside what others make of the same checkpoint: size, fidelity, words, speed, cost.
 
-``python -m benchmarks.exporters [--model golden|full] [--only onnx|pte] [--artifacts DIR]``
+``python -m benchmarks.exporters [--model golden|full] [--only onnx|pte] [--ours] …``
 
 Peers are built in the same run (``benchmarks.peers``): NeMo's own export, the same quantised as
 sherpa-onnx does (dynamically) and as public scripts do (statically, with defaults), and NeMo's
@@ -253,11 +253,14 @@ class Bench:
         return cost
 
 
-def rows_of(bench: Bench, formats: Sequence[str], names: Sequence[str]) -> list[Row]:
-    """Return the rows of a model, peers first."""
+def rows_of(
+    bench: Bench, formats: Sequence[str], names: Sequence[str], *, all_peers: bool
+) -> list[Row]:
+    """Return the rows of a model, peers first; the first of them is what all are measured by."""
     rows = []
     bench.make("step_fp32.onnx")  # decodes every encoder's words
-    for peer in peers_of(bench.model, bench.folder, formats):
+    found = peers_of(bench.model, bench.folder, formats)
+    for peer in found if all_peers else found[:1]:
         rows.append(bench.peer_row(peer))
         _progress(rows)
     wanted = [row for row in VARIANTS if row.format in formats and (not names or row.name in names)]
@@ -296,12 +299,14 @@ def _progress(rows: Sequence[Row]) -> None:
     print("  " + table(rows)[-1], file=sys.stderr, flush=True)
 
 
-def section(title: str, rows: Sequence[Row]) -> str:
+def section(title: str, swipes: int, rows: Sequence[Row]) -> str:
     """Return a titled table with the machine that it was measured on."""
     env = environment()
     where = f"{env.cpu} ({', '.join(env.cpu_flags)}), one thread, load {env.load_1min:.1f}"
     packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
-    return "\n".join([f"## {title}", "", f"{where}; {packages}.", "", *table(rows), ""])
+    return "\n".join(
+        [f"## {title}", "", f"{swipes} swipes; {where}; {packages}.", "", *table(rows), ""]
+    )
 
 
 def keep(path: Path, text: str) -> None:
@@ -323,6 +328,8 @@ def main() -> None:
     parser.add_argument("--model", choices=["golden", "full"], action="append")
     parser.add_argument("--only", choices=["onnx", "pte"], help="only this format")
     parser.add_argument("--variant", action="append", default=[], help="only this file of ours")
+    parser.add_argument("--swipes", type=int, metavar="N", help="judge golden with fewer swipes")
+    parser.add_argument("--ours", action="store_true", help="no peer but NeMo's own export")
     parser.add_argument("--artifacts", type=Path, help="folder with our files of golden")
     parser.add_argument("--out", type=Path, help="keep the tables in this Markdown file")
     args = parser.parse_args()
@@ -336,16 +343,16 @@ def main() -> None:
                 from benchmarks.full_model import write_full_model  # noqa: PLC0415 - loads NeMo
 
                 print(f"  {write_full_model(checkpoint)} parameters", file=sys.stderr)
-            swipes = features_of(GOLDEN / "val.jsonl", None if golden else FULL_SWIPES)
+            swipes = features_of(GOLDEN / "val.jsonl", args.swipes if golden else FULL_SWIPES)
             model = Model(name, checkpoint, swipes, trained=golden)
             bench = Bench(model, folder, args.artifacts if golden else None)
             try:
-                rows = rows_of(bench, formats, args.variant)
+                rows = rows_of(bench, formats, args.variant, all_peers=not args.ours)
             finally:
                 bench.runtimes.close()
         for only in formats:
             chosen = [row for row in rows if row.maker == NEMO or row.file.endswith(only)]
-            text = section(f"{name}, {only}", chosen)
+            text = section(f"{name}, {only}", len(swipes), chosen)
             print(text)
             if args.out:
                 keep(args.out, text)

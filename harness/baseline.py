@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.artifact import Sidecar, read_sidecar
 from exporters.errors import ExportGateError
 from exporters.variants import variant
-from harness import decode, parity, reference
+from harness import decode, exact, parity, reference
 from harness.isolate import Worker
 from harness.paired import PairedComparison, Plan, compare_samples, measure_files, step_inputs
 from harness.session import open_artifact
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
     from exporters.contract import IoContract
     from harness.evidence import Evidence
+    from harness.exact import Count
     from harness.paired import PairedSamples
 
 ACCEPTED = "accepted.json"
 PREFIX = "baseline_"
 """Metrics with this prefix are judged only where ``--baseline`` is given."""
+INSTRUCTIONS = "baseline_instruction_ratio"
+COUNTED_FRAMES = 32
+"""Length of the swipe that is counted under emulation, which is hundreds of times slower."""
 LEAST_EFFECT = 0.01
 """A difference of speed below this is never called one; what matters, gates.toml says."""
 
@@ -142,6 +146,23 @@ def paired_cost(
             measure_files, evidence.path(name), baseline.folder / name, inputs, plan
         )
     return compare_samples(samples, minimal_effect=LEAST_EFFECT), samples
+
+
+def counted_cost(evidence: Evidence, baseline: Baseline, name: str) -> tuple[Count, Count]:
+    """Count the instructions of a file and of the released one, on the same short input.
+
+    Raises:
+        NotInstalledError: Nothing here can count them.
+        ExactError: The emulated run failed.
+    """
+    contract = baseline.sidecar(name).contract
+    evidence.sidecar(name)
+    inputs = step_inputs(contract)
+    if variant(name).graph == "encoder":
+        swipe = parity.typical_and_long(evidence.features())[1]
+        inputs = reference.encoder_input(swipe[:, :COUNTED_FRAMES])
+    ours = exact.count(evidence.path(name), inputs)
+    return ours, exact.count(baseline.folder / name, inputs)
 
 
 def typical_inputs(evidence: Evidence, contract: IoContract, name: str) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ METRICS: dict[str, Metric] = {
     # parity
     "max_abs_error": Metric("", "largest absolute difference from NeMo"),
     "state_max_abs_error": Metric("", "largest difference of h and c from NeMo, rolled out"),
+    "logit_shift": Metric("nats", "largest mean error of one symbol's logit beside the others'"),
     "sqnr_db": Metric("dB", "signal to noise against NeMo's FP32, over all swipes"),
     "worst_sqnr_db": Metric("dB", "signal to noise of the worst swipe"),
     "worst_bucket_sqnr_db": Metric("dB", "signal to noise of the worst length bucket"),
@@ -105,6 +106,7 @@ METRICS: dict[str, Metric] = {
     "baseline_accuracy_drop": Metric("", "word accuracy lost since the released file"),
     "baseline_sqnr_drop_db": Metric("dB", "signal to noise lost since the released file"),
     "baseline_latency_ratio": Metric("", "proven ratio of processor time to the released file's"),
+    "baseline_instruction_ratio": Metric("", "instructions of an inference ÷ the released file's"),
     "baseline_macs_ratio": Metric("", "multiply-accumulates ÷ the released file's"),
     "baseline_nodes_ratio": Metric("", "nodes that the runtime runs ÷ the released file's"),
     # latency

@@ -64,12 +64,17 @@ class StepComparison:
         states: h and c of every call, one array a word.
         normalised: Share of logit rows whose exponentials sum to 1: log-probabilities.
         shape: Shape of the first logits, to be held against the contract.
+        shift: Largest mean error of one symbol's logit beside the other symbols', in nats: what a
+            softmax sees, and decibels of large logits hide.
+        shifted_symbol: Which symbol that is.
     """
 
     logits: Comparison
     states: Comparison
     normalised: float
     shape: tuple[int, ...]
+    shift: float
+    shifted_symbol: int
 
 
 def run_encoder(session: Session, features: Sequence[NDArray[np.float32]]) -> EncoderRuns:
@@ -216,11 +221,15 @@ def compare_rollouts(session: Session, rollouts: Sequence[Rollout]) -> StepCompa
         wanted_states.append(stacked.T)
         got_states.append(np.stack(states, axis=1))
     rows = np.concatenate(got_logits, axis=1)
+    mean_error = (rows - np.concatenate(wanted_logits, axis=1)).mean(axis=1)
+    shift = np.abs(mean_error - np.median(mean_error))
     return StepComparison(
         logits=compare(wanted_logits, got_logits),
         states=compare(wanted_states, got_states),
         normalised=float(np.mean(np.abs(np.logaddexp.reduce(rows, axis=0)) < 1e-3)),
         shape=shape,
+        shift=float(shift.max()),
+        shifted_symbol=int(shift.argmax()),
     )
 
 

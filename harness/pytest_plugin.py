@@ -24,7 +24,8 @@ from exporters.cli import DEFAULT_MAX_TRACE_LEN
 from exporters.errors import ExportGateError
 from exporters.manifest import read_manifest
 from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
-from harness.baseline import PREFIX, read_baseline
+from harness import exact
+from harness.baseline import INSTRUCTIONS, PREFIX, read_baseline
 from harness.evidence import Evidence, Request, artifact_folder
 from harness.foreign import adopt_folder, is_foreign
 from harness.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates
@@ -82,6 +83,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--baseline", type=Path, metavar="DIR", help="accepted files to measure beside these"
+    )
+    group.addoption(
+        "--release",
+        action="store_true",
+        help="judge also what this machine lacks the tools for: it fails instead of being left out",
     )
     group.addoption("--history-job", metavar="KEY", help="a sweep's name of the run: appended once")
     group.addoption(
@@ -302,6 +308,9 @@ class GatePlugin:
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
         self.book = _with_pins(self.book, config, self.request)
         self.book = _with_baseline(self.book, self.request)
+        self.left_out = [] if config.getoption("--release") else _uncountable(self.book)
+        kept = tuple(gate for gate in self.book.gates if gate not in self.left_out)
+        self.book = replace(self.book, gates=kept)
         self.gates = [
             gate
             for subject in [CHECKPOINT, *(row.name for row in self.variants)]
@@ -346,6 +355,11 @@ class GatePlugin:
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
             *(f"gate: {line}" for line in wrong),
+            *(
+                [f"gate: instructions NOT_MEASURED: {exact.HOW_TO_INSTALL}"]
+                if self.left_out
+                else []
+            ),
         ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -502,6 +516,13 @@ def _with_baseline(book: GateBook, request: Request) -> GateBook:
         return book
     gates = tuple(gate for gate in book.gates if not gate.metric.startswith(PREFIX))
     return replace(book, gates=gates)
+
+
+def _uncountable(book: GateBook) -> list[Gate]:
+    """Return the gates on counted instructions, if nothing here can count them."""
+    if exact.installed(exact.X86_64):
+        return []
+    return [gate for gate in book.gates if gate.metric == INSTRUCTIONS]
 
 
 def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateBook:

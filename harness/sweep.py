@@ -154,7 +154,11 @@ def sweep(client: Client, jobs: Sequence[Job]) -> list[Outcome]:
     """
     from distributed import KilledWorker, as_completed  # noqa: PLC0415 - a second
 
-    futures = {client.submit(gate, job, key=job.key, retries=0): job for job in jobs}
+    # In the order given: the history's order of time is then the order of the training.
+    futures = {
+        client.submit(gate, job, key=job.key, retries=0, priority=-place): job
+        for place, job in enumerate(jobs)
+    }
     outcomes: dict[str, Outcome] = {}
     for future in as_completed(futures):
         job = futures[future]

@@ -69,12 +69,13 @@ def test_padding(subject: str, evidence: Evidence, record: Callable[..., None]) 
     record("padding_max_abs_error", evidence.padding_error(subject))
 
 
-@pytest.mark.measures("state_max_abs_error", "normalised_logits")
+@pytest.mark.measures("state_max_abs_error", "normalised_logits", "logit_shift")
 def test_states(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
     """States rolled out over whole words stay NeMo's, and logits are no log-probabilities."""
     found = evidence.step_comparison(subject)
     record("state_max_abs_error", found.states.max_abs_error)
     record("normalised_logits", found.normalised)
+    record("logit_shift", found.shift, f"symbol {found.shifted_symbol}")
 
 
 @pytest.mark.measures("layer_gain_error", "layer_shift", "unmatched_layers")

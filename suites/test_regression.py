@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from harness.baseline import paired_cost, read_baseline, released_accuracy
+from harness.baseline import counted_cost, paired_cost, read_baseline, released_accuracy
 from harness.paired import Plan
 
 if TYPE_CHECKING:
@@ -71,7 +71,18 @@ def test_cost(
 
     Counts of the longest input; they depend on no machine, so that the report's are as good as new.
     """
+    baseline.sidecar(subject)
     found = evidence.cost(subject)
     for metric, ours in (("macs", sum(found.macs.values())), ("nodes", found.nodes)):
         theirs = baseline.value(subject, metric)
         record(f"baseline_{metric}_ratio", ours / theirs, f"{ours}, released {theirs:g}")
+
+
+@pytest.mark.measures("baseline_instruction_ratio")
+def test_instructions(
+    subject: str, evidence: Evidence, record: Callable[..., None], baseline: Baseline
+) -> None:
+    """Instructions of one inference ÷ the released file's, both counted under emulation."""
+    ours, theirs = counted_cost(evidence, baseline, subject)
+    detail = f"{ours.instructions} instructions on {ours.guest}, released {theirs.instructions}"
+    record("baseline_instruction_ratio", ours.instructions / theirs.instructions, detail)

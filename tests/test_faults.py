@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.artifact import sidecar_path
+from harness import blame
 from harness.gates import Status
 from tests.faults.fault import red_gates, run_fault
 from tests.faults.registry import FAULTS
@@ -104,6 +105,24 @@ def test_a_broken_gate_names_the_first_bad_layer(lab: FaultLab, workspace: Works
     detail = verdicts["encoder_fp32.onnx max_abs_error_max"].detail
     assert "first bad layer: /blocks.1/ff1_out/Gemm_output_0" in detail
     assert "channel 7 is off by a factor of 0.05" in detail
+
+
+@slow
+def test_blame_names_stage_layer_and_half(
+    lab: FaultLab, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next(f for f in FAULTS if f.name == "channel scale 5 % off").inject(workspace)
+    args = ["--artifact", str(workspace.path("encoder_fp32.onnx")), "--swipes", "6"]
+    args += ["--checkpoint", str(workspace.checkpoint), "--manifest", str(workspace.manifest)]
+    assert blame.main(args) == 0
+    said = capsys.readouterr().out
+    marked = [line for line in said.splitlines() if "first bad layer" in line]
+    assert marked[0].startswith("/blocks.1/ff1_out/Gemm_output_0")
+    assert "fresh FP32 ONNX" in said
+    assert "encoder_int8" in said
+    page = (workspace.folder / "blame.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "/blocks.1/ff1_out/Gemm_output_0" in page
 
 
 @slow

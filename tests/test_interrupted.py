@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.artifact import atomic_write
 from harness.isolate import Worker, WorkerCrashError
+from harness.measure import environment
 from harness.report import Report, write_report
+from tests.faults.consumers import kill_myself_while_writing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-EMPTY = Report(request={}, environment={}, verdicts=(), measured=())
 WRITE_FOREVER = """
 import sys, time
 from pathlib import Path
@@ -78,22 +78,20 @@ def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
 
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = write_report(EMPTY, tmp_path).read_text(encoding="utf-8")
+    request = dict.fromkeys(("target", "device", "checkpoint", "manifest", "calibration"), "x")
+    request |= {"artifacts": None, "variants": [], "max_trace_len": 200}
+    report = Report(request, environment().to_json(), verdicts=(), measured=())
+    before = write_report(report, tmp_path).read_text(encoding="utf-8")
+    files = {path.name for path in tmp_path.iterdir()}
 
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space left"):
-        write_report(EMPTY, tmp_path)
+        write_report(report, tmp_path)
     assert (tmp_path / "report.json").read_text(encoding="utf-8") == before
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
-
-
-def kill_myself_while_writing(path: Path) -> None:
-    with atomic_write(path) as draft:
-        draft.write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 def test_a_killed_worker_leaves_no_target(target: Path) -> None:

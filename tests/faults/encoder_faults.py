@@ -274,6 +274,8 @@ ENCODER_FAULTS = (
          "layer_shift_max", dequantized_off_by_one("blocks.1.ff2_in")),
     int8("INT8 channel scale 5 % off", 22, "one row of a Gemm's weights", "layer_gain_error_max",
          scale_part("blocks.2.ff2_out.weight.scale", 7, 1.05)),
+    int8("layer not recognised", None, "one product has another name than in the FP32 file",
+         "unmatched_layers_max", rename("/blocks.1/qkv/Gemm_output_0", "fused")),
     int8("INT8 scales of two layers exchanged", 22, "the weight scales of two blocks",
          "sqnr_db_min", int8_scales_swapped),
     int8("activation outlier", 15, "one swipe of calibration stretched a layer's range × 16",

@@ -160,7 +160,7 @@ STEP_FAULTS = (
          change_constant("joint.out.bias", lambda b: np.where(np.arange(len(b)) == 3, np.nan, b))),
     int8("INT8 step: one scale 20 % off", 22, "a row of the joint's output", "sqnr_db_min",
          scale_part("joint.out.weight.scale", 4, 1.2)),
-    int8("INT8 step: blank favoured", 22, "the blank's bias is 1 nat off", "sqnr_db_min",
+    int8("INT8 step: blank favoured", 22, "the blank's bias is 1 nat off", "logit_shift_max",
          change_constant("joint.out.bias", lambda b: b + np.eye(1, len(b), len(b) - 1)[0])),
 )  # fmt: skip
 
