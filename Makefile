@@ -16,11 +16,12 @@ BASELINE ?= build/baseline
 	bench-exporters setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
-	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml
+	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
+		--history build/history.db
 
 test: setup lint  ## test the harness itself, fast tests first
 	$(BIN)/python -m pytest tests/ -m "not slow"
-	$(BIN)/python -m pytest tests/ -m slow
+	$(BIN)/python -m pytest tests/ -m slow -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
@@ -42,6 +43,19 @@ release: setup  ## export every file of every target from one load of the checkp
 
 mutants: setup  ## inject every fault into real files and show which gates go red
 	$(BIN)/python -m tests.faults
+
+accept: setup  ## make the files of the last green gate the baseline
+	$(BIN)/python -m harness.accept --report build/report/report.json --baseline $(BASELINE)
+
+bench-gate: setup  ## count false alarms and detections of the latency comparison
+	$(BIN)/python -m benchmarks.bench_gate --out build/bench_gate.txt
+
+bench-exporters: setup  ## our files beside NeMo's own export and the plain recipes
+	$(BIN)/python -m benchmarks.exporters --out build/bench_exporters.md
+
+setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
+	apt-get install --yes qemu-user gcc
+	$(BIN)/python -m harness.exact setup
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _STRIP_WIDTH, _STRIP_HEIGHT = 560, 44
 _DRAWN = {
     "worst_sqnr_db": "signal to noise of each swipe",
-    "speedup": "FP32 latency ÷ this file's, each round",
+    "speedup": "FP32 file's CPU time ÷ this file's, each round",
     "size_bytes": "size",
 }
 

@@ -65,7 +65,7 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 @dataclass(frozen=True, slots=True)
 class PairedLatency:
-    """Interleaved timings of two sessions on the same inputs, in seconds per inference.
+    """Interleaved timings of two sessions on the same inputs, in CPU seconds per inference.
 
     Attributes:
         candidate_s: One sample for each round.
@@ -88,8 +88,8 @@ def paired_round(
     """Time two sessions on the same inputs in the order A B B A, in one process.
 
     Returns:
-        Seconds per inference of candidate and baseline. The mirrored order cancels a linear drift
-        of the machine's speed.
+        CPU seconds per inference of candidate and baseline: other processes on a busy machine
+        take wall-clock time, not this. The mirrored order cancels a drift of the machine's speed.
     """
     first = _seconds(candidate, inputs)
     second = _seconds(baseline, inputs) + _seconds(baseline, inputs)
@@ -99,7 +99,7 @@ def paired_round(
 
 
 def _seconds(session: Session, inputs: Sequence[Arrays]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     for item in inputs:
         session.run(item)
-    return time.perf_counter() - start
+    return time.process_time() - start

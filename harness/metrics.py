@@ -110,6 +110,6 @@ METRICS: dict[str, Metric] = {
     "baseline_macs_ratio": Metric("", "multiply-accumulates ÷ the released file's"),
     "baseline_nodes_ratio": Metric("", "nodes that the runtime runs ÷ the released file's"),
     # latency
-    "speedup": Metric("×", "FP32 file's latency ÷ this file's, paired in one run"),
-    "latency_ms": Metric("ms", "median latency of one inference"),
+    "speedup": Metric("×", "FP32 file's CPU time ÷ this file's, paired in one run"),
+    "latency_ms": Metric("ms", "median CPU time of one inference"),
 }

@@ -109,7 +109,7 @@ def test_a_broken_gate_names_the_first_bad_layer(lab: FaultLab, workspace: Works
 
 @slow
 def test_blame_names_stage_layer_and_half(
-    lab: FaultLab, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next(f for f in FAULTS if f.name == "channel scale 5 % off").inject(workspace)
     args = ["--artifact", str(workspace.path("encoder_fp32.onnx")), "--swipes", "6"]
