@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
@@ -120,12 +121,22 @@ def html_of(report: Report, closing: str) -> str:
     return template.render(
         verdict="PASS" if report.passed else "FAIL",
         closing=closing,
-        request=report.request,
+        request={**report.request, **_shown_paths(report)},
         environment=report.environment,
         files=[_file(name, report) for name in names],
         width=_STRIP_WIDTH,
         height=_STRIP_HEIGHT,
     )
+
+
+def _shown_paths(report: Report) -> dict[str, str]:
+    """Return the request's files as seen from here: a page that travels needs no folders."""
+    here = Path.cwd()
+    paths = {key: Path(report.request[key]) for key in ("checkpoint", "manifest")}
+    return {
+        key: str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+        for key, path in paths.items()
+    }
 
 
 def _file(name: str, report: Report) -> _File:

@@ -37,7 +37,7 @@ def test_reference_accuracy(subject: str, evidence: Evidence, record: Callable[.
     unspellable = evidence.unspellable()
     detail = f"not spellable, counted as wrong: {', '.join(unspellable)}" if unspellable else ""
     record("reference_word_accuracy", evidence.reference_accuracy(), detail)
-    record("swipes", len(evidence.swipes()), f"in {evidence.request.manifest}")
+    record("swipes", len(evidence.swipes()), f"in {evidence.request.manifest.name}")
 
 
 @pytest.mark.measures("pinned_token_mismatches", "pinned_score_max_abs_error")

@@ -1,0 +1,141 @@
+"""Gates whose faults need no real file: the suites' own functions on evidence that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from exporters.checkpoint import LoadReport
+from exporters.variants import VARIANTS
+from harness.audit import Contents
+from harness.decode import Hypothesis
+from harness.gates import Status, judge, read_gates
+from harness.pytest_plugin import CHECKPOINT
+from suites import test_decode, test_delegation, test_load, test_parity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GATES = Path(__file__).resolve().parent.parent / "suites" / "gates.toml"
+BOOK = read_gates([GATES], [CHECKPOINT, *(row.name for row in VARIANTS)])
+
+
+def red(subject: str, suite: Callable[..., None], evidence: Any, *args: Any) -> set[str]:
+    """Return the metrics of a suite's test that break a gate of the subject."""
+    values: dict[str, float] = {}
+
+    def record(metric: str, value: float, *_: Any, **__: Any) -> None:
+        values[metric] = value
+
+    suite(subject, evidence, record, *args)
+    verdicts = [judge(g, values[g.metric]) for g in BOOK.of(subject) if g.metric in values]
+    assert verdicts
+    return {v.gate.metric for v in verdicts if v.status is not Status.PASS}
+
+
+def allowed(subject: str, key: str) -> tuple[str, ...]:
+    return BOOK.settings[subject][key]
+
+
+def hypothesis(tokens: tuple[int, ...], margin: float = 1.0) -> Hypothesis:
+    return Hypothesis(tokens, (), -1.0, margin, 1)
+
+
+def decoded(nemo: list[Hypothesis], ours: list[Hypothesis], right: tuple[float, float]) -> Any:
+    spec = SimpleNamespace(labels=tuple("abc"))
+    return SimpleNamespace(
+        reference=lambda: SimpleNamespace(spec=spec, hypotheses=nemo),
+        hypotheses=lambda _: ours,
+        reference_accuracy=lambda: right[0],
+        accuracy=lambda _: right[1],
+    )
+
+
+@pytest.mark.parametrize(("row", "broken"), [(0.0, set()), (1e-6, {"blank_row_max_abs"})])
+def test_a_blank_row_that_is_not_zero(row: float, broken: set[str]) -> None:
+    evidence = SimpleNamespace(
+        reference=lambda: SimpleNamespace(
+            load=LoadReport((), (), ()),
+            blank_row_max_abs=row,
+            spec=SimpleNamespace(blank_id=29),
+        )
+    )
+    assert red(CHECKPOINT, test_load.test_blank_row, evidence) == broken
+
+
+@pytest.mark.parametrize(
+    ("close", "wrong", "broken"),
+    [(0, 0, set()), (3, 0, set()), (4, 0, {"close_calls"}), (0, 1, {"token_mismatches"})],
+)
+def test_close_calls_are_counted_and_bounded(close: int, wrong: int, broken: set[str]) -> None:
+    nemo = [hypothesis((0,), 1e-4)] * close + [hypothesis((0,))] * wrong + [hypothesis((2,))] * 9
+    ours = [hypothesis((1,))] * (close + wrong) + [hypothesis((2,))] * 9
+    evidence = decoded(nemo, ours, (1.0, 1.0))
+    assert red("encoder_fp32.pte", test_decode.test_tokens, evidence) == broken
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "letters", "broken"),
+    [
+        (0.9, 4, set()),
+        (0.88, 4, {"relative_word_accuracy"}),
+        (0.9, 3, {"emitted_length_ratio"}),
+        (0.9, 5, {"emitted_length_ratio"}),
+        (0.0, 0, {"relative_word_accuracy", "emitted_length_ratio"}),
+    ],
+)
+def test_lost_words_and_letters(accuracy: float, letters: int, broken: set[str]) -> None:
+    evidence = decoded(
+        [hypothesis((0,) * 4)] * 10, [hypothesis((0,) * letters)] * 10, (0.9, accuracy)
+    )
+    assert red("encoder_int8.pte", test_decode.test_words, evidence) == broken
+
+
+@pytest.mark.parametrize(
+    ("ops", "delegates", "broken"),
+    [
+        ({"aten::sym_size.int": 1}, 1, set()),
+        ({}, 76, {"delegates"}),
+        ({"aten::native_layer_norm.out": 40}, 1, {"unexpected_fallback_ops"}),
+        (
+            {"quantized_decomposed::dequantize_per_tensor.out": 2},
+            1,
+            {"undelegated_qdq_ops", "unexpected_fallback_ops"},
+        ),
+    ],
+)
+def test_fallbacks(ops: dict[str, int], delegates: int, broken: set[str]) -> None:
+    contents = Contents({"qcint8": 100}, ops, 1, 0, delegates)
+    evidence = SimpleNamespace(contents=lambda _: contents)
+    assert red("encoder_int8.pte", test_delegation.test_fallbacks, evidence, allowed) == broken
+
+
+@pytest.mark.parametrize(
+    ("nodes", "compute", "broken"),
+    [
+        (0.98, 1.0, set()),
+        (0.76, 1.0, {"delegated_node_ratio"}),
+        (0.98, 0.81, {"delegated_compute_ratio"}),
+    ],
+)
+def test_delegation_ratios(nodes: float, compute: float, broken: set[str]) -> None:
+    lowering = {"node_ratio": nodes, "compute_ratio": compute, "mac_ratio": 1.0}
+    evidence = SimpleNamespace(sidecar=lambda _: SimpleNamespace(lowering=lowering))
+    assert red("encoder_int8.pte", test_delegation.test_ratios, evidence) == broken
+
+
+@pytest.mark.parametrize(("noise", "broken"), [(0.001, set()), (0.1, {"worst_bucket_sqnr_db"})])
+def test_one_bad_length_bucket(noise: float, broken: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    wanted = [rng.normal(size=(4, 8)).astype(np.float32) for _ in range(4)]
+    found = [*wanted[:3], wanted[3] * (1 + noise)]
+    evidence = SimpleNamespace(
+        reference=lambda: SimpleNamespace(encoded=wanted),
+        encoder_runs=lambda _: SimpleNamespace(encoded=found),
+        swipes=lambda: [SimpleNamespace(points=[0] * n) for n in (20, 50, 90, 120)],
+    )
+    assert red("encoder_int8.pte", test_parity.test_length_buckets, evidence) == broken
