@@ -21,7 +21,8 @@ gate: setup  ## export the golden checkpoint's files and judge them
 
 test: setup lint  ## test the harness itself, fast tests first
 	$(BIN)/python -m pytest tests/ -m "not slow"
-	$(BIN)/python -m pytest tests/ -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/ -m "slow and not nested" -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/ -m "slow and nested"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nested]
 
 ENCODER, STEP = "encoder_int8.onnx", "step_fp32.onnx"
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from tests.faults.fault import Fault
 
 slow = pytest.mark.slow
+pytestmark = pytest.mark.nested
 
 FILES = ("encoder_fp32.onnx", "encoder_int8.onnx", "step_fp32.onnx", "step_fp32.pte")
 QUICK = (
     "blank at 0",
+    "weights dropped on load",
     "decoding starts with a label",
     "state advanced on blank",
     "logits (B,1,1,V)",
