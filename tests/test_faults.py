@@ -43,7 +43,6 @@ QUICK = (
     "baseline missing",
     "no swipe",
     ".pte cut off",
-    ".pte that crashes",
 )
 
 
