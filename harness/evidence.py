@@ -206,14 +206,23 @@ class Evidence:
         command += ["--cache", str(self.request.workdir / "cache")]
         command += ["--max-trace-len", str(self.request.max_trace_len)]
         command += [part for name in names for part in ("--variant", name)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        for line in done.stderr.splitlines():
-            self.progress(f"  {line.strip()}")
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            msg = f"the export failed with status {done.returncode}: {last}"
-            raise EvidenceError(msg)
+        self._run_export(command)
         return out
+
+    def _run_export(self, command: list[str]) -> None:
+        """Run an export and show its stages as they come, without the runtimes' own chatter."""
+        last = "no message"
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            for line in process.stderr or ():
+                last = line.strip() or last
+                stage, dots, _ = line.strip().partition(" …")
+                if dots:
+                    self.progress(f"  {stage}")
+        if process.returncode != 0:
+            msg = f"the export failed with status {process.returncode}: {last}"
+            raise EvidenceError(msg)
 
     def _needed(self) -> list[str]:
         """Return the asked-for files, and those that they are compared or decoded with."""
