@@ -52,12 +52,7 @@ def test_provenance(subject: str, evidence: Evidence, record: Callable[..., None
 
 
 @pytest.mark.measures("identical_files")
-def test_distinct(
-    subject: str,
-    evidence: Evidence,
-    record: Callable[..., None],
-    gate_settings: Callable[[str, str], tuple[str, ...]],
-) -> None:
+def test_distinct(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
     """No other name of the release stands for the same bytes."""
     twins = evidence.identical_files(subject)
     record("identical_files", len(twins), ", ".join(sorted(twins)))
