@@ -58,7 +58,10 @@ class LayerError:
 
 
 def layer_errors(
-    candidate: Path, baseline: Path, feeds: Sequence[Arrays]
+    candidate: Path,
+    baseline: Path,
+    feeds: Sequence[Arrays],
+    baseline_feeds: Sequence[Arrays] | None = None,
 ) -> tuple[list[LayerError], list[str]]:
     """Run two files on the same inputs and compare every product that both have by name.
 
@@ -66,6 +69,7 @@ def layer_errors(
         candidate: An ONNX file.
         baseline: The FP32 file of the same graph.
         feeds: Inputs of single runs.
+        baseline_feeds: The same for the baseline, where it has other names for them.
 
     Returns:
         Errors in the baseline's order, and names of the baseline's layers that the candidate lacks.
@@ -75,25 +79,26 @@ def layer_errors(
         OpenError: ONNX Runtime does not load a file.
     """
     wanted = product_outputs(baseline)
-    shared = [name for name in wanted if name in set(all_outputs(candidate))]
+    computed = set(all_outputs(candidate))
+    shared = [name for name in wanted if name in computed]
     if not shared:
         msg = f"{candidate}: no layer has the name of one in {baseline.name}: not the same graph"
         raise LayersError(msg)
-    reference = run_with_outputs(baseline, shared, feeds)
+    reference = run_with_outputs(baseline, shared, baseline_feeds or feeds)
     found = run_with_outputs(candidate, shared, feeds)
-    errors = [_layer_error(name, reference[name], found[name]) for name in shared]
+    errors = [_layer_error(name, wanted[name], reference[name], found[name]) for name in shared]
     return errors, [name for name in wanted if name not in shared]
 
 
-def product_outputs(path: Path) -> list[str]:
-    """Return the outputs of a file's matrix products and convolutions, in order."""
+def product_outputs(path: Path) -> dict[str, str]:
+    """Return the outputs of a file's products and convolutions with the operator, in order."""
     graph = _load(path).graph
     constants = {tensor.name for tensor in graph.initializer}
-    return [
-        node.output[0]
+    return {
+        node.output[0]: node.op_type
         for node in graph.node
         if node.op_type in _PRODUCTS and any(name in constants for name in node.input)
-    ]
+    }
 
 
 def all_outputs(path: Path) -> list[str]:
@@ -168,9 +173,9 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - onnx has no types
 
 
 def _layer_error(
-    name: str, reference: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]
+    name: str, op: str, reference: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]
 ) -> LayerError:
-    a, b = _channels_last(name, reference), _channels_last(name, found)
+    a, b = _channels_last(name, op, reference), _channels_last(name, op, found)
     if a.shape != b.shape:
         msg = f"{name}: shape {b.shape}, but in the FP32 file {a.shape}"
         raise LayersError(msg)
@@ -192,11 +197,11 @@ def _layer_error(
     )
 
 
-def _channels_last(name: str, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Stack runs as (samples, channels): a Gemm has channels last, a convolution second."""
+def _channels_last(name: str, op: str, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Stack runs as (samples, channels): a product has channels last, a convolution second."""
     rows = []
     for value in values:
-        moved = np.moveaxis(value, 1, -1) if value.ndim == 4 else value
+        moved = np.moveaxis(value, 1, -1) if op == "Conv" else value
         rows.append(moved.reshape(-1, moved.shape[-1]).astype(np.float64))
     stacked = np.concatenate(rows)
     return stacked[:, : stacked.shape[1] * 2 // 3] if _FUSED_QKV in name else stacked

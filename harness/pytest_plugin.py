@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
 from harness import exact
 from harness.baseline import INSTRUCTIONS, PREFIX, read_baseline
 from harness.evidence import Evidence, Request, artifact_folder
-from harness.foreign import adopt_folder, is_foreign
+from harness.foreign import adopt_folder, adopted_names, is_adopted, is_foreign
 from harness.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates
 from harness.history_store import append
 from harness.measure import environment
@@ -121,11 +120,14 @@ def _adopt(config: pytest.Config, folder: Path) -> None:
     checkpoint = config.getoption("--checkpoint") or config.rootpath / "golden" / "golden.nemo"
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
     out = config.rootpath / "build" / "gate" / f"foreign-{key}"
-    shutil.rmtree(out, ignore_errors=True)
-    try:
-        names, said = adopt_folder(folder, checkpoint, out, config.getoption("--max-trace-len"))
-    except ExportGateError as error:
-        raise pytest.UsageError(str(error)) from error
+    said: list[str] = []
+    if hasattr(config, "workerinput"):  # of pytest-xdist: the main process has adopted them
+        names = adopted_names(out)
+    else:
+        try:
+            names, said = adopt_folder(folder, checkpoint, out, config.getoption("--max-trace-len"))
+        except ExportGateError as error:
+            raise pytest.UsageError(str(error)) from error
     config.option.target, config.option.variant, config.option.artifacts = "all", names, out
     config.stash[_ADOPTED] = said
 
@@ -308,8 +310,8 @@ class GatePlugin:
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
         self.book = _with_pins(self.book, config, self.request)
         self.book = _with_baseline(self.book, self.request)
-        self.left_out = [] if config.getoption("--release") else _uncountable(self.book)
-        kept = tuple(gate for gate in self.book.gates if gate not in self.left_out)
+        self.left_out = {} if config.getoption("--release") else _left_out(self.request)
+        kept = tuple(gate for gate in self.book.gates if gate.metric not in self.left_out)
         self.book = replace(self.book, gates=kept)
         self.gates = [
             gate
@@ -346,7 +348,6 @@ class GatePlugin:
 
     def pytest_report_header(self) -> list[str]:
         """Say what is judged with what."""
-        wrong = self.config.stash.get(_ADOPTED, [])
         env = environment()
         packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
         return [
@@ -354,12 +355,8 @@ class GatePlugin:
             f"gate: checkpoint {self.request.checkpoint}, swipes {self.request.manifest}",
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
-            *(f"gate: {line}" for line in wrong),
-            *(
-                [f"gate: instructions NOT_MEASURED: {exact.HOW_TO_INSTALL}"]
-                if self.left_out
-                else []
-            ),
+            *(f"gate: {line}" for line in self.config.stash.get(_ADOPTED, [])),
+            *(f"gate: {metric} left out: {why}" for metric, why in self.left_out.items()),
         ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -437,6 +434,7 @@ class GatePlugin:
                 "baseline": str(self.request.baseline) if self.request.baseline else None,
                 "variants": [row.name for row in self.variants],
                 "max_trace_len": self.request.max_trace_len,
+                "notes": self.config.stash.get(_ADOPTED, []),
                 # Two hashes, if a file changed during the run: nobody can seal that.
                 "files": {name: " ".join(sorted(self.files[name])) for name in sorted(self.files)},
             },
@@ -518,11 +516,16 @@ def _with_baseline(book: GateBook, request: Request) -> GateBook:
     return replace(book, gates=gates)
 
 
-def _uncountable(book: GateBook) -> list[Gate]:
-    """Return the gates on counted instructions, if nothing here can count them."""
-    if exact.installed(exact.X86_64):
-        return []
-    return [gate for gate in book.gates if gate.metric == INSTRUCTIONS]
+def _left_out(request: Request) -> dict[str, str]:
+    """Return metrics that cannot be known here, and why."""
+    found = {}
+    if request.baseline is not None and not exact.installed(exact.X86_64):
+        found[INSTRUCTIONS] = exact.HOW_TO_INSTALL
+    pte = any(row.format == "pte" for row in request.variants)
+    if pte and request.artifacts is not None and is_adopted(request.artifacts):
+        why = "only an exporter can count it; delegates and unexpected_fallback_ops are judged"
+        found |= dict.fromkeys(("delegated_node_ratio", "delegated_compute_ratio"), why)
+    return found
 
 
 def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateBook:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
 
 from exporters.artifact import sidecar_path
 from harness import blame
+from harness.foreign import CONTRACT_FILE, guess
 from harness.gates import Status
 from tests.faults.fault import red_gates, run_fault
 from tests.faults.registry import FAULTS
 from tests.faults.run import FaultLab, Workspace, open_lab
-from tests.faults.surgery import before_output, operate
+from tests.faults.surgery import before_output, operate, rename
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +99,33 @@ def test_a_crashing_program_fails_its_own_checks_only(lab: FaultLab, workspace: 
     broken = red_gates(lab.judge(workspace, ["step_fp32.pte", "step_fp32.onnx"]))
     assert "step_fp32.pte contract_mismatches_max" in broken
     assert not any(key.startswith(("step_fp32.onnx", "checkpoint")) for key in broken)
+
+
+@slow
+def test_a_foreign_quantized_file_is_told_where_it_breaks(
+    lab: FaultLab, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Its names are its own, and it brings no decoder."""
+    next(f for f in FAULTS if f.name == "INT8 scales of two layers exchanged").inject(workspace)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("encoder_fp32.onnx", "encoder_int8.onnx"):
+        model = onnx.load(workspace.path(name))
+        rename("features_bft", "signal")(model)
+        onnx.save(model, theirs / name.replace("encoder", "model"))
+    spec = lab.pristine.reference().spec
+    (theirs / CONTRACT_FILE).write_text(guess(theirs, spec), encoding="utf-8")
+    workspace.folder = theirs
+    workspace.args = ("-k", "outputs or layers or cost or (words and decode)")
+    verdicts = lab.judge(workspace, [])
+    sqnr = verdicts["encoder_int8.onnx sqnr_db_min"]
+    assert sqnr.status is Status.FAIL
+    assert "first bad layer: /blocks.0/ff1_in" in sqnr.detail
+    green = ("int8_mac_share_min", "unmatched_layers_max")
+    assert {verdicts[f"encoder_int8.onnx {key}"].status for key in green} == {Status.PASS}
+    # Decoded with a fresh step of the checkpoint.
+    words = verdicts["encoder_int8.onnx relative_word_accuracy_min"]
+    assert words.status is not Status.NOT_MEASURED
 
 
 @slow
