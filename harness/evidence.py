@@ -42,6 +42,7 @@ from harness.isolate import Handle, Worker
 from harness.lexicon import Lexicon, open_lexicon
 from harness.measure import PairedLatency, paired_round
 from harness.paired import step_inputs
+from harness.stages import observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -402,12 +403,12 @@ class Evidence:
 
     @once
     def first_bad_layer(self, name: str) -> str:
-        """Say at which layer an ONNX file leaves a fresh FP32 export of the checkpoint.
+        """Say at which layer a file leaves a fresh FP32 export of the checkpoint.
 
         Only failing files pay for it (seconds). Empty for what has no layers to look into.
         """
         row = variant(name)
-        if row.format != "onnx":
+        if row.format == "pte" and "foreign" in self.sidecar(name).recipe:
             return ""
         self.progress(f"{name}: look for the first bad layer")
         try:
@@ -418,6 +419,12 @@ class Evidence:
 
     def _layers_to_blame(self, name: str) -> tuple[list[layers.LayerError], list[str]]:
         row = variant(name)
+        if row.format == "pte":
+            made = self._worker("NeMo").make(
+                stages.trace_programs, self._nemo(), self.sidecar(name), self._calibration(name)
+            )
+            weights = self._worker("NeMo").call(stages.traced_weights, made)
+            return layers.weight_errors(self.path(name), weights), []
         if "foreign" in self.sidecar(name).recipe and row.baseline:
             # Its layers have other names than a fresh export's, but those of its own FP32 file.
             return self.layer_errors(name)
@@ -428,6 +435,9 @@ class Evidence:
             )
             fresh.write_bytes(payload)
             return self._layers_against(name, fresh, self._layer_feeds(name))
+
+    def _calibration(self, name: str) -> tuple[NDArray[np.float32], ...] | None:
+        return observed(self.path(name), self.sidecar(name), self.request.calibration)
 
     @once
     def step_comparison(self, name: str) -> parity.StepComparison:

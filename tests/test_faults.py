@@ -14,6 +14,7 @@ from exporters.artifact import sidecar_path
 from harness import blame
 from harness.foreign import CONTRACT_FILE, guess
 from harness.gates import Status
+from harness.pte_file import read_weights
 from tests.faults.fault import red_gates, run_fault
 from tests.faults.registry import FAULTS
 from tests.faults.run import FaultLab, Workspace, open_lab
@@ -153,6 +154,37 @@ def test_blame_names_stage_layer_and_half(
     page = (workspace.folder / "blame.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "/blocks.1/ff1_out/Gemm_output_0" in page
+
+
+def one_channel_off(workspace: Workspace, name: str) -> None:
+    """Scale a row of a program's last weights by 1.05."""
+    _, weight = read_weights(workspace.path(name))[-1]
+    harmed = weight.copy()
+    harmed[7] *= 1.05
+    payload = workspace.path(name).read_bytes()
+    assert payload.count(weight.tobytes()) == 1
+    workspace.rewrite(name, payload.replace(weight.tobytes(), harmed.tobytes()))
+
+
+@slow
+def test_a_pte_is_told_its_first_bad_layer_and_its_stages(
+    lab: FaultLab, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_channel_off(workspace, "step_fp32.pte")
+    workspace.args = ("-k", "outputs")
+    detail = lab.judge(workspace, ["step_fp32.pte"])["step_fp32.pte max_abs_error_max"].detail
+    assert "first bad layer: joint.out" in detail
+    assert "channel 7 is off by a factor of 0.05" in detail
+
+    args = ["--artifact", str(workspace.path("step_fp32.pte")), "--swipes", "4"]
+    args += ["--checkpoint", str(workspace.checkpoint), "--manifest", str(workspace.manifest)]
+    assert blame.main(args) == 0
+    said = capsys.readouterr().out
+    stages = {line[:30].strip(): line for line in said.splitlines()}
+    assert "equal" in stages["exported program, eager"]
+    assert "equal" not in stages["step_fp32.pte (fp32)"]
+    assert next(line for line in stages.values() if "◄" in line).startswith("joint.out")
+    assert "<svg" in (workspace.folder / "blame.html").read_text(encoding="utf-8")
 
 
 @slow
