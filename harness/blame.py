@@ -79,7 +79,6 @@ class Trial:
     words: list[str]
     fresh: Path
     calibration: tuple[NDArray[np.float32], ...] | None
-    traced: Handle | None = None
 
     @property
     def graph(self) -> Graph:
@@ -135,27 +134,21 @@ class Trial:
         return rows
 
     def _fresh_programs(self) -> list[tuple[str, Outputs]]:
+        traced = self.nemo.make(
+            stages.trace_programs, self.checkpoint, self.sidecar, self.calibration
+        )
         kinds = ["exported", "quantized"][: 2 if self.sidecar.precision != "fp32" else 1]
         return [
-            (
-                f"{kind} program, eager",
-                self.nemo.call(stages.run_traced, self._traced(), kind, self.feeds),
-            )
+            (f"{kind} program, eager", self.nemo.call(stages.run_traced, traced, kind, self.feeds))
             for kind in kinds
         ]
-
-    def _traced(self) -> Handle:
-        if self.traced is None:
-            self.traced = self.nemo.make(
-                stages.trace_programs, self.checkpoint, self.sidecar, self.calibration
-            )
-        return self.traced
 
     def layers(self) -> tuple[list[layers.LayerError], list[str]]:
         """Compare the artifact's layers with a fresh FP32 export's, or their weights."""
         if self.artifact.suffix == ".pte":
-            weights = self.nemo.call(stages.traced_weights, self._traced())
-            return layers.weight_errors(self.artifact, weights), []
+            weights = self.nemo.call(stages.pte_weights, self.checkpoint, self.sidecar)
+            int8 = self.sidecar.precision == "int8"
+            return layers.weight_errors(self.artifact, weights, smoothed=int8), []
         result: tuple[list[layers.LayerError], list[str]] = self.runtime.call(
             layers.layer_errors, self.artifact, self.fresh, self.feeds
         )

@@ -42,7 +42,6 @@ from harness.isolate import Handle, Worker
 from harness.lexicon import Lexicon, open_lexicon
 from harness.measure import PairedLatency, paired_round
 from harness.paired import step_inputs
-from harness.stages import observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -369,9 +368,16 @@ class Evidence:
     def layer_errors(self, name: str) -> tuple[list[layers.LayerError], list[str]]:
         """Compare an ONNX encoder's layers with its FP32 file's; name the layers that it lacks.
 
+        Of a .pte the weights are compared with the checkpoint's.
+
         Raises:
             EvidenceError: It has no FP32 file beside it.
         """
+        if variant(name).format == "pte":
+            sidecar = self.sidecar(name)
+            weights = self._worker("NeMo").call(stages.pte_weights, self._nemo(), sidecar)
+            int8 = sidecar.precision == "int8"
+            return layers.weight_errors(self.path(name), weights, smoothed=int8), []
         baseline = variant(name).baseline
         if baseline is None:
             msg = f"{name} has no FP32 file to be compared with layer by layer"
@@ -420,11 +426,7 @@ class Evidence:
     def _layers_to_blame(self, name: str) -> tuple[list[layers.LayerError], list[str]]:
         row = variant(name)
         if row.format == "pte":
-            made = self._worker("NeMo").make(
-                stages.trace_programs, self._nemo(), self.sidecar(name), self._calibration(name)
-            )
-            weights = self._worker("NeMo").call(stages.traced_weights, made)
-            return layers.weight_errors(self.path(name), weights), []
+            return self.layer_errors(name)
         if "foreign" in self.sidecar(name).recipe and row.baseline:
             # Its layers have other names than a fresh export's, but those of its own FP32 file.
             return self.layer_errors(name)
@@ -435,9 +437,6 @@ class Evidence:
             )
             fresh.write_bytes(payload)
             return self._layers_against(name, fresh, self._layer_feeds(name))
-
-    def _calibration(self, name: str) -> tuple[NDArray[np.float32], ...] | None:
-        return observed(self.path(name), self.sidecar(name), self.request.calibration)
 
     @once
     def step_comparison(self, name: str) -> parity.StepComparison:

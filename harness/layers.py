@@ -32,6 +32,7 @@ _PRODUCTS = ("Gemm", "MatMul", "Conv")
 # Smoothing moves a scale from the values to the projection behind the attention: the last third of
 # the fused query, key and value is in other units by design.
 _FUSED_QKV = "qkv"
+_SMOOTHED = "front.out"
 
 
 class LayersError(ExportGateError, ValueError):
@@ -165,7 +166,7 @@ def first_bad(layers: Sequence[LayerError], precision: str) -> LayerError | None
 
 
 def weight_errors(
-    candidate: Path, reference: Sequence[tuple[str, NDArray[np.float64]]]
+    candidate: Path, reference: Sequence[tuple[str, NDArray[np.float64]]], *, smoothed: bool
 ) -> list[LayerError]:
     """Compare the weights in a .pte with those that it should hold, in the order of the graph.
 
@@ -175,18 +176,28 @@ def weight_errors(
     Args:
         candidate: A .pte.
         reference: Name and filter, (outputs, everything else), of each product and convolution.
+        smoothed: Whether quantizing divided what the front end's linear reads, channel by channel,
+            and multiplied its weights: this is undone.
 
     Raises:
         LayersError: The file has other layers.
         PteFileError: It cannot be read.
     """
-    # Filters of one value stand for a multiplication, those of one output for a mean.
-    stored = [weight for _, weight in read_weights(candidate) if len(weight) > 1]
+    stored = [weight.astype(np.float64) for _, weight in read_weights(candidate) if len(weight) > 1]
     if [w.shape for w in stored] != [w.shape for _, w in reference]:
         msg = f"{candidate}: {len(stored)} layers, which are not the checkpoint's {len(reference)}"
         raise LayersError(msg)
     pairs = zip(reference, stored, strict=True)
-    return [layer_error(name, a.T, b.T.astype(np.float64)) for (name, a), b in pairs]
+    return [
+        layer_error(name, _smoothed_like(a, b).T if smoothed and name == _SMOOTHED else a.T, b.T)
+        for (name, a), b in pairs
+    ]
+
+
+def _smoothed_like(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale each input's weights by the factor that fits the other ones best."""
+    factors: NDArray[np.float64] = (a * b).sum(axis=0) / np.maximum((a**2).sum(axis=0), 1e-30)
+    return a * factors
 
 
 def sentence(bad: LayerError | None) -> str:

@@ -45,6 +45,12 @@ RECORDED_ACCURACY_SLACK = 0.005
 PINNED_SCORE_NATS = 1e-3
 """How far NeMo's scores may be from the recorded ones: other kernels, not another model."""
 
+_OF_OUR_PTE = (
+    "delegated_node_ratio", "delegated_compute_ratio",
+    "layer_gain_error", "layer_shift", "unmatched_layers",
+)  # fmt: skip
+"""Counted while lowering, or compared with the graph that was lowered."""
+
 _VERDICTS = "exportgate.verdicts"
 _MEASURED = "exportgate.measured"
 _FILE = "exportgate.file"
@@ -310,8 +316,8 @@ class GatePlugin:
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
         self.book = _with_pins(self.book, config, self.request)
         self.book = _with_baseline(self.book, self.request)
-        self.left_out = {} if config.getoption("--release") else _left_out(self.request)
-        kept = tuple(gate for gate in self.book.gates if gate.metric not in self.left_out)
+        self.left_out = {} if config.getoption("--release") else _left_out(self.book, self.request)
+        kept = tuple(gate for gate in self.book.gates if gate not in self.left_out)
         self.book = replace(self.book, gates=kept)
         self.gates = [
             gate
@@ -356,8 +362,19 @@ class GatePlugin:
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
             *(f"gate: {line}" for line in self.config.stash.get(_ADOPTED, [])),
-            *(f"gate: {metric} left out: {why}" for metric, why in self.left_out.items()),
+            *(
+                f"gate: {', '.join(dict.fromkeys(g.metric for g in gates))} left out: {why}"
+                for why, gates in self._by_reason().items()
+            ),
         ]
+
+    def _by_reason(self) -> dict[str, list[Gate]]:
+        judged = {row.name for row in self.variants}
+        found: dict[str, list[Gate]] = {}
+        for gate, why in self.left_out.items():
+            if gate.subject in judged:
+                found.setdefault(why, []).append(gate)
+        return found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a test's verdicts, also those that an xdist worker sent."""
@@ -516,15 +533,18 @@ def _with_baseline(book: GateBook, request: Request) -> GateBook:
     return replace(book, gates=gates)
 
 
-def _left_out(request: Request) -> dict[str, str]:
-    """Return metrics that cannot be known here, and why."""
+def _left_out(book: GateBook, request: Request) -> dict[Gate, str]:
+    """Return gates on what cannot be known here, and why."""
     found = {}
-    if request.baseline is not None and not exact.installed(exact.X86_64):
-        found[INSTRUCTIONS] = exact.HOW_TO_INSTALL
-    pte = any(row.format == "pte" for row in request.variants)
-    if pte and request.artifacts is not None and is_adopted(request.artifacts):
-        why = "only an exporter can count it; delegates and unexpected_fallback_ops are judged"
-        found |= dict.fromkeys(("delegated_node_ratio", "delegated_compute_ratio"), why)
+    if not exact.installed(exact.X86_64):
+        found = {g: exact.HOW_TO_INSTALL for g in book.gates if g.metric == INSTRUCTIONS}
+    if request.artifacts is not None and is_adopted(request.artifacts):
+        why = "known of our own .pte only; delegates and unexpected_fallback_ops are judged"
+        found |= {
+            gate: why
+            for gate in book.gates
+            if gate.metric in _OF_OUR_PTE and gate.subject.endswith(".pte")
+        }
     return found
 
 

@@ -84,12 +84,10 @@ class TracedPrograms:
     Attributes:
         exported: As ``torch.export`` gives it, in FP32.
         quantized: What is lowered; the same program for FP32.
-        weights: Name and FP32 filter, (outputs, everything else), of each product and convolution.
     """
 
     exported: ExportedProgram
     quantized: ExportedProgram
-    weights: list[tuple[str, NDArray[np.float64]]]
 
 
 def trace_programs(
@@ -104,25 +102,14 @@ def trace_programs(
     """
     import torch  # noqa: PLC0415 - the parent process does without
 
-    from exporters import quantize_xnnpack, rewrite_xnnpack, step_graph  # noqa: PLC0415 - as above
+    from exporters import quantize_xnnpack  # noqa: PLC0415 - as above
 
-    recipe, int8 = sidecar.recipe, sidecar.precision == "int8"
-    inputs: tuple[torch.Tensor, ...]
-    if sidecar.max_trace_len is None:
-        module: Any = step_graph.StepGraph(checkpoint.model, fold_embedding=True).eval()
-        inputs, bound = step_graph.example_step_inputs(checkpoint.spec, batch=1), None
-    else:
-        bound = sidecar.max_trace_len
-        options = rewrite_xnnpack.RewriteOptions(**recipe["rewrite"])
-        module = rewrite_xnnpack.rewrite_encoder(
-            checkpoint.model.encoder, max_trace_len=bound, options=options
-        )
-        inputs = (torch.zeros(1, sidecar.model.feature_dim, bound), torch.tensor([bound]))
+    recipe, int8, bound = sidecar.recipe, sidecar.precision == "int8", sidecar.max_trace_len
+    module, inputs = _pte_module(checkpoint, sidecar)
     exported = quantized = _traced(module, inputs, bound)
     if int8 and calibration is not None:
         swipes = [torch.from_numpy(features)[None] for features in calibration]
         quantize_xnnpack.smooth_front_end(module, swipes)
-    weights = _weights(exported, module)
     if sidecar.precision == "fp16":
         module.halve_body()
         quantized = _traced(module, inputs, bound)
@@ -134,20 +121,17 @@ def trace_programs(
         small = recipe["quantization"] == "edge"
         quantize_xnnpack.quantize_weights(module, small_feed_forwards=small)
         quantized = _traced(module, inputs, bound)
-    return TracedPrograms(exported, quantized, weights)
+    return TracedPrograms(exported, quantized)
 
 
-def _traced(module: Any, inputs: tuple[Any, ...], bound: int | None) -> ExportedProgram:  # noqa: ANN401 - a module of torch
-    import torch  # noqa: PLC0415
+def pte_weights(checkpoint: Checkpoint, sidecar: Sidecar) -> list[tuple[str, NDArray[np.float64]]]:
+    """Return name and FP32 filter of each product and convolution that a .pte should hold.
 
-    shapes = None if bound is None else ({2: torch.export.Dim.AUTO(min=2, max=bound)}, None)
-    # oneDNN's availability guards shapes while tracing.
-    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
-        return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
-
-
-def _weights(program: ExportedProgram, module: Any) -> list[tuple[str, NDArray[np.float64]]]:  # noqa: ANN401 - as above
-    """Return the filters that a program multiplies with, in its order, from its module."""
+    Returns:
+        In the order of its graph; filters are (outputs, everything else).
+    """
+    module, inputs = _pte_module(checkpoint, sidecar)
+    program = _traced(module, inputs, sidecar.max_trace_len)
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     tensors = dict([*module.named_parameters(), *module.named_buffers()])
@@ -159,14 +143,37 @@ def _weights(program: ExportedProgram, module: Any) -> list[tuple[str, NDArray[n
         weight = tensors[name].detach().double().numpy()
         # Channels of the input come last in XNNPACK.
         rows = (np.moveaxis(weight, 1, -1) if weight.ndim > 2 else weight).reshape(len(weight), -1)
+        # Filters of one value stand for a multiplication, those of one output for a mean.
         if len(rows) > 1:
             found.append((name.removesuffix(".weight"), rows))
     return found
 
 
-def traced_weights(programs: TracedPrograms) -> list[tuple[str, NDArray[np.float64]]]:
-    """Return the FP32 weights of programs that live in a worker."""
-    return programs.weights
+def _pte_module(checkpoint: Checkpoint, sidecar: Sidecar) -> tuple[Any, tuple[Any, ...]]:
+    """Return the rewritten graph that a .pte was made from, and inputs to trace it with."""
+    import torch  # noqa: PLC0415 - the parent process does without
+
+    from exporters import rewrite_xnnpack, step_graph  # noqa: PLC0415 - as above
+
+    bound = sidecar.max_trace_len
+    if bound is None:
+        step = step_graph.StepGraph(checkpoint.model, fold_embedding=True).eval()
+        return step, step_graph.example_step_inputs(checkpoint.spec, batch=1)
+    options = rewrite_xnnpack.RewriteOptions(**sidecar.recipe["rewrite"])
+    encoder = rewrite_xnnpack.rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=bound, options=options
+    )
+    features = torch.zeros(1, sidecar.model.feature_dim, bound)
+    return encoder, (features, torch.tensor([bound]))
+
+
+def _traced(module: Any, inputs: tuple[Any, ...], bound: int | None) -> ExportedProgram:  # noqa: ANN401 - a module of torch
+    import torch  # noqa: PLC0415
+
+    shapes = None if bound is None else ({2: torch.export.Dim.AUTO(min=2, max=bound)}, None)
+    # oneDNN's availability guards shapes while tracing.
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
 
 
 def run_traced(programs: TracedPrograms, which: str, feeds: Sequence[Arrays]) -> Outputs:

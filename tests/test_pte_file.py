@@ -97,13 +97,22 @@ def test_the_weights_name_the_first_bad_layer(
     sound = weight_of_small()
     off = sound.copy()
     off[3] /= 1.05
-    assert first_bad(weight_errors(file, [("linear", sound)]), precision) is None
-    bad = first_bad(weight_errors(file, [("linear", off)]), precision)
+    assert first_bad(weight_errors(file, [("linear", sound)], smoothed=False), precision) is None
+    bad = first_bad(weight_errors(file, [("linear", off)], smoothed=False), precision)
     assert bad is not None
     assert (bad.name, bad.gain_channel) == ("linear", 3)
     assert bad.gain_error == pytest.approx(0.05, rel=0.1)
     with pytest.raises(LayersError, match="1 layers, which are not the checkpoint's 2"):
-        weight_errors(file, [("linear", sound), ("other", sound)])
+        weight_errors(file, [("linear", sound), ("other", sound)], smoothed=False)
+
+
+def test_smoothing_is_undone(plain: bytes, file: Path) -> None:
+    """What quantizing divides the input by, it multiplies the weights with."""
+    file.write_bytes(plain)
+    scale = np.linspace(0.1, 10, 32)
+    unscaled = [("front.out", weight_of_small() / scale)]
+    assert first_bad(weight_errors(file, unscaled, smoothed=True), "fp32") is None
+    assert first_bad(weight_errors(file, unscaled, smoothed=False), "fp32") is not None
 
 
 def test_it_lists_methods_delegates_operators_and_weights(plain: bytes, file: Path) -> None:

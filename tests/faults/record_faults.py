@@ -12,6 +12,7 @@ import numpy as np
 from exporters.artifact import sidecar_path
 from exporters.manifest import Swipe, read_manifest, write_manifest
 from harness.gates import GATES_SCHEMA
+from harness.pte_file import _Container, _XnnGraph
 from tests.faults.fault import REFUSED, Fault
 from tests.faults.run import CHECKPOINT, GOLDEN, REPOSITORY
 
@@ -229,6 +230,20 @@ def portable_program(workspace: Workspace) -> None:
     workspace.rewrite(INT8_PTE, payload, lowering=ratios)
 
 
+def scale_off(data: bytearray) -> bytes:
+    """Make a channel of one INT8 layer in the middle of a .pte 5 % too loud."""
+    container = _Container.parse(bytes(data))
+    graph = _XnnGraph.parse(next(container.xnnpack_payloads()))
+    named = {
+        entry["key"]: container.segments[entry["segment_index"]] for entry in container.named()
+    }
+    scales = [q["scale_buffer_idx"] for _, q in graph._tensors() if q.get("scale_buffer_idx")]
+    before = graph._bytes(scales[len(scales) // 2], named)
+    after = np.frombuffer(before, np.float32).copy()
+    after[11] *= 1.05
+    return bytes(data).replace(before, after.tobytes())
+
+
 def fault(name: str, row: int | None, what: str, gate: str, inject: Injection) -> Fault:
     """Return a fault whose only judged file is the gate's subject."""
     subject = gate.split(maxsplit=1)[0]
@@ -309,6 +324,8 @@ RECORD_FAULTS = (
           f"{STEP_PTE} contract_mismatches_max", damaged(STEP_PTE, flipped, hidden=False)),
     fault(".pte with other weights", 22, "bits flipped, the hash made to fit",
           f"{STEP_PTE} max_abs_error_max", damaged(STEP_PTE, weights_flipped)),
+    fault("INT8 .pte channel scale 5 % off", 22, "one row of one layer's weights",
+          f"{INT8_PTE} layer_gain_error_max", damaged(INT8_PTE, scale_off)),
     fault(".pte of the other graph", 24, "the encoder's bytes under the step's name",
           f"{STEP_PTE} contract_mismatches_max", under_the_name(STEP_PTE, ENCODER_PTE)),
     fault("INT8 .pte that is FP32", 10, "inside", f"{INT8_PTE} int8_weight_share_min",
