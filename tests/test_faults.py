@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import onnx
@@ -74,6 +75,19 @@ def test_faults_have_names_of_their_own() -> None:
 def test_unharmed_files_are_green(lab: FaultLab, workspace: Workspace) -> None:
     files = ["encoder_fp32.onnx", "encoder_int8.onnx", "step_fp32.onnx"]
     assert red_gates(lab.judge(workspace, files)) == ()
+
+
+@slow
+def test_another_order_gives_the_same_report(lab: FaultLab, workspace: Workspace) -> None:
+    reports = []
+    for order in ((), ("-p", "tests.faults.shuffled")):
+        workspace.args = order
+        lab.judge(workspace, ["step_fp32.onnx"])
+        path = workspace.folder.parent / "report" / "report.json"
+        reports.append(json.loads(path.read_text(encoding="utf-8")))
+        del reports[-1]["environment"]["load_1min"]
+    assert reports[0] == reports[1]
+    assert reports[0]["verdict"] == "PASS"
 
 
 @slow

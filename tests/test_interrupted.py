@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from exporters.artifact import sidecar_path
 from harness.isolate import Worker, WorkerCrashError
 from harness.measure import environment
 from harness.report import Report, write_report
@@ -35,6 +36,15 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 from exporters.artifact import atomic_write
 with atomic_write(Path(sys.argv[1])) as draft:
     draft.write_bytes(b"x" * 100_000)
+"""
+FULL_CACHE = """
+import resource, signal, sys
+from pathlib import Path
+from exporters.cache import store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+source = Path(sys.argv[1])
+store(source.parent / "cache", "key", source)
 """
 
 
@@ -92,6 +102,45 @@ def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
         write_report(report, tmp_path)
     assert (tmp_path / "report.json").read_text(encoding="utf-8") == before
     assert {path.name for path in tmp_path.iterdir()} == files
+
+
+EXPORT = (
+    "-m", "exporters.release", "--checkpoint", "golden/golden.nemo",
+    "--val_manifest", "golden/calib.jsonl", "--variant", "step_fp32.onnx",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_an_export_leaves_whole_files_only(tmp_path: Path, golden: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    command = [sys.executable, *EXPORT, "--out", str(out), "--cache", str(cache)]
+    with subprocess.Popen(
+        command, cwd=golden.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = ""
+        while f"export {out}" not in said:
+            said += process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_full_disk_loses_no_entry_of_the_cache(tmp_path: Path) -> None:
+    entry = tmp_path / "cache" / "key" / "artifact.onnx"
+    source = tmp_path / "encoder_int8.onnx"
+    for path in (entry, source):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 100_000)
+        sidecar_path(path).write_text("{}", encoding="utf-8")
+    before = {path: path.read_bytes() for path in entry.parent.iterdir()}
+    source.write_bytes(b"y" * 100_000)
+    process = run(FULL_CACHE, source)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert "File too large" in said
+    assert {path: path.read_bytes() for path in entry.parent.iterdir()} == before
 
 
 def test_a_killed_worker_leaves_no_target(target: Path) -> None:

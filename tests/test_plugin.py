@@ -113,6 +113,42 @@ def test_one_bad_metric_fails_the_run(
     assert set(others.values()) == {"PASS"}
 
 
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ("time.sleep, 30", "time.sleep took longer than 0.5 s; it was killed"),
+        ("os.abort", "the process died with signal SIGABRT in posix.abort"),
+    ],
+)
+def test_a_slow_or_dead_worker_fails_the_run(
+    project: pytest.Pytester, call: str, reason: str
+) -> None:
+    rewrite(project, "import pytest", "import os, time, pytest\nfrom harness.isolate import Worker")
+    rewrite(
+        project,
+        'record("size_bytes", 900)',
+        f'Worker("runtime", timeout_s=0.5).call({call})',
+    )
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    gate = next(g for g in report["gates"] if g["metric"] == "size_bytes")
+    assert gate["status"] == "NOT_MEASURED"
+    assert reason in gate["detail"]
+
+
+def test_ctrl_c_is_no_pass_and_the_report_says_so(project: pytest.Pytester) -> None:
+    rewrite(project, 'record("size_bytes", 900)', "raise KeyboardInterrupt")
+    args = ("suites", "-p", "no:cacheprovider", *ONE_FILE)
+    result = project.runpytest_inprocess(*args, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    folder = project.path / "build" / "report"
+    assert {path.name for path in folder.iterdir()} == {"report.json", "report.html"}
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"] == "FAIL"
+    gate = next(g for g in report["gates"] if g["metric"] == "size_bytes")
+    assert gate["detail"] == "the run was cut short"
+
+
 def test_recording_what_was_not_declared_is_an_error(project: pytest.Pytester) -> None:
     rewrite(project, 'record("size_bytes", 900)', 'record("size_ratio", 0.2)')
     result, report = run(project, *ONE_FILE)
@@ -160,6 +196,7 @@ def test_the_same_verdict_with_xdist_and_in_another_order(project: pytest.Pytest
         ([*ONE_FILE, "--artifacts", "none"], "--artifacts: no such folder: none"),
         ([*ONE_FILE, "--lexicon", "none.txt"], "--lexicon: no such file: none.txt"),
         ([*ONE_FILE, "--accuracy-floor", "92"], "should be a share from 0 to 1"),
+        ([*ONE_FILE, "--baseline", "none"], "promote a green run"),
         ([*ONE_FILE, "--device", "toaster"], "invalid choice: 'toaster'"),
         (["--target", "android"], "has no gate"),
         ([], "name what to judge"),
