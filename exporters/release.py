@@ -36,7 +36,7 @@ from exporters.cli import (
 )
 from exporters.errors import ExportGateError
 from exporters.features import feature_spec
-from exporters.variants import TARGETS, Variant, variant, variants_of
+from exporters.variants import TARGETS, Variant, is_quantized, variant, variants_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,18 +75,18 @@ def build(
         from exporters import to_pte  # noqa: PLC0415
 
         if row.graph == "step":
-            return to_pte.step_to_pte(checkpoint, precision=row.precision)
+            return to_pte.step_to_pte(checkpoint, precision=row.precision, calibration=swipes)
         return to_pte.encoder_to_pte(
             checkpoint,
             precision=row.precision,
             calibration=swipes,
             max_trace_len=max_trace_len,
-            recipe="ultra" if row.exporter == "export_pte_ultra" else "pt2e",
+            quantizer="torchao" if row.exporter == "export_pte_ultra" else "pt2e",
         )
     from exporters import to_onnx  # noqa: PLC0415
 
     if row.graph == "step":
-        return to_onnx.step_to_onnx(checkpoint, precision=row.precision)
+        return to_onnx.step_to_onnx(checkpoint, precision=row.precision, calibration=swipes)
     return to_onnx.encoder_to_onnx(
         checkpoint,
         precision=row.precision,
@@ -171,7 +171,6 @@ def write(
     with atomic_write(path) as draft:
         draft.write_bytes(made.program.payload)
     program = made.program
-    observed = row.graph == "encoder" and row.precision == "int8"
     sidecar = Sidecar(
         variant=row.name,
         precision=program.precision,
@@ -183,7 +182,7 @@ def write(
         contract=program.contract,
         max_trace_len=program.max_trace_len,
         feature_spec=feature_spec(),
-        calibration=calibration.describe() if observed else None,
+        calibration=calibration.describe() if is_quantized(row.precision) else None,
         recipe=program.recipe,
         sqnr_db=round(made.sqnr_db, 2),
         lowering=program.lowering,
@@ -200,9 +199,9 @@ def _key(row: Variant, options: ExportOptions) -> str:
         "check": options.check_quantization,
         "fallback": options.fallback_to_fp32,
     }
-    if row.graph == "encoder":
+    if row.graph == "encoder" or is_quantized(row.precision):
         inputs["max_trace_len"] = options.max_trace_len
-    if row.graph == "encoder" and row.precision == "int8":
+    if is_quantized(row.precision):
         inputs["swipes"] = options.calibration_swipes
         inputs["calibration"] = (
             file_sha256(options.manifest, "manifest") if options.manifest else "synthetic"

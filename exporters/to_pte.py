@@ -14,21 +14,25 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from exporters.artifact import Program
+from exporters.calibration import checked_features
 from exporters.contract import encoder_contract, step_contract
 from exporters.delegation import count_delegation
 from exporters.errors import ExportGateError
 from exporters.rewrite_xnnpack import RewriteOptions, rewrite_encoder
+from exporters.rounding import matrix_layers, observe_grams
+from exporters.step_calibration import observe_steps
 from exporters.step_graph import StepGraph, example_step_inputs
+from exporters.variants import is_quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
     from exporters.checkpoint import Checkpoint
     from exporters.variants import Precision
 
-Int8Recipe = Literal["pt2e", "ultra", "edge"]
+Quantizer = Literal["pt2e", "torchao"]
 
 
 class LoweringError(ExportGateError, RuntimeError):
@@ -41,7 +45,7 @@ def encoder_to_pte(
     precision: Precision,
     calibration: Sequence[np.ndarray] | None,
     max_trace_len: int,
-    recipe: Int8Recipe = "pt2e",
+    quantizer: Quantizer = "pt2e",
     options: RewriteOptions | None = None,
 ) -> Program:
     """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
@@ -49,16 +53,16 @@ def encoder_to_pte(
     Args:
         checkpoint: The model; it is not changed.
         precision: ``int8`` quantizes the weights of all linears per channel and their inputs at
-            each call; ``fp16`` keeps the front end in FP32.
-        calibration: Features of real swipes, each (F, T) float32; INT8 takes the front end's
-            ranges from them.
+            each call, ``int4`` the weights to 4 bits; ``fp16`` keeps the front end in FP32.
+        calibration: Features of real swipes, each (F, T) float32, for INT8 and INT4.
         max_trace_len: Largest T.
-        recipe: How INT8 is made: ``pt2e`` by PT2E with XNNPACKQuantizer, ``ultra`` by torchao's
-            ``quantize_``, ``edge`` like it with 4 bits in the feed-forwards.
+        quantizer: How INT8 is made: by PT2E with XNNPACKQuantizer, or by torchao's ``quantize_``,
+            which always makes INT4.
         options: What to rewrite; everything by default.
 
     Raises:
-        LoweringError: INT8 without calibration, or the program does not take every T.
+        LoweringError: The program does not take every T.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
         UnsupportedEncoderError: The encoder has a part that cannot be rewritten.
     """
     options = options or RewriteOptions()
@@ -72,17 +76,21 @@ def encoder_to_pte(
         # Imported here, because torchao writes to the terminal when it is imported.
         from exporters import quantize_xnnpack as quantize  # noqa: PLC0415
 
-        if precision == "int8":
-            quantize.smooth_front_end(encoder, _checked(calibration, encoder.front.feature_dim))
-            made |= {"quantization": recipe, "smoothing_alpha": quantize.SMOOTHING_ALPHA}
         if precision == "fp16":
             encoder.halve_body()
             made |= {"fp32_parts": ["front", "positions"]}
-        if precision == "int8" and recipe != "pt2e":
-            quantize.quantize_weights(encoder, small_feed_forwards=recipe == "edge")
+        grams: Mapping[str, Tensor] = {}
+        if is_quantized(precision):
+            swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
+            grams = quantize.prepare(encoder, swipes)
+            made |= {"quantization": quantizer, "smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        if is_quantized(precision) and quantizer == "torchao":
+            quantize.quantize_weights(encoder, grams, four_bits=precision == "int4")
         exported = _export(encoder, inputs, time_axis)
-        if precision == "int8" and recipe == "pt2e":
-            exported = _export(quantize.quantize_by_pt2e(exported, inputs), inputs, time_axis)
+        if is_quantized(precision) and quantizer == "pt2e":
+            exported = _export(
+                quantize.quantize_by_pt2e(exported, inputs, grams), inputs, time_axis
+            )
         payload, lowering = _lower(exported, time_axis)
     return Program(
         payload=payload,
@@ -94,19 +102,26 @@ def encoder_to_pte(
     )
 
 
-def step_to_pte(checkpoint: Checkpoint, *, precision: Precision) -> Program:
+def step_to_pte(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None = None,
+) -> Program:
     """Export one decoding step for XNNPACK: batch 1, raw logits.
 
     Args:
         checkpoint: The model; it is not changed.
         precision: ``fp32``, or ``int8``: weights per channel, inputs at each call.
+        calibration: Features of real swipes, each (F, T) float32, for INT8.
 
     Raises:
         LoweringError: Another precision.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
         UnsupportedDecoderError: The decoder or the joint is of another kind.
     """
-    if precision == "fp16":
-        msg = "there is no FP16 step for ExecuTorch; export it as fp32 or int8"
+    if precision not in ("fp32", "int8"):
+        msg = f"there is no {precision} step for ExecuTorch; export it as fp32 or int8"
         raise LoweringError(msg)
     step = StepGraph(checkpoint.model, fold_embedding=True).eval()
     inputs = example_step_inputs(checkpoint.spec, batch=1)
@@ -115,8 +130,11 @@ def step_to_pte(checkpoint: Checkpoint, *, precision: Precision) -> Program:
         from exporters import quantize_xnnpack as quantize  # noqa: PLC0415
 
         if precision == "int8":
-            quantize.quantize_weights(step)
-            made |= {"quantization": "ultra"}
+            swipes = checked_features(calibration, checkpoint.spec.feature_dim)
+            steps = observe_steps(checkpoint, step, swipes)
+            grams = observe_grams(matrix_layers(step), lambda: step(*steps))
+            quantize.quantize_weights(step, grams)
+            made |= {"quantization": "torchao"}
         payload, lowering = _lower(_export(step, inputs, None), None)
     return Program(
         payload=payload,
@@ -220,24 +238,6 @@ def _example_encoder_inputs(feature_dim: int, frames: int) -> tuple[Tensor, Tens
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((1, feature_dim, frames), generator=generator)
     return features, torch.tensor([frames], dtype=torch.int64)
-
-
-def _checked(calibration: Sequence[np.ndarray] | None, feature_dim: int) -> list[Tensor]:
-    """Return the calibration swipes as (1, F, T) tensors."""
-    if not calibration:
-        msg = (
-            "INT8 needs calibration swipes and there are none; give a manifest of real ones: "
-            "ranges of random features ruin the front end"
-        )
-        raise LoweringError(msg)
-    for number, features in enumerate(calibration):
-        if features.ndim != 2 or features.shape[0] != feature_dim or features.shape[1] == 0:
-            msg = (
-                f"calibration swipe {number} has shape {features.shape}, but should have "
-                f"({feature_dim}, T) with T >= 1"
-            )
-            raise LoweringError(msg)
-    return [torch.from_numpy(features).to(torch.float32)[None] for features in calibration]
 
 
 @contextlib.contextmanager
