@@ -19,6 +19,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.folding import bias_of, linear_layer, weight_of
 from exporters.rounding import S4, S8, matrix_layers, observe_grams, round_weights
+from exporters.smoothing import balance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,9 +59,7 @@ def smooth_front_end(encoder: XnnpackEncoder, calibration: Sequence[Tensor]) -> 
     """Even out the channels that the front end's linear reads; its function stays the same.
 
     Accelerations of 1e3 to 1e6 and positions in [0, 1] share one scale when that input is
-    quantized: alone, this linear costs 40 dB. Each channel is divided by
-    ``s = peak ** a / weight_peak ** (1 - a)`` and its weights are multiplied by it (SmoothQuant,
-    Xiao et al. 2022, equation 4).
+    quantized: alone, this linear costs 40 dB. See ``smoothing``.
 
     Args:
         encoder: Rewritten encoder; changed in place.
@@ -75,9 +74,7 @@ def smooth_front_end(encoder: XnnpackEncoder, calibration: Sequence[Tensor]) -> 
     peak = torch.stack(peaks).amax(dim=0).double()
     peak = peak.clamp_min(_SMALLEST_PEAK * peak.median().clamp_min(1e-6))
     weight = weight_of(front.out)
-    weight_peak = weight.abs().amax(dim=0).clamp_min(1e-6)
-    scale = peak**SMOOTHING_ALPHA / weight_peak ** (1.0 - SMOOTHING_ALPHA)
-    scale = scale / scale.log().mean().exp()
+    scale = balance(peak, weight, SMOOTHING_ALPHA)
     front.smoothing = nn.Parameter((1.0 / scale).float(), requires_grad=False)
     front.out = linear_layer(weight * scale, bias_of(front.out))
 
