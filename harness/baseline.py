@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 ACCEPTED = "accepted.json"
 PREFIX = "baseline_"
 """Metrics with this prefix are judged only where ``--baseline`` is given."""
-INSTRUCTIONS = "baseline_instruction_ratio"
 COUNTED_FRAMES = 32
 """Length of the swipe that is counted under emulation, which is hundreds of times slower."""
 LEAST_EFFECT = 0.01

@@ -189,6 +189,8 @@ def _insert(
                 None if g["value"] is None else float(g["value"]), g["status"],
             )
             for g in report["gates"]
+            # Nothing was judged, so that nothing broke; the report keeps the row.
+            if not g["waived"]
         ],
     )  # fmt: skip
     return number

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
-from harness.gates import Status, Verdict
 from harness.metrics import METRICS
 
 if TYPE_CHECKING:
+    from harness.gates import Verdict
     from harness.report import Measured, Report
 
 _STRIP_WIDTH, _STRIP_HEIGHT = 560, 44
@@ -34,6 +34,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.9rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
 .PASS { color: var(--good); } .FAIL, .NOT_MEASURED { color: var(--bad); }
+.waived { color: var(--dim); }
 .dim { color: var(--dim); } .chips { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0; }
 .chip { border: 1px solid var(--line); border-radius: 1rem; padding: .1rem .7rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -71,7 +72,8 @@ loop.last }}{% endfor %}</p>
 <table><tr><th>metric</th><th style="text-align:right">value</th><th>limit</th><th>verdict</th>
 <th>what it is</th></tr>
 {% for row in file.rows %}<tr><td>{{ row.metric }}</td><td class="number">{{ row.value }}</td>
-<td class="number">{{ row.bound }}</td><td class="{{ row.status }}">{{ row.status }}</td>
+<td class="number">{{ row.bound }}</td><td class="{{
+ "waived" if row.waived else row.status }}">{{ row.status }}</td>
 <td class="why">{{ row.meaning }}{% if row.detail %}<br><span class="dim">{{ row.detail }}</span>
 {% endif %}{% if row.again %}<br><code>{{ row.again }}</code>{% endif %}</td></tr>
 {% endfor %}</table>{% endfor %}
@@ -88,6 +90,7 @@ class _Row:
     meaning: str
     detail: str
     again: str
+    waived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def _file(name: str, report: Report) -> _File:
     gated = {verdict.gate.metric for verdict in verdicts}
     measured = [item for item in report.measured if item.subject == name]
     ungated = [_reported(item) for item in measured if item.metric not in gated]
-    good = all(verdict.status is Status.PASS for verdict in verdicts)
+    good = all(verdict.good for verdict in verdicts)
     strips = [_strip(item, verdicts) for item in measured if len(item.samples) > 1]
     return _File(
         name=name,
@@ -157,7 +160,6 @@ def _file(name: str, report: Report) -> _File:
 def _gated(verdict: Verdict, report: Report) -> _Row:
     metric = METRICS[verdict.gate.metric]
     key = f"{verdict.gate.subject} {verdict.gate.metric}"
-    failed = verdict.status is not Status.PASS
     return _Row(
         metric=verdict.gate.metric,
         value="-" if verdict.value is None else metric.format(verdict.value),
@@ -165,7 +167,8 @@ def _gated(verdict: Verdict, report: Report) -> _Row:
         status=str(verdict.status),
         meaning=metric.meaning,
         detail=verdict.detail,
-        again=report.reproduce.get(key, "") if failed else "",
+        again="" if verdict.good else report.reproduce.get(key, ""),
+        waived=verdict.waived,
     )
 
 

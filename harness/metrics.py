@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What becomes of a metric that has no value, or no limit.
+
+    Attributes:
+        GATED: A gate on it fails if it was not measured.
+        OPTIONAL: Its tool is not part of the installation. Where that is absent, its gate says
+            NOT_MEASURED and why, and fails the run only for a release.
+    """
+
+    GATED = "gated"
+    OPTIONAL = "optional"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +27,12 @@ class Metric:
     Attributes:
         unit: As printed after a value; empty for counts and ratios.
         meaning: One sentence for somebody who has not read the suites.
+        role: Whether it can be left out.
     """
 
     unit: str
     meaning: str
+    role: Role = Role.GATED
 
     def format(self, value: float) -> str:
         """Return a value as a reader writes it."""
@@ -106,7 +122,9 @@ METRICS: dict[str, Metric] = {
     "baseline_accuracy_drop": Metric("", "word accuracy lost since the released file"),
     "baseline_sqnr_drop_db": Metric("dB", "signal to noise lost since the released file"),
     "baseline_latency_ratio": Metric("", "proven ratio of processor time to the released file's"),
-    "baseline_instruction_ratio": Metric("", "instructions of an inference ÷ the released file's"),
+    "baseline_instruction_ratio": Metric(
+        "", "instructions of an inference ÷ the released file's", Role.OPTIONAL
+    ),
     "baseline_macs_ratio": Metric("", "multiply-accumulates ÷ the released file's"),
     "baseline_nodes_ratio": Metric("", "nodes that the runtime runs ÷ the released file's"),
     # latency

@@ -25,13 +25,22 @@ from exporters.errors import ExportGateError
 from exporters.manifest import read_manifest
 from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
 from harness import exact
-from harness.baseline import INSTRUCTIONS, PREFIX, read_baseline
+from harness.baseline import PREFIX, read_baseline
 from harness.evidence import Evidence, Request, artifact_folder
 from harness.foreign import adopt_folder, is_foreign
-from harness.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates
+from harness.gates import (
+    Gate,
+    GateBook,
+    GateError,
+    Status,
+    Verdict,
+    judge,
+    read_gates,
+    waive,
+)
 from harness.history_store import append
 from harness.measure import environment
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Role
 from harness.pinned import pinned_for
 from harness.report import Measured, Report, summary_lines, write_report
 
@@ -87,7 +96,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--release",
         action="store_true",
-        help="judge also what this machine lacks the tools for: it fails instead of being left out",
+        help="demand also what this machine lacks the tools for: NOT_MEASURED fails",
     )
     group.addoption("--history-job", metavar="KEY", help="a sweep's name of the run: appended once")
     group.addoption(
@@ -308,14 +317,12 @@ class GatePlugin:
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
         self.book = _with_pins(self.book, config, self.request)
         self.book = _with_baseline(self.book, self.request)
-        self.left_out = [] if config.getoption("--release") else _uncountable(self.book)
-        kept = tuple(gate for gate in self.book.gates if gate not in self.left_out)
-        self.book = replace(self.book, gates=kept)
         self.gates = [
             gate
             for subject in [CHECKPOINT, *(row.name for row in self.variants)]
             for gate in self.book.of(subject)
         ]
+        self.waived = {} if config.getoption("--release") else _waived(self.gates)
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.measured: list[Measured] = []
         self.files: dict[str, set[str]] = {}
@@ -335,9 +342,9 @@ class GatePlugin:
         """Return a pytest parameter for each subject with a gate on one of the metrics."""
         rows: dict[str, Variant] = {row.name: row for row in self.variants}
         found = []
-        for subject in dict.fromkeys(gate.subject for gate in self.gates):
-            if not any(g.subject == subject and g.metric in metrics for g in self.gates):
-                continue
+        wanted = [gate for gate in self.gates if gate.metric in metrics]
+        demanded = [gate for gate in wanted if (gate.subject, gate.key) not in self.waived]
+        for subject in dict.fromkeys(gate.subject for gate in demanded):
             row = rows.get(subject)
             names = (row.graph, row.format, row.precision, row.exporter) if row else (CHECKPOINT,)
             marks = [getattr(pytest.mark, name) for name in names]
@@ -355,11 +362,6 @@ class GatePlugin:
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
             *(f"gate: {line}" for line in wrong),
-            *(
-                [f"gate: instructions NOT_MEASURED: {exact.HOW_TO_INSTALL}"]
-                if self.left_out
-                else []
-            ),
         ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -403,8 +405,9 @@ class GatePlugin:
         for line in summary_lines(self.report):
             colour = {"PASS": "green", "FAIL": "red"}.get(line.split(":")[0])
             words = line.split()
-            if colour is None and words and words[-1] in {"FAIL", "NOT_MEASURED"}:
-                colour = "red"
+            if colour is None and words:
+                waived = "yellow" if self.report.passed else "red"
+                colour = {"FAIL": "red", "NOT_MEASURED": waived}.get(words[-1])
             terminalreporter.write_line(line, **({colour: True} if colour else {}))
         terminalreporter.write_line(f"report: {path}")
 
@@ -418,9 +421,9 @@ class GatePlugin:
             if exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
             else "no test measured it: it was deselected, or no suite records this metric"
         )
+        known = {**self.waived, **self.verdicts}
         verdicts = tuple(
-            self.verdicts.get((gate.subject, gate.key)) or judge(gate, None, absent)
-            for gate in self.gates
+            known.get((gate.subject, gate.key)) or judge(gate, None, absent) for gate in self.gates
         )
         return Report(
             request={
@@ -518,11 +521,11 @@ def _with_baseline(book: GateBook, request: Request) -> GateBook:
     return replace(book, gates=gates)
 
 
-def _uncountable(book: GateBook) -> list[Gate]:
-    """Return the gates on counted instructions, if nothing here can count them."""
-    if exact.installed(exact.X86_64):
-        return []
-    return [gate for gate in book.gates if gate.metric == INSTRUCTIONS]
+def _waived(gates: Sequence[Gate]) -> dict[tuple[str, str], Verdict]:
+    """Waive the gates on counted instructions, if nothing here can count them."""
+    absent = exact.missing(exact.X86_64)
+    optional = [gate for gate in gates if METRICS[gate.metric].role is Role.OPTIONAL]
+    return {(gate.subject, gate.key): waive(gate, absent) for gate in optional if absent}
 
 
 def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateBook:

@@ -68,8 +68,9 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether something was judged, and everything that was asked for kept its limit."""
-        return bool(self.verdicts) and all(v.status is Status.PASS for v in self.verdicts)
+        """Whether something was judged, and everything that was demanded kept its limit."""
+        kept = any(verdict.status is Status.PASS for verdict in self.verdicts)
+        return kept and all(verdict.good for verdict in self.verdicts)
 
     def to_json(self) -> str:
         """Return the text of ``report.json``."""
@@ -137,8 +138,10 @@ def closing_line(verdicts: Sequence[Verdict]) -> str:
     count = Counter(verdict.status for verdict in verdicts)
     if not verdicts:
         return "FAIL: nothing was judged"
-    if count[Status.PASS] == len(verdicts):
-        return f"PASS: {len(verdicts)} of {len(verdicts)} gates kept"
+    if count[Status.PASS] and all(verdict.good for verdict in verdicts):
+        waived = sum(verdict.waived for verdict in verdicts)
+        rest = f", {waived} not measured, which --release demands" if waived else ""
+        return f"PASS: {count[Status.PASS]} of {len(verdicts)} gates kept{rest}"
     return (
         f"FAIL: {count[Status.FAIL]} of {len(verdicts)} gates broken, "
         f"{count[Status.NOT_MEASURED]} not measured, {count[Status.PASS]} kept"

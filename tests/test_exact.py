@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.exact import X86_64, NotInstalledError, build, count, installed
+from harness.exact import X86_64, NotInstalledError, build, count, missing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,9 +46,17 @@ def products(path: Path, number: int) -> Path:
 
 def test_an_absent_emulator_says_how_to_install_it(tmp_path: Path) -> None:
     guest = replace(X86_64, emulator="qemu-of-nobody")
-    assert not installed(guest)
     with pytest.raises(NotInstalledError, match=r"qemu-of-nobody is not installed.*setup-exact"):
         count(products(tmp_path / "a.onnx", 1), FEEDS, guest, plugin=tmp_path)
+
+
+def test_an_absent_plugin_says_how_to_build_it(tmp_path: Path) -> None:
+    present = replace(X86_64, emulator=sys.executable)
+    assert re.search(
+        r"libcount\.so is not built.*setup-exact", missing(present, tmp_path / "libcount.so")
+    )
+    (tmp_path / "libcount.so").touch()
+    assert missing(present, tmp_path / "libcount.so") == ""
 
 
 def test_what_no_guest_runs_is_not_measured(tmp_path: Path) -> None:

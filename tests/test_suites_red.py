@@ -13,9 +13,10 @@ from exporters.checkpoint import LoadReport
 from exporters.variants import VARIANTS
 from harness.audit import Contents
 from harness.decode import Hypothesis
+from harness.exact import Count
 from harness.gates import Status, judge, read_gates
 from harness.pytest_plugin import CHECKPOINT
-from suites import test_decode, test_delegation, test_load, test_parity
+from suites import test_decode, test_delegation, test_load, test_parity, test_regression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +127,17 @@ def test_delegation_ratios(nodes: float, compute: float, broken: set[str]) -> No
     lowering = {"node_ratio": nodes, "compute_ratio": compute, "mac_ratio": 1.0}
     evidence = SimpleNamespace(sidecar=lambda _: SimpleNamespace(lowering=lowering))
     assert red("encoder_int8.pte", test_delegation.test_ratios, evidence) == broken
+
+
+@pytest.mark.parametrize(
+    ("instructions", "broken"), [(1010, set()), (1011, {"baseline_instruction_ratio"})]
+)
+def test_more_instructions_than_released(
+    instructions: int, broken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Count("guest", (instructions,)), Count("guest", (1000,))
+    monkeypatch.setattr(test_regression, "counted_cost", lambda *_: counts)
+    assert red("step_fp32.onnx", test_regression.test_instructions, None, None) == broken
 
 
 @pytest.mark.parametrize(("noise", "broken"), [(0.001, set()), (0.1, {"worst_bucket_sqnr_db"})])

@@ -106,9 +106,11 @@ def build(plugin: Path = PLUGIN) -> Path:
     return plugin
 
 
-def installed(guest: Guest, plugin: Path = PLUGIN) -> bool:
-    """Tell whether a guest's instructions can be counted here."""
-    return shutil.which(guest.emulator) is not None and plugin.is_file()
+def missing(guest: Guest, plugin: Path = PLUGIN) -> str:
+    """Return what a guest's instructions cannot be counted for here; empty if they can."""
+    if shutil.which(guest.emulator) is None:
+        return f"{guest.emulator} is not installed; {HOW_TO_INSTALL}"
+    return "" if plugin.is_file() else f"{plugin.name} is not built; {HOW_TO_INSTALL}"
 
 
 def count(
@@ -135,15 +137,13 @@ def count(
     if path.suffix != ".onnx":
         msg = f"{path}: no emulated guest runs {path.suffix} yet; only .onnx is counted"
         raise NotInstalledError(msg)
-    emulator = shutil.which(guest.emulator)
-    if emulator is None or not installed(guest, plugin):
-        missing = plugin.name if emulator else guest.emulator
-        msg = f"{missing} is not installed; {HOW_TO_INSTALL}"
-        raise NotInstalledError(msg)
+    absent = missing(guest, plugin)
+    if absent:
+        raise NotInstalledError(absent)
     with tempfile.TemporaryDirectory() as folder:
         feeds = Path(folder) / "inputs.npz"
         np.savez(feeds, allow_pickle=False, **inputs)
-        command = [emulator, "-cpu", guest.cpu, "-plugin", str(plugin), "-d", "plugin"]
+        command = [guest.emulator, "-cpu", guest.cpu, "-plugin", str(plugin), "-d", "plugin"]
         command += [guest.python, "-m", "harness.exact.guest", str(path.resolve())]
         text = _run([*command, str(feeds), str(inferences)])
     found = {int(marker): int(number) for marker, number in _LINE.findall(text)}
