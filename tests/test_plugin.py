@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -287,6 +289,12 @@ def test_an_absent_emulator_excuses_no_other_gate(
         ("NOT_MEASURED", True),
         ("NOT_MEASURED", False),
     ]
+
+
+def test_pytest_starts_without_what_only_a_gate_needs() -> None:
+    code = "import sys, harness.pytest_plugin; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "pandas", "onnxruntime", "nemo"}.isdisjoint(done.stdout.split())
 
 
 def test_a_floor_replaces_the_files(project: pytest.Pytester) -> None:
