@@ -239,6 +239,12 @@ def _gate(subject: str, key: str, limit: object) -> Gate:
             f"or _max; metrics: {', '.join(METRICS)}"
         )
         raise GateError(msg)
+    if METRICS[metric].role is Role.INFORMATIONAL:
+        msg = (
+            f'gates.toml: ["{subject}"] limits {metric}, which is informational: on a busy machine '
+            "a limit is blind or cries wolf; gate speedup or a baseline_ metric instead"
+        )
+        raise GateError(msg)
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or math.isnan(limit):
         msg = f'gates.toml: ["{subject}"] {key} is {limit!r}, but should be a number'
         raise GateError(msg)

@@ -365,7 +365,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.command == "blame":
         lines = blame_lines(args.history, args.order)
     else:
-        found = find_changed(series(args.history, args.metrics, args.order))
+        found = series(args.history, args.metrics, args.order)
+        # What was asked for by name is shown, also after a single run.
+        found = found if args.metrics else find_changed(found)
         wanted = args.subject or [key.subject for key in found]
         found = {key: points for key, points in found.items() if key.subject in wanted}
         runs = [point.run for points in found.values() for point in points]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from harness.gates import Verdict
@@ -18,7 +18,7 @@ _STRIP_WIDTH, _STRIP_HEIGHT = 560, 44
 _DRAWN = {
     "worst_sqnr_db": "signal to noise of each swipe",
     "speedup": "FP32 file's CPU time ÷ this file's, each round",
-    "size_bytes": "size",
+    "latency_p50_ms": "wall-clock time of each run",
 }
 
 _PAGE = """<!doctype html>
@@ -34,7 +34,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.9rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
 .PASS { color: var(--good); } .FAIL, .NOT_MEASURED { color: var(--bad); }
-.waived { color: var(--dim); }
+.waived, .informational { color: var(--dim); }
 .dim { color: var(--dim); } .chips { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0; }
 .chip { border: 1px solid var(--line); border-radius: 1rem; padding: .1rem .7rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -51,7 +51,8 @@ text { font: 11px system-ui, sans-serif; fill: var(--dim); }
 {{ environment.cpu }} ({{ environment.cpu_flags | join(", ") }}), {{ environment.system }};
 {% for name, number in environment.versions.items() %}{{ name }} {{ number }}{{ ", " if not
 loop.last }}{% endfor %}</p>
-<div class="chips">{% for file in files %}<a class="chip {{ file.status }}"
+{% for test, said in errors.items() %}<p class="FAIL">{{ test }}: {{ said }}</p>
+{% endfor %}<div class="chips">{% for file in files %}<a class="chip {{ file.status }}"
  href="#{{ file.name }}">{{ file.name }} {{ "✓" if file.status == "PASS" else "✗" }}</a>
 {% endfor %}</div>
 {% for file in files %}
@@ -126,6 +127,7 @@ def html_of(report: Report, closing: str) -> str:
         closing=closing,
         request={**report.request, **_shown_paths(report)},
         environment=report.environment,
+        errors=report.errors,
         files=[_file(name, report) for name in names],
         width=_STRIP_WIDTH,
         height=_STRIP_HEIGHT,
@@ -175,7 +177,8 @@ def _gated(verdict: Verdict, report: Report) -> _Row:
 def _reported(item: Measured) -> _Row:
     metric = METRICS[item.metric]
     value = metric.format(item.value)
-    return _Row(item.metric, value, "", "", metric.meaning, item.detail, "")
+    status = str(metric.role) if metric.role is Role.INFORMATIONAL else ""
+    return _Row(item.metric, value, "", status, metric.meaning, item.detail, "")
 
 
 def _strip(item: Measured, verdicts: list[Verdict]) -> _Strip | None:

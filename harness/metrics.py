@@ -14,10 +14,13 @@ class Role(StrEnum):
         GATED: A gate on it fails if it was not measured.
         OPTIONAL: Its tool is not part of the installation. Where that is absent, its gate says
             NOT_MEASURED and why, and fails the run only for a release.
+        INFORMATIONAL: A clock's or a guest's number as it happens to be. No gate may be set on it,
+            and a report shows it beside the gates.
     """
 
     GATED = "gated"
     OPTIONAL = "optional"
+    INFORMATIONAL = "informational"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,5 +132,14 @@ METRICS: dict[str, Metric] = {
     "baseline_nodes_ratio": Metric("", "nodes that the runtime runs ÷ the released file's"),
     # latency
     "speedup": Metric("×", "FP32 file's CPU time ÷ this file's, paired in one run"),
-    "latency_ms": Metric("ms", "median CPU time of one inference"),
+    "latency_ms": Metric("ms", "median CPU time of one inference", Role.INFORMATIONAL),
+    "latency_p50_ms": Metric("ms", "half of the runs take no longer", Role.INFORMATIONAL),
+    "latency_p90_ms": Metric("ms", "90 % of the runs take no longer", Role.INFORMATIONAL),
+    "latency_p99_ms": Metric("ms", "99 % of the runs take no longer", Role.INFORMATIONAL),
+    "first_run_ms": Metric("ms", "first run after loading, median", Role.INFORMATIONAL),
+    "load_ms": Metric("ms", "opening the file, median", Role.INFORMATIONAL),
+    "peak_memory_bytes": Metric(
+        "bytes", "memory that loading and running the file adds at most", Role.INFORMATIONAL
+    ),
+    "instructions": Metric("", "instructions of one short inference", Role.INFORMATIONAL),
 }

@@ -207,9 +207,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if pyfuncitem.get_closest_marker("measures") is None:
         return result
     verdicts = _judge_item(pyfuncitem, reason="")
-    broken = [verdict for verdict in verdicts if verdict.status is not Status.PASS]
-    if broken:
-        raise GateFailure("\n".join(_explain(verdict) for verdict in broken))
+    wrong = [_explain(verdict) for verdict in verdicts if verdict.status is not Status.PASS]
+    wrong += _unrecorded(pyfuncitem)
+    if wrong:
+        raise GateFailure("\n".join(wrong))
     return result
 
 
@@ -267,6 +268,17 @@ def _judge_item(item: pytest.Item, reason: str) -> list[Verdict]:
             )
     item.stash[_JUDGED] = verdicts
     return verdicts
+
+
+def _unrecorded(item: pytest.Item) -> list[str]:
+    """Name the informational metrics that a test declares and did not record."""
+    marker = item.get_closest_marker("measures")
+    recorded = {value.metric for value in item.stash.get(_RECORDED, [])}
+    return [
+        f"{item.name} recorded no {metric}"
+        for metric in (marker.args if marker else ())
+        if METRICS[metric].role is Role.INFORMATIONAL and metric not in recorded
+    ]
 
 
 def _judged_file(item: pytest.Item) -> dict[str, str]:
@@ -327,6 +339,7 @@ class GatePlugin:
         self.measured: list[Measured] = []
         self.files: dict[str, set[str]] = {}
         self.failed_tests: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
         self.report: Report | None = None
 
     def progress(self, line: str) -> None:
@@ -339,12 +352,18 @@ class GatePlugin:
                 reporter.write_line(f"    {time.perf_counter() - self._start:5.1f} s  {line}")
 
     def parameters(self, metrics: Sequence[str]) -> list[Any]:
-        """Return a pytest parameter for each subject with a gate on one of the metrics."""
+        """Return a pytest parameter for each subject with a gate on one of the metrics.
+
+        What is only informational is measured of every file.
+        """
         rows: dict[str, Variant] = {row.name: row for row in self.variants}
         found = []
         wanted = [gate for gate in self.gates if gate.metric in metrics]
         demanded = [gate for gate in wanted if (gate.subject, gate.key) not in self.waived]
-        for subject in dict.fromkeys(gate.subject for gate in demanded):
+        subjects = [gate.subject for gate in demanded]
+        if all(METRICS[metric].role is Role.INFORMATIONAL for metric in metrics):
+            subjects = list(rows)
+        for subject in dict.fromkeys(subjects):
             row = rows.get(subject)
             names = (row.graph, row.format, row.precision, row.exporter) if row else (CHECKPOINT,)
             marks = [getattr(pytest.mark, name) for name in names]
@@ -366,12 +385,14 @@ class GatePlugin:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a test's verdicts, also those that an xdist worker sent."""
+        broken = False
         for name, text in report.user_properties:
             if name == _VERDICTS:
                 for data in json.loads(str(text)):
                     verdict = Verdict.from_json(data)
                     self.verdicts[verdict.gate.subject, verdict.gate.key] = verdict
                     if verdict.status is not Status.PASS:
+                        broken = True
                         key = f"{verdict.gate.subject} {verdict.gate.metric}"
                         self.failed_tests[key] = report.nodeid
             elif name == _MEASURED:
@@ -379,6 +400,9 @@ class GatePlugin:
             elif name == _FILE:
                 for subject, digest in json.loads(str(text)).items():
                     self.files.setdefault(subject, set()).add(digest)
+        if report.failed and not broken:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            self.errors[report.nodeid] = crash.message if crash else report.longreprtext
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -450,6 +474,7 @@ class GatePlugin:
                 key: f"{_again(self.config)} '{nodeid}'"
                 for key, nodeid in self.failed_tests.items()
             },
+            errors=self.errors,
         )
 
 

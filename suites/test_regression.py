@@ -78,11 +78,12 @@ def test_cost(
         record(f"baseline_{metric}_ratio", ours / theirs, f"{ours}, released {theirs:g}")
 
 
-@pytest.mark.measures("baseline_instruction_ratio")
+@pytest.mark.measures("baseline_instruction_ratio", "instructions")
 def test_instructions(
     subject: str, evidence: Evidence, record: Callable[..., None], baseline: Baseline
 ) -> None:
     """Instructions of one inference ÷ the released file's, both counted under emulation."""
     ours, theirs = counted_cost(evidence, baseline, subject)
     detail = f"{ours.instructions} instructions on {ours.guest}, released {theirs.instructions}"
+    record("instructions", ours.instructions, ours.guest, samples=ours.each)
     record("baseline_instruction_ratio", ours.instructions / theirs.instructions, detail)

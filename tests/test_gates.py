@@ -56,6 +56,15 @@ def test_only_what_needs_an_optional_tool_may_be_waived(metric: str) -> None:
             waive(gate, "why")
 
 
+@pytest.mark.parametrize(
+    "metric", [name for name, metric in METRICS.items() if metric.role is Role.INFORMATIONAL]
+)
+def test_what_is_informational_takes_no_gate(metric: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f'["encoder_int8.pte"]\n{metric}_max = 5\n')
+    with pytest.raises(GateError, match=f"limits {metric}, which is informational"):
+        read_gates([path], SUBJECTS)
+
+
 @pytest.mark.parametrize("status", [Status.PASS, Status.FAIL])
 def test_what_was_measured_is_not_waived(status: Status) -> None:
     gate = Gate("a", "baseline_instruction_ratio", "max", 1.01)

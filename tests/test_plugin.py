@@ -297,6 +297,50 @@ def test_pytest_starts_without_what_only_a_gate_needs() -> None:
     assert {"torch", "pandas", "onnxruntime", "nemo"}.isdisjoint(done.stdout.split())
 
 
+CLOCK = """
+import pytest
+
+@pytest.mark.measures("latency_p50_ms", "load_ms")
+def test_clock(subject, record):
+    record("latency_p50_ms", 1.25, "10 runs", samples=[1.0, 1.5])
+    record("load_ms", 9.0)
+"""
+
+
+def test_what_is_informational_is_shown_beside_the_gates(project: pytest.Pytester) -> None:
+    project.makepyfile(**{"suites/test_clock": CLOCK})
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        ["*informational: latency_p50_ms 1.25 ms, load_ms 9 ms", "PASS: 3 of 3 gates kept"]
+    )
+    clock = next(m for m in report["measurements"] if m["metric"] == "latency_p50_ms")
+    assert (clock["value"], clock["unit"], clock["samples"]) == (1.25, "ms", [1.0, 1.5])
+    page = (project.path / "build" / "report" / "report.html").read_text(encoding="utf-8")
+    assert '<td class="informational">informational</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('    record("load_ms", 9.0)', "", "recorded no load_ms"),
+        ('record("load_ms", 9.0)', 'raise OSError("gone")', "OSError: gone"),
+    ],
+)
+def test_a_test_without_a_gate_fails_the_run_too(
+    project: pytest.Pytester, old: str, new: str, said: str
+) -> None:
+    project.makepyfile(**{"suites/test_clock": CLOCK})
+    rewrite(project, old, new, "test_clock.py")
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert report["verdict"] == "FAIL"
+    assert set(statuses(report).values()) == {"PASS"}
+    (found,) = report["errors"].values()
+    assert said in found
+    result.stdout.fnmatch_lines(["FAIL: 0 of 3 gates broken, *3 kept, tests in error: 1"])
+
+
 def test_a_floor_replaces_the_files(project: pytest.Pytester) -> None:
     gates = project.path / "suites" / "gates.toml"
     gates.write_text(GATES.replace("swipes_min = 100", "reference_word_accuracy_min = 0.8"))
