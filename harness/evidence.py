@@ -467,6 +467,12 @@ class Evidence:
         result: tuple[float, float] = worker.call(paired_round, candidate, other, inputs)
         return result
 
+    def comparison(self, name: str) -> Comparison:
+        """Compare a file with NeMo: an encoder's frames, or a step's logits along whole words."""
+        if variant(name).graph == "step":
+            return self.step_comparison(name).logits
+        return self.encoder_comparison(name)
+
     def typical_input(self, name: str) -> session.Arrays:
         """Return what a file is timed on: the median swipe, or one call of the step."""
         if variant(name).graph == "encoder":

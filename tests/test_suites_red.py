@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,17 @@ def test_delegation_ratios(nodes: float, compute: float, broken: set[str]) -> No
     lowering = {"node_ratio": nodes, "compute_ratio": compute, "mac_ratio": 1.0}
     evidence = SimpleNamespace(sidecar=lambda _: SimpleNamespace(lowering=lowering))
     assert red("encoder_int8.pte", test_delegation.test_ratios, evidence) == broken
+
+
+@pytest.mark.parametrize("subject", ["step_int8.onnx", "step_fp32.pte", "encoder_int8.onnx"])
+@pytest.mark.parametrize(
+    ("sqnr", "broken"), [(48.0, False), (44.0, False), (43.9, True), (math.nan, True)]
+)
+def test_less_faithful_than_released(subject: str, sqnr: float, *, broken: bool) -> None:
+    evidence = SimpleNamespace(comparison=lambda _: SimpleNamespace(sqnr_db=sqnr))
+    released = SimpleNamespace(sidecar=lambda _: None, value=lambda *_: 47.0)
+    found = red(subject, test_regression.test_fidelity, evidence, released)
+    assert ("baseline_sqnr_drop_db" in found) == broken
 
 
 @pytest.mark.parametrize(
