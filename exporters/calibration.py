@@ -40,11 +40,13 @@ class Calibration:
         features: One (F, T) float32 array for each swipe.
         source: ``manifest`` or ``synthetic``.
         sha256: Of the manifest, or of the synthetic features.
+        max_trace_len: Longer swipes were left out, or cut.
     """
 
     features: tuple[NDArray[np.float32], ...]
     source: str
     sha256: str
+    max_trace_len: int
 
     def describe(self) -> dict[str, Any]:
         """Return what a sidecar says of it."""
@@ -52,6 +54,7 @@ class Calibration:
             "source": self.source,
             "sha256": self.sha256,
             "swipes": len(self.features),
+            "max_trace_len": self.max_trace_len,
             "feature_spec": feature_spec(),
         }
 
@@ -115,7 +118,7 @@ def synthetic_calibration(*, swipes: int, max_trace_len: int, feature_dim: int) 
     else:
         features = _smooth_features(swipes, max_trace_len, feature_dim)
     digest = hashlib.sha256(b"".join(item.tobytes() for item in features)).hexdigest()
-    return Calibration(features, "synthetic", digest)
+    return Calibration(features, "synthetic", digest, max_trace_len)
 
 
 def _smooth_features(
@@ -161,4 +164,4 @@ def calibration_from_manifest(
         raise CalibrationError(msg)
     chosen = [fitting[index * len(fitting) // swipes] for index in range(swipes)]
     features = tuple(np.ascontiguousarray(featurize(swipe.points).T) for swipe in chosen)
-    return Calibration(features, "manifest", sha256_of(path))
+    return Calibration(features, "manifest", sha256_of(path), max_trace_len)

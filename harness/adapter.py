@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.contract import IoContract, TensorSpec
+from harness.audit import read_contents
 from harness.session import InputError, OrtSession, PteSession, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -110,6 +112,10 @@ class AdapterSession:
 
     def run_raw(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run with our inputs; return the file's own outputs."""
+        return self._inner.run(self.feeds(inputs))
+
+    def feeds(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Return our inputs under the file's own names, in its dtypes and layouts."""
         batch = len(next(iter(inputs.values())))
         feeds = {}
         for tensor in self._mapping.inputs:
@@ -119,7 +125,12 @@ class AdapterSession:
             else:
                 value = np.full((batch,) * len(tensor.axes), tensor.constant or 0)
             feeds[tensor.name] = np.ascontiguousarray(value.astype(dtype))
-        return self._inner.run(feeds)
+        return feeds
+
+
+def own_feeds(session: AdapterSession, feeds: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
+    """Return inputs as a foreign file wants them, for who runs it without its adapter."""
+    return [session.feeds(inputs) for inputs in feeds]
 
 
 def raw_shapes(
@@ -130,12 +141,19 @@ def raw_shapes(
     return {name: tuple(value.shape) for name, value in session.run_raw(inputs).items()}
 
 
-def open_raw(path: Path) -> IoContract:
-    """Return what a file itself declares; a .pte's tensors are numbered."""
-    if path.suffix == ".onnx":
-        return OrtSession(path).contract
-    none = IoContract((), ())
-    return PteSession(path, none).contract
+def describe(path: Path) -> tuple[IoContract, str]:
+    """Return what a file itself declares and its weights' precision; run in a worker.
+
+    A .pte's tensors have no names: they are numbered.
+    """
+    session: Session = (
+        OrtSession(path) if path.suffix == ".onnx" else PteSession(path, IoContract((), ()))
+    )
+    contents = read_contents(path)
+    if contents.int8_weight_share > 0.5:
+        return session.contract, "int8"
+    widest = max(contents.weight_bytes, key=contents.weight_bytes.__getitem__, default="")
+    return session.contract, "fp16" if widest == "float16" else "fp32"
 
 
 def _open(path: Path, mapping: Mapping) -> Session:

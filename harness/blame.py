@@ -3,9 +3,11 @@
 ``python -m harness.blame --artifact build/encoder_int8.onnx --checkpoint golden/golden.nemo
 --manifest golden/val.jsonl`` prints three tables and writes ``blame.html`` beside the artifact:
 
-- stages: NeMo, the rewritten graph, a fresh FP32 export, the artifact, each beside NeMo and beside
-  the stage before it, so that the stage that loses the signal is named;
-- layers (ONNX): every matrix product and convolution beside the fresh FP32 export's;
+- stages: NeMo, the rewritten graph, the program as it is exported now, the same quantized, the
+  artifact, each beside NeMo and beside the stage before it: the stage that loses the signal is
+  named;
+- layers: what every matrix product and convolution gives beside a fresh FP32 export's (ONNX), or
+  the weights that it multiplies with beside the checkpoint's (ExecuTorch shows no inner values);
 - words: every encoder of the folder with every step of the folder.
 """
 
@@ -76,6 +78,8 @@ class Trial:
     feeds: list[dict[str, NDArray[Any]]]
     words: list[str]
     fresh: Path
+    calibration: tuple[NDArray[np.float32], ...] | None
+    traced: Handle | None = None
 
     @property
     def graph(self) -> Graph:
@@ -98,9 +102,7 @@ class Trial:
                 ),
             )
         )
-        if self.artifact.suffix == ".onnx":
-            opened = self.runtime.make(session.OrtSession, self.fresh)
-            rows.append(("fresh FP32 ONNX", self.runtime.call(stages.run_all, opened, self.feeds)))
+        rows += self._fresh_onnx() if self.artifact.suffix == ".onnx" else self._fresh_programs()
         opened = self.runtime.make(session.open_artifact, self.artifact)
         name = f"{self.artifact.name} ({self.sidecar.precision})"
         rows.append((name, self.runtime.call(stages.run_all, opened, self.feeds)))
@@ -111,8 +113,49 @@ class Trial:
             found.append(Stage(name, nemo.sqnr_db, step.sqnr_db, self.words[nemo.worst_index]))
         return found
 
+    def _fresh_onnx(self) -> list[tuple[str, Outputs]]:
+        opened = self.runtime.make(session.OrtSession, self.fresh)
+        rows = [("fresh FP32 ONNX", self.runtime.call(stages.run_all, opened, self.feeds))]
+        if self.sidecar.precision != "fp32":
+            path = self.fresh.with_name("again.onnx")
+            precision = self.sidecar.precision
+            path.write_bytes(
+                self.nemo.call(
+                    stages.fresh_onnx,
+                    self.checkpoint,
+                    self.graph,
+                    self.bound,
+                    precision,
+                    self.calibration,
+                )
+            )
+            opened = self.runtime.make(session.OrtSession, path)
+            name = f"fresh {precision.upper()} ONNX"
+            rows.append((name, self.runtime.call(stages.run_all, opened, self.feeds)))
+        return rows
+
+    def _fresh_programs(self) -> list[tuple[str, Outputs]]:
+        kinds = ["exported", "quantized"][: 2 if self.sidecar.precision != "fp32" else 1]
+        return [
+            (
+                f"{kind} program, eager",
+                self.nemo.call(stages.run_traced, self._traced(), kind, self.feeds),
+            )
+            for kind in kinds
+        ]
+
+    def _traced(self) -> Handle:
+        if self.traced is None:
+            self.traced = self.nemo.make(
+                stages.trace_programs, self.checkpoint, self.sidecar, self.calibration
+            )
+        return self.traced
+
     def layers(self) -> tuple[list[layers.LayerError], list[str]]:
-        """Compare the artifact's layers with a fresh FP32 export's."""
+        """Compare the artifact's layers with a fresh FP32 export's, or their weights."""
+        if self.artifact.suffix == ".pte":
+            weights = self.nemo.call(stages.traced_weights, self._traced())
+            return layers.weight_errors(self.artifact, weights), []
         result: tuple[list[layers.LayerError], list[str]] = self.runtime.call(
             layers.layer_errors, self.artifact, self.fresh, self.feeds
         )
@@ -148,7 +191,14 @@ class Trial:
         return float(np.mean([found.text(labels) == swipe.word for found, swipe in pairs]))
 
 
-def open_trial(artifact: Path, checkpoint: Path, manifest: Path, count: int, folder: Path) -> Trial:
+def open_trial(
+    artifact: Path,
+    checkpoint: Path,
+    manifest: Path,
+    count: int,
+    folder: Path,
+    calibration: Path | None = None,
+) -> Trial:
     """Load everything that a diagnosis needs.
 
     Args:
@@ -157,6 +207,7 @@ def open_trial(artifact: Path, checkpoint: Path, manifest: Path, count: int, fol
         manifest: Swipes; ``count`` of them are taken, spread evenly.
         count: How many.
         folder: For the fresh export.
+        calibration: Swipes that an INT8 encoder was calibrated with.
 
     Raises:
         BlameError: No swipe fits the artifact's bound.
@@ -169,6 +220,7 @@ def open_trial(artifact: Path, checkpoint: Path, manifest: Path, count: int, fol
     if not swipes:
         msg = f"{manifest}: no swipe of at most {bound} points; give others with --manifest"
         raise BlameError(msg)
+    swipes_seen = stages.observed(artifact, sidecar, calibration)
     nemo, runtime = Worker("NeMo"), Worker(artifact.suffix[1:])
     loaded = nemo.make(reference.load, checkpoint)
     truth: reference.Reference = nemo.call(
@@ -184,7 +236,9 @@ def open_trial(artifact: Path, checkpoint: Path, manifest: Path, count: int, fol
     fresh = folder / "fp32.onnx"
     if artifact.suffix == ".onnx":
         fresh.write_bytes(nemo.call(stages.fresh_onnx, loaded, graph, bound))
-    return Trial(artifact, sidecar, swipes, nemo, runtime, loaded, truth, feeds, words, fresh)
+    return Trial(
+        artifact, sidecar, swipes, nemo, runtime, loaded, truth, feeds, words, fresh, swipes_seen
+    )
 
 
 def _features(swipe: Swipe) -> NDArray[np.float32]:
@@ -232,13 +286,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--calibration", type=Path, help="what an INT8 file was calibrated with")
     parser.add_argument("--swipes", type=int, default=24, help="how many to run (default 24)")
     parser.add_argument("--out", type=Path, help="the page; default: blame.html by the artifact")
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as folder:
             trial = open_trial(
-                options.artifact, options.checkpoint, options.manifest, options.swipes, Path(folder)
+                options.artifact,
+                options.checkpoint,
+                options.manifest,
+                options.swipes,
+                Path(folder),
+                options.calibration,
             )
             tables = _tables(trial)
     except ExportGateError as error:
@@ -255,19 +315,13 @@ def _tables(
 ) -> tuple[list[Stage], list[layers.LayerError], str, dict[str, dict[str, float]]]:
     rows = trial.stages()
     print("\n".join(stage_lines(rows)))
-    found: list[layers.LayerError] = []
-    verdict = ""
-    if trial.artifact.suffix == ".onnx":
-        found, missing = trial.layers()
-        bad = layers.first_bad(found, trial.sidecar.precision)
-        sound = (
-            bad is None
-            and rows[-1].against_before_db > layers.SOUND_DB[trial.sidecar.precision] - 10
-        )
-        verdict = "no layer is bad" if sound else layers.sentence(bad)
-        if missing:
-            verdict += f"; layers that it lacks: {', '.join(missing[:5])}"
-        print("", *layer_lines(found, bad), verdict, sep="\n")
+    found, missing = trial.layers()
+    bad = layers.first_bad(found, trial.sidecar.precision)
+    sound = bad is None and rows[-1].against_nemo_db > layers.SOUND_DB[trial.sidecar.precision] - 10
+    verdict = "no layer is bad" if sound else layers.sentence(bad)
+    if missing:
+        verdict += f"; layers that it lacks: {', '.join(missing[:5])}"
+    print("", *layer_lines(found, bad), verdict, sep="\n")
     matrix = trial.swap_matrix()
     print("", *matrix_lines(matrix), sep="\n")
     trial.nemo.close()

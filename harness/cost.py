@@ -137,6 +137,10 @@ def node_macs(node: Mapping[str, Any]) -> tuple[str, int]:
         (_, first), (dtype, second) = tensors[:2]
         inner = isqrt(prod(first) * prod(second) // (prod(out) * prod(second[:-2])))
         return dtype, prod(out) * inner
+    if "LSTM" in name:
+        # At each point of (T, B, I), every gate multiplies the input and the state.
+        (_, points), (dtype, kernel), (_, recurrence) = [a for a in arrays if len(a[1]) == 3][:3]
+        return dtype, prod(points[:2]) * (prod(kernel) + prod(recurrence))
     if "Conv" in name:
         tensors = [(dtype, shape) for dtype, shape in arrays if len(shape) >= 3]
         dtype, weight = tensors[1]

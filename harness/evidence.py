@@ -24,7 +24,18 @@ from exporters.errors import ExportGateError
 from exporters.features import featurize
 from exporters.manifest import Swipe, read_manifest
 from exporters.variants import VARIANTS, Variant, variant
-from harness import audit, beam, decode, layers, parity, reference, session, stages
+from harness import (
+    adapter,
+    audit,
+    beam,
+    decode,
+    foreign,
+    layers,
+    parity,
+    reference,
+    session,
+    stages,
+)
 from harness.accuracy import Outcome
 from harness.cost import StaticCost, static_cost
 from harness.isolate import Handle, Worker
@@ -32,6 +43,7 @@ from harness.latency import Latency, measure_alone
 from harness.lexicon import Lexicon, open_lexicon
 from harness.measure import PairedLatency, paired_round
 from harness.paired import step_inputs
+from harness.stages import observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +51,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.compare import Comparison
+    from harness.session import Arrays
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -200,7 +213,12 @@ class Evidence:
             return self.request.artifacts
         names = self._needed()
         out = artifact_folder(self.request)
-        self.progress(f"export {len(names)} files to {out}")
+        self._export(names, out)
+        return out
+
+    def _export(self, names: Sequence[str], out: Path) -> None:
+        """Export files of the checkpoint to a folder, or take them from the cache."""
+        self.progress(f"export {len(names)} file{'s'[: len(names) > 1]} to {out}")
         command = [sys.executable, "-m", "exporters.release"]
         command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
         command += ["--val-manifest", str(self.request.calibration)]
@@ -208,7 +226,6 @@ class Evidence:
         command += ["--max-trace-len", str(self.request.max_trace_len)]
         command += [part for name in names for part in ("--variant", name)]
         self._run_export(command)
-        return out
 
     def _run_export(self, command: list[str]) -> None:
         """Run an export and show its stages as they come, without the runtimes' own chatter."""
@@ -239,8 +256,21 @@ class Evidence:
 
     @once
     def sidecar(self, name: str) -> Sidecar:
-        """Return a file's sidecar, after checking the file's hash."""
+        """Return a file's sidecar, after checking the file's hash.
+
+        What somebody else's files are compared or decoded with is exported, if they lack it.
+        """
+        judged = name in {row.name for row in self.request.variants}
+        if not judged and not self.path(name).is_file() and foreign.is_adopted(self.folder()):
+            self._export([name], self.folder())
         return read_sidecar(self.path(name))
+
+    def _own_feeds(self, name: str, feeds: Sequence[Arrays]) -> Sequence[Arrays]:
+        """Return inputs under a file's own names: somebody else's has others than ours."""
+        if "foreign" not in self.sidecar(name).recipe:
+            return feeds
+        own: Sequence[Arrays] = self.run(name, adapter.own_feeds, feeds)
+        return own
 
     @once
     def deflated_bytes(self, name: str) -> int:
@@ -271,11 +301,12 @@ class Evidence:
     def cost(self, name: str) -> StaticCost:
         """Return what a file costs on its longest input, without a clock."""
         contract = self.sidecar(name).contract
-        inputs = step_inputs(contract)
+        inputs: Arrays = step_inputs(contract)
         if variant(name).graph == "encoder":
             channels = contract.inputs[0].shape[1]
             longest = np.zeros((int(channels), self.request.max_trace_len), np.float32)
             inputs = reference.encoder_input(longest)
+        (inputs,) = self._own_feeds(name, [inputs])
         worker = self._worker("audit")
         result: StaticCost = worker.call(static_cost, self.path(name), inputs)
         return result
@@ -348,11 +379,11 @@ class Evidence:
             raise EvidenceError(msg)
         self.sidecar(name)
         self.sidecar(baseline)
-        return self._layers_against(name, self.path(baseline))
+        return self._layers_against(
+            name, self.path(baseline), self._own_feeds(baseline, self._layer_feeds(name))
+        )
 
-    def _layers_against(
-        self, name: str, baseline: Path
-    ) -> tuple[list[layers.LayerError], list[str]]:
+    def _layer_feeds(self, name: str) -> Sequence[Arrays]:
         feeds = [reference.encoder_input(f) for f in parity.spread(self.features(), LAYER_SWIPES)]
         if variant(name).graph == "step":
             feeds = [
@@ -360,32 +391,54 @@ class Evidence:
                 for rollout in self.reference().rollouts
                 for feed in stages.rollout_feeds(rollout)
             ]
+        return feeds
+
+    def _layers_against(
+        self, name: str, baseline: Path, baseline_feeds: Sequence[Arrays]
+    ) -> tuple[list[layers.LayerError], list[str]]:
+        feeds = self._own_feeds(name, self._layer_feeds(name))
         found: tuple[list[layers.LayerError], list[str]] = self._worker("onnx").call(
-            layers.layer_errors, self.path(name), baseline, feeds
+            layers.layer_errors, self.path(name), baseline, feeds, baseline_feeds
         )
         return found
 
     @once
     def first_bad_layer(self, name: str) -> str:
-        """Say at which layer an ONNX file leaves a fresh FP32 export of the checkpoint.
+        """Say at which layer a file leaves a fresh FP32 export of the checkpoint.
 
         Only failing files pay for it (seconds). Empty for what has no layers to look into.
         """
         row = variant(name)
-        if row.format != "onnx":
+        if row.format == "pte" and "foreign" in self.sidecar(name).recipe:
             return ""
         self.progress(f"{name}: look for the first bad layer")
+        try:
+            found, _ = self._layers_to_blame(name)
+        except ExportGateError as error:
+            return f"layers cannot be compared: {error}"
+        return layers.sentence(layers.first_bad(found, row.precision))
+
+    def _layers_to_blame(self, name: str) -> tuple[list[layers.LayerError], list[str]]:
+        row = variant(name)
+        if row.format == "pte":
+            made = self._worker("NeMo").make(
+                stages.trace_programs, self._nemo(), self.sidecar(name), self._calibration(name)
+            )
+            weights = self._worker("NeMo").call(stages.traced_weights, made)
+            return layers.weight_errors(self.path(name), weights), []
+        if "foreign" in self.sidecar(name).recipe and row.baseline:
+            # Its layers have other names than a fresh export's, but those of its own FP32 file.
+            return self.layer_errors(name)
         with tempfile.TemporaryDirectory() as folder:
             fresh = Path(folder) / "fp32.onnx"
             payload = self._worker("NeMo").call(
                 stages.fresh_onnx, self._nemo(), row.graph, self.request.max_trace_len
             )
             fresh.write_bytes(payload)
-            try:
-                found, _ = self._layers_against(name, fresh)
-            except ExportGateError as error:
-                return f"layers cannot be compared: {error}"
-        return layers.sentence(layers.first_bad(found, row.precision))
+            return self._layers_against(name, fresh, self._layer_feeds(name))
+
+    def _calibration(self, name: str) -> tuple[NDArray[np.float32], ...] | None:
+        return observed(self.path(name), self.sidecar(name), self.request.calibration)
 
     @once
     def step_comparison(self, name: str) -> parity.StepComparison:

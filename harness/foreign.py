@@ -25,20 +25,28 @@ so that the rest can be judged, and is a contract mismatch in plain words.
 from __future__ import annotations
 
 import itertools
+import json
 import tomllib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.artifact import Sidecar, package_versions, sha256_of, sidecar_path, write_text
+from exporters.artifact import (
+    Sidecar,
+    package_versions,
+    read_sidecar,
+    sha256_of,
+    sidecar_path,
+    write_text,
+)
 from exporters.artifact import atomic_write as atomically
 from exporters.contract import IoContract, ModelSpec, TensorSpec, encoder_contract, step_contract
 from exporters.errors import ExportGateError
 from exporters.features import feature_spec
-from exporters.variants import VARIANTS
+from exporters.variants import VARIANTS, variant
 from harness import reference
-from harness.adapter import OURS, Mapping, Tensor, open_raw, raw_shapes
+from harness.adapter import OURS, Mapping, Tensor, describe, raw_shapes
 from harness.isolate import Worker
 
 if TYPE_CHECKING:
@@ -46,6 +54,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTRACT_FILE = "contract.toml"
+ADOPTED_FILE = "adopted.json"
+"""Lists the variants in a folder of adopted copies."""
 SCHEMA = 1
 _PROBE_FRAMES = 37
 
@@ -97,12 +107,15 @@ def read_contract(folder: Path, spec: ModelSpec) -> tuple[list[ForeignFile], int
         raise ForeignError(msg)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            msg = f"{path}: schema is {data['schema']}, but should be {SCHEMA}"
+        if data.get("schema") != SCHEMA:
+            msg = f"{path}: schema is {data.get('schema')}, but should be {SCHEMA}"
             raise ForeignError(msg)
         files = [_file(folder / name, entry) for name, entry in data["files"].items()]
         blank = data.get("blank")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
+    except KeyError as lack:
+        msg = f"{path}: {lack.args[0]} is missing; see the text of harness.foreign"
+        raise ForeignError(msg) from lack
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, AttributeError) as e:
         msg = f"{path}: malformed ({type(e).__name__}: {e}); see the text of harness.foreign"
         raise ForeignError(msg) from e
     if not files:
@@ -145,10 +158,25 @@ def is_foreign(folder: Path) -> bool:
     return (folder / CONTRACT_FILE).is_file() or not any(folder.glob("*.json"))
 
 
+def is_adopted(folder: Path) -> bool:
+    """Tell whether a folder holds copies of somebody else's files, made by ``adopt_folder``."""
+    return (folder / ADOPTED_FILE).is_file()
+
+
+def adopted_names(folder: Path) -> list[str]:
+    """Return the variants that ``adopt_folder`` found."""
+    names: list[str] = json.loads((folder / ADOPTED_FILE).read_text(encoding="utf-8"))
+    return names
+
+
 def adopt_folder(
     folder: Path, checkpoint: Path, out: Path, max_trace_len: int
 ) -> tuple[list[str], list[str]]:
     """Adopt a folder's files for a checkpoint: see ``adopt``; NeMo and runtimes in workers.
+
+    Returns:
+        Names of the adopted variants, and lines for the user: which file stands for which, and
+        what is wrong with them.
 
     Raises:
         ExportGateError: Files, contract or checkpoint cannot be read.
@@ -168,7 +196,21 @@ def adopt_folder(
             )
         return found
 
-    return adopt(folder, out, spec, sha256_of(checkpoint), max_trace_len, probe)
+    names, said = adopt(folder, out, spec, sha256_of(checkpoint), max_trace_len, probe)
+    return names, [*_stand_ins(out, names), *said]
+
+
+def _stand_ins(out: Path, names: list[str]) -> list[str]:
+    lines = [f"{read_sidecar(out / name).recipe['file']} is judged as {name}" for name in names]
+    for row in map(variant, names):
+        needed = [f"step_fp32.{row.format}"] if row.graph == "encoder" else []
+        needed += [row.baseline] if row.baseline else []
+        lines += [
+            f"{row.name}: no {name} beside it: a fresh export of the checkpoint stands in"
+            for name in needed
+            if name not in names
+        ]
+    return lines
 
 
 def adopt(
@@ -207,6 +249,10 @@ def adopt(
     if len(set(names)) < len(names):
         msg = f"{folder}: two files of one kind ({', '.join(sorted(names))}); judge them apart"
         raise ForeignError(msg)
+    # What another checkpoint's stand-ins left here would be taken for this one's.
+    for stale in set(out.iterdir()) - {p for n in names for p in (out / n, sidecar_path(out / n))}:
+        stale.unlink()
+    write_text(out / ADOPTED_FILE, json.dumps(names))
     return names, said
 
 
@@ -346,7 +392,7 @@ def probe_inputs(spec: ModelSpec) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def guess(folder: Path, spec: ModelSpec) -> str:
-    """Propose a ``contract.toml`` for the ONNX files of a folder, and say what to check.
+    """Propose a ``contract.toml`` for the files of a folder, and say what to check.
 
     Raises:
         ForeignError: There is no file to judge.
@@ -357,18 +403,19 @@ def guess(folder: Path, spec: ModelSpec) -> str:
         raise ForeignError(msg)
     lines = [f"schema = {SCHEMA}", f"blank = {spec.blank_id}  # the symbol that your decoder skips"]
     for path in paths:
-        raw = open_raw(path)
-        lines += ["", *_guess_file(path, raw, spec)]
+        with Worker(path.name) as runtime:
+            raw, precision = runtime.call(describe, path)
+        lines += ["", *_guess_file(path, raw, precision, spec)]
     return "\n".join(lines) + "\n"
 
 
-def _guess_file(path: Path, raw: IoContract, spec: ModelSpec) -> list[str]:
+def _guess_file(path: Path, raw: IoContract, precision: str, spec: ModelSpec) -> list[str]:
     is_encoder = any(
         len(tensor.shape) == 3 and spec.feature_dim in tensor.shape for tensor in raw.inputs
     )
     rows = _guess_encoder(raw, spec) if is_encoder else _guess_step(raw)
-    name = path.name.lower()
-    precision = next((p for p in ("int8", "fp16") if p in name), "fp32")
+    # A file is judged as what its name promises, whatever is inside.
+    precision = next((p for p in ("int8", "fp16", "fp32") if p in path.name.lower()), precision)
     graph = "encoder" if is_encoder else "step"
     return [
         f'[files."{path.name}"]',

@@ -70,7 +70,7 @@ class Verdict:
         value: The metric; None if it was not measured.
         status: Outcome.
         detail: Why, for a reader who has not seen the test.
-        waived: It was not measured for want of an optional tool, and this run demands no more.
+        waived: What would count it is absent (``Role.OPTIONAL``), and this run demands no more.
     """
 
     gate: Gate
@@ -159,7 +159,7 @@ def judge(gate: Gate, value: float | None, detail: str = "") -> Verdict:
 
 
 def waive(gate: Gate, detail: str) -> Verdict:
-    """Leave a gate unmeasured because its optional tool is not installed.
+    """Leave a gate unmeasured because what would count it is absent.
 
     Raises:
         GateError: Its metric is not optional.

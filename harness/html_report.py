@@ -51,6 +51,7 @@ text { font: 11px system-ui, sans-serif; fill: var(--dim); }
 {{ environment.cpu }} ({{ environment.cpu_flags | join(", ") }}), {{ environment.system }};
 {% for name, number in environment.versions.items() %}{{ name }} {{ number }}{{ ", " if not
 loop.last }}{% endfor %}</p>
+{% for note in request.notes %}<p>{{ note }}</p>{% endfor %}
 {% for test, said in errors.items() %}<p class="FAIL">{{ test }}: {{ said }}</p>
 {% endfor %}<div class="chips">{% for file in files %}<a class="chip {{ file.status }}"
  href="#{{ file.name }}">{{ file.name }} {{ "✓" if file.status == "PASS" else "✗" }}</a>

@@ -1,7 +1,8 @@
 """Compare two ONNX files of one graph layer by layer, at the matrix products that both have.
 
 Behind the last layer an error of one channel drowns in the rounding of all others: in an INT8 file
-a scale that is 5 % off costs 0.1 dB there. At the layer that makes it, it stands out.
+a scale that is 5 % off costs 0.1 dB there. At the layer that makes it, it stands out. Of a .pte
+nothing but the weights can be compared.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from exporters.errors import ExportGateError
 from harness.compare import SQNR_OF_EQUAL_DB
+from harness.pte_file import read_weights
 from harness.session import OpenError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class LayersError(ExportGateError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """How far a layer's output is from the FP32 file's.
+    """How far a layer's output, or its weights, are from the FP32 file's.
 
     Attributes:
         name: The value's name in the graph.
@@ -58,7 +60,10 @@ class LayerError:
 
 
 def layer_errors(
-    candidate: Path, baseline: Path, feeds: Sequence[Arrays]
+    candidate: Path,
+    baseline: Path,
+    feeds: Sequence[Arrays],
+    baseline_feeds: Sequence[Arrays] | None = None,
 ) -> tuple[list[LayerError], list[str]]:
     """Run two files on the same inputs and compare every product that both have by name.
 
@@ -66,6 +71,7 @@ def layer_errors(
         candidate: An ONNX file.
         baseline: The FP32 file of the same graph.
         feeds: Inputs of single runs.
+        baseline_feeds: The same for the baseline, where it has other names for them.
 
     Returns:
         Errors in the baseline's order, and names of the baseline's layers that the candidate lacks.
@@ -75,25 +81,33 @@ def layer_errors(
         OpenError: ONNX Runtime does not load a file.
     """
     wanted = product_outputs(baseline)
-    shared = [name for name in wanted if name in set(all_outputs(candidate))]
+    computed = set(all_outputs(candidate))
+    shared = [name for name in wanted if name in computed]
     if not shared:
         msg = f"{candidate}: no layer has the name of one in {baseline.name}: not the same graph"
         raise LayersError(msg)
-    reference = run_with_outputs(baseline, shared, feeds)
+    reference = run_with_outputs(baseline, shared, baseline_feeds or feeds)
     found = run_with_outputs(candidate, shared, feeds)
-    errors = [_layer_error(name, reference[name], found[name]) for name in shared]
+    errors = [
+        layer_error(
+            name,
+            _channels_last(name, wanted[name], reference[name]),
+            _channels_last(name, wanted[name], found[name]),
+        )
+        for name in shared
+    ]
     return errors, [name for name in wanted if name not in shared]
 
 
-def product_outputs(path: Path) -> list[str]:
-    """Return the outputs of a file's matrix products and convolutions, in order."""
+def product_outputs(path: Path) -> dict[str, str]:
+    """Return the outputs of a file's products and convolutions with the operator, in order."""
     graph = _load(path).graph
     constants = {tensor.name for tensor in graph.initializer}
-    return [
-        node.output[0]
+    return {
+        node.output[0]: node.op_type
         for node in graph.node
         if node.op_type in _PRODUCTS and any(name in constants for name in node.input)
-    ]
+    }
 
 
 def all_outputs(path: Path) -> list[str]:
@@ -150,10 +164,35 @@ def first_bad(layers: Sequence[LayerError], precision: str) -> LayerError | None
     return None
 
 
+def weight_errors(
+    candidate: Path, reference: Sequence[tuple[str, NDArray[np.float64]]]
+) -> list[LayerError]:
+    """Compare the weights in a .pte with those that it should hold, in the order of the graph.
+
+    ExecuTorch shows no inner value (its wheel lacks the event tracer), but a layer that went wrong
+    in quantizing or lowering, or was damaged since, has other weights.
+
+    Args:
+        candidate: A .pte.
+        reference: Name and filter, (outputs, everything else), of each product and convolution.
+
+    Raises:
+        LayersError: The file has other layers.
+        PteFileError: It cannot be read.
+    """
+    # Filters of one value stand for a multiplication, those of one output for a mean.
+    stored = [weight for _, weight in read_weights(candidate) if len(weight) > 1]
+    if [w.shape for w in stored] != [w.shape for _, w in reference]:
+        msg = f"{candidate}: {len(stored)} layers, which are not the checkpoint's {len(reference)}"
+        raise LayersError(msg)
+    pairs = zip(reference, stored, strict=True)
+    return [layer_error(name, a.T, b.T.astype(np.float64)) for (name, a), b in pairs]
+
+
 def sentence(bad: LayerError | None) -> str:
     """Say in words which layer is the first bad one."""
     if bad is None:
-        return "no layer differs from a fresh FP32 export: the fault is in the export itself"
+        return "no layer differs from a fresh export's: the fault is in the export itself"
     return (
         f"first bad layer: {bad.name} ({bad.sqnr_db:.1f} dB; channel {bad.gain_channel} is off by "
         f"a factor of {bad.gain_error:.2g}, channel {bad.shift_channel} by {bad.shift:.2g} of its "
@@ -167,10 +206,17 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - onnx has no types
     return onnx.load(str(path))
 
 
-def _layer_error(
-    name: str, reference: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]
-) -> LayerError:
-    a, b = _channels_last(name, reference), _channels_last(name, found)
+def layer_error(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> LayerError:
+    """Compare what a layer gives, or its weights, channel by channel.
+
+    Args:
+        name: The layer's.
+        a: (samples, channels) of the reference.
+        b: The same of the file.
+
+    Raises:
+        LayersError: The shapes differ.
+    """
     if a.shape != b.shape:
         msg = f"{name}: shape {b.shape}, but in the FP32 file {a.shape}"
         raise LayersError(msg)
@@ -192,11 +238,11 @@ def _layer_error(
     )
 
 
-def _channels_last(name: str, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Stack runs as (samples, channels): a Gemm has channels last, a convolution second."""
+def _channels_last(name: str, op: str, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Stack runs as (samples, channels): a product has channels last, a convolution second."""
     rows = []
     for value in values:
-        moved = np.moveaxis(value, 1, -1) if value.ndim == 4 else value
+        moved = np.moveaxis(value, 1, -1) if op == "Conv" else value
         rows.append(moved.reshape(-1, moved.shape[-1]).astype(np.float64))
     stacked = np.concatenate(rows)
     return stacked[:, : stacked.shape[1] * 2 // 3] if _FUSED_QKV in name else stacked

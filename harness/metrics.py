@@ -12,8 +12,9 @@ class Role(StrEnum):
 
     Attributes:
         GATED: A gate on it fails if it was not measured.
-        OPTIONAL: Its tool is not part of the installation. Where that is absent, its gate says
-            NOT_MEASURED and why, and fails the run only for a release.
+        OPTIONAL: What counts it may be absent: an emulator that is not part of the installation, or
+            the exporter of a foreign file. Its gate then says NOT_MEASURED and why, and fails the
+            run only for a release.
         INFORMATIONAL: A clock's or a guest's number as it happens to be. No gate may be set on it,
             and a report shows it beside the gates.
     """
@@ -105,8 +106,10 @@ METRICS: dict[str, Metric] = {
     "quantize_ops": Metric("", "quantize operators in the file"),
     "dequantize_ops": Metric("", "dequantize operators in the file"),
     # delegation
-    "delegated_node_ratio": Metric("", "share of graph nodes inside delegates"),
-    "delegated_compute_ratio": Metric("", "share of compute operators inside delegates"),
+    "delegated_node_ratio": Metric("", "share of graph nodes inside delegates", Role.OPTIONAL),
+    "delegated_compute_ratio": Metric(
+        "", "share of compute operators inside delegates", Role.OPTIONAL
+    ),
     "delegated_mac_ratio": Metric("", "share of multiply-accumulates inside delegates"),
     "delegates": Metric("", "subgraphs handed to XNNPACK"),
     "undelegated_qdq_ops": Metric("", "quantize and dequantize operators outside delegates"),

@@ -23,10 +23,14 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from exporters.errors import ExportGateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
 
 _XNNPACK = "XnnpackBackend"
 _FLATC_TIMEOUT_S = 60.0
@@ -45,6 +49,7 @@ _SCALAR_TYPES = {
 }
 _XNN_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """XNNPACK's names of plain types; the quantized ones (qcint8, qcint4, …) keep theirs."""
+_FILTER_TYPES = {"float32": "<f4", "float16": "<f2", "qcint8": "i1"}
 _BARE_NUMBER = re.compile(rb"(?<=[\s\[:,-])(inf|nan)(?=[\s\],}])")
 """flatc's spelling of unbounded clamps, which is no JSON; Python's parser wants another one."""
 
@@ -133,6 +138,26 @@ def inspect_pte(path: Path) -> PteContents:
         raise PteFileError(msg) from error
 
 
+def read_weights(path: Path) -> list[tuple[str, NDArray[np.float32]]]:
+    """Read what XNNPACK's nodes multiply with, in the order in which they run.
+
+    Returns:
+        Kind of the node and its filter as real numbers, (outputs, everything else).
+
+    Raises:
+        PteFileError: See ``inspect_pte``; or a filter of a type that this does not know.
+    """
+    data = path.read_bytes()
+    try:
+        container = _Container.parse(data)
+        named = {e["key"]: container.segments[e["segment_index"]] for e in container.named()}
+        payloads = list(container.xnnpack_payloads())
+        return [pair for p in payloads for pair in _XnnGraph.parse(p).filters(named)]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        msg = f"{path}: its weights cannot be read ({_first_line(error)})"
+        raise PteFileError(msg) from error
+
+
 def _contents(container: _Container, graphs: list[_XnnGraph], size_bytes: int) -> PteContents:
     plans = container.program["execution_plan"]
     weights: dict[str, tuple[str, int]] = dict(container.constants())
@@ -195,10 +220,12 @@ class _Container:
 
     def named_sizes(self) -> dict[str, int]:
         """Return the size of each named segment."""
-        return {
-            entry["key"]: len(self.segments[entry["segment_index"]])
-            for entry in self.program["named_data"]
-        }
+        return {entry["key"]: len(self.segments[entry["segment_index"]]) for entry in self.named()}
+
+    def named(self) -> list[dict[str, Any]]:
+        """Return key and segment of each constant that delegates share."""
+        entries: list[dict[str, Any]] = self.program["named_data"]
+        return entries
 
     def xnnpack_payloads(self) -> Iterator[bytes]:
         """Yield the payload of each XNNPACK delegate."""
@@ -274,6 +301,29 @@ class _XnnGraph:
                 first = values[union["input1_id"]]
                 out = values[union["output_id"]]["dims"]
                 yield _xnn_type(first), prod(out) * first["dims"][-1]
+
+    def filters(self, named: Mapping[str, bytes]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yield kind and real values, (outputs, all else), of each node's constant filter."""
+        values = {value["id_out"]: (value, scales) for value, scales in self._tensors()}
+        for node in self.graph["xnodes"]:
+            tensor, quantization = values.get(node["xnode_union"].get("filter_id"), ({}, {}))
+            if tensor.get("constant_buffer_idx", 0) == 0:
+                continue
+            kind = node["xnode_union_type"]
+            found = self._bytes(tensor["constant_buffer_idx"], named)
+            stored = np.frombuffer(found, _FILTER_TYPES[_xnn_type(tensor)])
+            filters = stored.reshape(tensor["dims"]).astype(np.float32)
+            if "Depthwise" in kind:
+                filters = np.moveaxis(filters, -1, 0)
+            filters = filters.reshape(len(filters), -1)
+            if quantization:
+                scales = self._bytes(quantization["scale_buffer_idx"], named)
+                filters = filters * np.frombuffer(scales, np.float32)[:, None]
+            yield kind, filters
+
+    def _bytes(self, index: int, named: Mapping[str, bytes]) -> bytes:
+        constant = self.graph["constant_data"][index]
+        return named[constant["named_key"]][: constant["size"]]
 
     def weights(self, named: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
         """Yield name (or nothing), type and bytes of each constant."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
 from harness import exact
 from harness.baseline import PREFIX, read_baseline
 from harness.evidence import Evidence, Request, artifact_folder
-from harness.foreign import adopt_folder, is_foreign
+from harness.foreign import adopt_folder, adopted_names, is_adopted, is_foreign
 from harness.gates import (
     Gate,
     GateBook,
@@ -54,6 +53,9 @@ RECORDED_ACCURACY_SLACK = 0.005
 """How far NeMo may stay below the accuracy that a checkpoint records for the same swipes."""
 PINNED_SCORE_NATS = 1e-3
 """How far NeMo's scores may be from the recorded ones: other kernels, not another model."""
+
+_COUNTED_BY_EMULATOR = ("baseline_instruction_ratio",)
+_COUNTED_BY_EXPORTER = ("delegated_node_ratio", "delegated_compute_ratio")
 
 _VERDICTS = "exportgate.verdicts"
 _MEASURED = "exportgate.measured"
@@ -130,11 +132,14 @@ def _adopt(config: pytest.Config, folder: Path) -> None:
     checkpoint = config.getoption("--checkpoint") or config.rootpath / "golden" / "golden.nemo"
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
     out = config.rootpath / "build" / "gate" / f"foreign-{key}"
-    shutil.rmtree(out, ignore_errors=True)
-    try:
-        names, said = adopt_folder(folder, checkpoint, out, config.getoption("--max-trace-len"))
-    except ExportGateError as error:
-        raise pytest.UsageError(str(error)) from error
+    said: list[str] = []
+    if hasattr(config, "workerinput"):  # of pytest-xdist: the main process has adopted them
+        names = adopted_names(out)
+    else:
+        try:
+            names, said = adopt_folder(folder, checkpoint, out, config.getoption("--max-trace-len"))
+        except ExportGateError as error:
+            raise pytest.UsageError(str(error)) from error
     config.option.target, config.option.variant, config.option.artifacts = "all", names, out
     config.stash[_ADOPTED] = said
 
@@ -334,7 +339,7 @@ class GatePlugin:
             for subject in [CHECKPOINT, *(row.name for row in self.variants)]
             for gate in self.book.of(subject)
         ]
-        self.waived = {} if config.getoption("--release") else _waived(self.gates)
+        self.waived = {} if config.getoption("--release") else _waived(self.gates, self.request)
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.measured: list[Measured] = []
         self.files: dict[str, set[str]] = {}
@@ -372,7 +377,6 @@ class GatePlugin:
 
     def pytest_report_header(self) -> list[str]:
         """Say what is judged with what."""
-        wrong = self.config.stash.get(_ADOPTED, [])
         env = environment()
         packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
         return [
@@ -380,7 +384,7 @@ class GatePlugin:
             f"gate: checkpoint {self.request.checkpoint}, swipes {self.request.manifest}",
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
-            *(f"gate: {line}" for line in wrong),
+            *(f"gate: {line}" for line in self.config.stash.get(_ADOPTED, [])),
         ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -464,6 +468,7 @@ class GatePlugin:
                 "baseline": str(self.request.baseline) if self.request.baseline else None,
                 "variants": [row.name for row in self.variants],
                 "max_trace_len": self.request.max_trace_len,
+                "notes": self.config.stash.get(_ADOPTED, []),
                 # Two hashes, if a file changed during the run: nobody can seal that.
                 "files": {name: " ".join(sorted(self.files[name])) for name in sorted(self.files)},
             },
@@ -546,11 +551,17 @@ def _with_baseline(book: GateBook, request: Request) -> GateBook:
     return replace(book, gates=gates)
 
 
-def _waived(gates: Sequence[Gate]) -> dict[tuple[str, str], Verdict]:
-    """Waive the gates on counted instructions, if nothing here can count them."""
-    absent = exact.missing(exact.X86_64)
-    optional = [gate for gate in gates if METRICS[gate.metric].role is Role.OPTIONAL]
-    return {(gate.subject, gate.key): waive(gate, absent) for gate in optional if absent}
+def _waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Verdict]:
+    """Waive the gates on what nothing here can count."""
+    reasons = {metric: exact.missing(exact.X86_64) for metric in _COUNTED_BY_EMULATOR}
+    if request.artifacts is not None and is_adopted(request.artifacts):
+        why = "only an exporter can count it; delegates and unexpected_fallback_ops are judged"
+        reasons |= dict.fromkeys(_COUNTED_BY_EXPORTER, why)
+    return {
+        (gate.subject, gate.key): waive(gate, reason)
+        for gate in gates
+        if (reason := reasons.get(gate.metric))
+    }
 
 
 def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateBook:

@@ -2,63 +2,188 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from exporters.artifact import sha256_of
+from exporters.calibration import calibration_from_manifest, synthetic_calibration
+from exporters.errors import ExportGateError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch.export import ExportedProgram
 
+    from exporters.artifact import Sidecar
     from exporters.checkpoint import Checkpoint
-    from exporters.variants import Graph
+    from exporters.variants import Graph, Precision
     from harness.reference import Rollout
     from harness.session import Arrays, Session
 
     Outputs = list[NDArray[np.float32]]
 
+_PRODUCTS = {f"aten.{name}.default" for name in ("linear", "conv1d", "conv2d")}
 
-def fresh_onnx(checkpoint: Checkpoint, graph: Graph, max_trace_len: int) -> bytes:
-    """Export a graph of a checkpoint to ONNX in FP32, in the worker that holds it."""
+
+class StagesError(ExportGateError, ValueError):
+    """A stage cannot be made again."""
+
+
+def fresh_onnx(
+    checkpoint: Checkpoint,
+    graph: Graph,
+    max_trace_len: int,
+    precision: Precision = "fp32",
+    calibration: Sequence[NDArray[np.float32]] | None = None,
+) -> bytes:
+    """Export a graph of a checkpoint to ONNX, in the worker that holds it."""
     from exporters import to_onnx  # noqa: PLC0415 - loads torch
 
     if graph == "step":
-        return to_onnx.step_to_onnx(checkpoint, precision="fp32").payload
+        return to_onnx.step_to_onnx(checkpoint, precision=precision).payload
     return to_onnx.encoder_to_onnx(
         checkpoint,
-        precision="fp32",
-        calibration=None,
+        precision=precision,
+        calibration=calibration,
         max_trace_len=max_trace_len,
         flavour="standard",
     ).payload
+
+
+def observed(
+    artifact: Path, sidecar: Sidecar, path: Path | None
+) -> tuple[NDArray[np.float32], ...] | None:
+    """Return the features that a quantized file was calibrated with; None for other files.
+
+    Raises:
+        StagesError: They are not named, or are others.
+    """
+    used = sidecar.calibration
+    if used is None:
+        return None
+    features = {
+        "max_trace_len": used["max_trace_len"],
+        "feature_dim": sidecar.model.feature_dim,
+    }
+    if used["source"] == "synthetic":
+        return synthetic_calibration(swipes=used["swipes"], **features).features
+    if path is None or sha256_of(path) != used["sha256"]:
+        msg = (
+            f"{artifact}: name with --calibration the swipes that it was calibrated with (SHA-256 "
+            f"{used['sha256'][:12]}…): it is quantized again to be compared"
+        )
+        raise StagesError(msg)
+    return calibration_from_manifest(path, swipes=used["swipes"], **features).features
+
+
+@dataclass(frozen=True, slots=True)
+class TracedPrograms:
+    """What lies between the rewritten graph and a .pte; it stays in the worker that made it.
+
+    Attributes:
+        exported: As ``torch.export`` gives it, in FP32.
+        quantized: What is lowered; the same program for FP32.
+        weights: Name and FP32 filter, (outputs, everything else), of each product and convolution.
+    """
+
+    exported: ExportedProgram
+    quantized: ExportedProgram
+    weights: list[tuple[str, NDArray[np.float64]]]
+
+
+def trace_programs(
+    checkpoint: Checkpoint, sidecar: Sidecar, calibration: Sequence[NDArray[np.float32]] | None
+) -> TracedPrograms:
+    """Make a .pte's programs again by its sidecar's recipe, short of lowering.
+
+    Args:
+        checkpoint: The model.
+        sidecar: Of the file.
+        calibration: (F, T) of the swipes that a quantized file was calibrated with.
+    """
+    from exporters import to_pte  # noqa: PLC0415 - loads torch
+    from exporters.rewrite_xnnpack import RewriteOptions  # noqa: PLC0415 - as above
+
+    def prepare(precision: Precision) -> to_pte.Prepared:
+        if sidecar.max_trace_len is None:
+            return to_pte.prepare_step(checkpoint, precision=precision, calibration=calibration)
+        return to_pte.prepare_encoder(
+            checkpoint,
+            precision=precision,
+            calibration=calibration,
+            max_trace_len=sidecar.max_trace_len,
+            options=RewriteOptions(**sidecar.recipe["rewrite"]),
+        )
+
+    quantizer = sidecar.recipe.get("quantization", "pt2e")
+    exported = to_pte.trace(prepare("fp32"), quantizer)
+    prepared = prepare(cast("Precision", sidecar.precision))
+    weights = _weights(exported, prepared.module)
+    return TracedPrograms(exported, to_pte.trace(prepared, quantizer), weights)
+
+
+def _weights(program: ExportedProgram, module: Any) -> list[tuple[str, NDArray[np.float64]]]:  # noqa: ANN401 - as above
+    """Return the filters that a program multiplies with, in its order, from its module."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    tensors = dict([*module.named_parameters(), *module.named_buffers()])
+    found = []
+    for node in program.graph.nodes:
+        if str(node.target) not in _PRODUCTS or node.args[1].name not in names:
+            continue
+        name = names[node.args[1].name]
+        weight = tensors[name].detach().double().numpy()
+        # Channels of the input come last in XNNPACK.
+        rows = (np.moveaxis(weight, 1, -1) if weight.ndim > 2 else weight).reshape(len(weight), -1)
+        if len(rows) > 1:
+            found.append((name.removesuffix(".weight"), rows))
+    return found
+
+
+def traced_weights(programs: TracedPrograms) -> list[tuple[str, NDArray[np.float64]]]:
+    """Return the FP32 weights of programs that live in a worker."""
+    return programs.weights
+
+
+def run_traced(programs: TracedPrograms, which: str, feeds: Sequence[Arrays]) -> Outputs:
+    """Run one of the programs eagerly: ``exported`` or ``quantized``."""
+    program: ExportedProgram = getattr(programs, which)
+    return _run_eagerly(program.module(check_guards=False), feeds)
 
 
 def rewritten(
     checkpoint: Checkpoint, suffix: str, feeds: Sequence[Arrays], max_trace_len: int
 ) -> Outputs:
     """Run the rewritten graph of a format eagerly, in the worker that holds the checkpoint."""
-    import torch  # noqa: PLC0415 - the parent process does without
-
     from exporters import rewrite_onnx, rewrite_xnnpack, step_graph  # noqa: PLC0415 - loads torch
 
-    names = list(feeds[0])
-    if "enc_t" in names:
-        module: torch.nn.Module = step_graph.StepGraph(checkpoint.model)
+    module: Any
+    if "enc_t" in feeds[0]:
+        module = step_graph.StepGraph(checkpoint.model)
     elif suffix == ".onnx":
         module = rewrite_onnx.LeanEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
     else:
         module = rewrite_xnnpack.rewrite_encoder(
             checkpoint.model.encoder, max_trace_len=max_trace_len
         )
+    return _run_eagerly(module, feeds)
+
+
+def _run_eagerly(module: Any, feeds: Sequence[Arrays]) -> Outputs:  # noqa: ANN401 - a module of torch
+    """Return the encoder's valid frames, or the step's logits."""
+    import torch  # noqa: PLC0415 - the parent process does without
+
     outputs = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for feed in feeds:
-            result = module(*(torch.from_numpy(feed[name]) for name in names))
+            result = module(*(torch.from_numpy(value) for value in feed.values()))
             first = result[0]
-            outputs.append(
-                np.array(first[..., : int(result[1][0])] if "lengths" in names else first)
-            )
+            valid = int(result[1][0]) if "lengths" in feed else first.shape[-1]
+            outputs.append(np.array(first[..., :valid], np.float32))
     return outputs
 
 

@@ -72,6 +72,14 @@ def test_products_of_known_size(
     assert found.nodes >= 1
 
 
+def test_an_lstm_multiplies_input_and_state_at_each_point() -> None:
+    weights = [[2, 3, 8], [1, 20, 8], [1, 20, 5], [1, 40], [1, 3, 5], [1, 3, 5]]
+    shapes = [{"float": shape} for shape in weights]
+    node = {"op_name": "LSTM", "input_type_shape": shapes}
+    node["output_type_shape"] = [{"float": [2, 1, 3, 5]}]
+    assert node_macs(node) == ("float", 2 * 3 * (20 * 8 + 20 * 5))
+
+
 def test_an_unknown_product_is_an_error_and_not_nothing() -> None:
     shapes = [{"float": [1, 2, 3]}, {"float": [4, 5, 6]}]
     with pytest.raises(CostError, match="Attention multiplies"):

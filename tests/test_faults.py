@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
 
 from exporters.artifact import sidecar_path
 from harness import blame
+from harness.foreign import CONTRACT_FILE, guess
 from harness.gates import Status
+from harness.pte_file import read_weights
 from tests.faults.fault import red_gates, run_fault
 from tests.faults.registry import FAULTS
 from tests.faults.run import FaultLab, Workspace, open_lab
-from tests.faults.surgery import before_output, operate
+from tests.faults.surgery import before_output, operate, rename
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +103,33 @@ def test_a_crashing_program_fails_its_own_checks_only(lab: FaultLab, workspace: 
 
 
 @slow
+def test_a_foreign_quantized_file_is_told_where_it_breaks(
+    lab: FaultLab, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Its names are its own, and it brings no decoder."""
+    next(f for f in FAULTS if f.name == "INT8 scales of two layers exchanged").inject(workspace)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("encoder_fp32.onnx", "encoder_int8.onnx"):
+        model = onnx.load(workspace.path(name))
+        rename("features_bft", "signal")(model)
+        onnx.save(model, theirs / name.replace("encoder", "model"))
+    spec = lab.pristine.reference().spec
+    (theirs / CONTRACT_FILE).write_text(guess(theirs, spec), encoding="utf-8")
+    workspace.folder = theirs
+    workspace.args = ("-k", "outputs or layers or cost or (words and decode)")
+    verdicts = lab.judge(workspace, [])
+    sqnr = verdicts["encoder_int8.onnx sqnr_db_min"]
+    assert sqnr.status is Status.FAIL
+    assert "first bad layer: /blocks.0/ff1_in" in sqnr.detail
+    green = ("int8_mac_share_min", "unmatched_layers_max")
+    assert {verdicts[f"encoder_int8.onnx {key}"].status for key in green} == {Status.PASS}
+    # Decoded with a fresh step of the checkpoint.
+    words = verdicts["encoder_int8.onnx relative_word_accuracy_min"]
+    assert words.status is not Status.NOT_MEASURED
+
+
+@slow
 def test_a_broken_gate_names_the_first_bad_layer(lab: FaultLab, workspace: Workspace) -> None:
     next(f for f in FAULTS if f.name == "channel scale 5 % off").inject(workspace)
     verdicts = lab.judge(workspace, ["encoder_fp32.onnx"])
@@ -124,6 +154,37 @@ def test_blame_names_stage_layer_and_half(
     page = (workspace.folder / "blame.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "/blocks.1/ff1_out/Gemm_output_0" in page
+
+
+def one_channel_off(workspace: Workspace, name: str) -> None:
+    """Scale a row of a program's last weights by 1.05."""
+    _, weight = read_weights(workspace.path(name))[-1]
+    harmed = weight.copy()
+    harmed[7] *= 1.05
+    payload = workspace.path(name).read_bytes()
+    assert payload.count(weight.tobytes()) == 1
+    workspace.rewrite(name, payload.replace(weight.tobytes(), harmed.tobytes()))
+
+
+@slow
+def test_a_pte_is_told_its_first_bad_layer_and_its_stages(
+    lab: FaultLab, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_channel_off(workspace, "step_fp32.pte")
+    workspace.args = ("-k", "outputs")
+    detail = lab.judge(workspace, ["step_fp32.pte"])["step_fp32.pte max_abs_error_max"].detail
+    assert "first bad layer: joint.out" in detail
+    assert "channel 7 is off by a factor of 0.05" in detail
+
+    args = ["--artifact", str(workspace.path("step_fp32.pte")), "--swipes", "4"]
+    args += ["--checkpoint", str(workspace.checkpoint), "--manifest", str(workspace.manifest)]
+    assert blame.main(args) == 0
+    said = capsys.readouterr().out
+    stages = {line[:30].strip(): line for line in said.splitlines()}
+    assert "equal" in stages["exported program, eager"]
+    assert "equal" not in stages["step_fp32.pte (fp32)"]
+    assert next(line for line in stages.values() if "◄" in line).startswith("joint.out")
+    assert "<svg" in (workspace.folder / "blame.html").read_text(encoding="utf-8")
 
 
 @slow

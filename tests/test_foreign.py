@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from exporters.artifact import read_sidecar
 from harness import foreign
 from harness.adapter import raw_shapes
 from harness.foreign import ForeignError, ForeignFile, adopt, guess, probe_inputs, read_contract
+from harness.isolate import WorkerError
 from harness.session import InputError, open_artifact
 from tests.faults.surgery import after_input, before_output, put, redeclare, rename
 
@@ -189,6 +191,8 @@ def test_nemos_own_export(golden: Path, checkpoint: Checkpoint, tmp_path: Path) 
     [
         ("schema = 1", "schema = 2", "schema is 2, but should be 1"),
         ("schema = 1", "schema = ", "malformed"),
+        ("schema = 1", "", "schema is None, but should be 1"),
+        ('graph = "step"', "", "graph is missing"),
         ("swipe_step.onnx", "other.onnx", "named in contract.toml, but not there"),
         ('is = "logits"', 'is = "scores"', "should be one of features_bft"),
         ('is = "logits"', 'is = ""', "does not say which tensor is logits"),
@@ -202,6 +206,29 @@ def test_a_malformed_contract_is_refused(
     (public / "contract.toml").write_text(PUBLIC.replace(old, new), encoding="utf-8")
     with pytest.raises(ForeignError, match=message):
         adopted(public, tmp_path / "out", checkpoint)
+
+
+def test_a_damaged_file_is_told_and_harms_nobody(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "model.pte").write_bytes(b"no program")
+    with pytest.raises(WorkerError, match="ExecuTorch does not load it"):
+        read_contract(tmp_path, checkpoint.spec)
+
+
+def test_a_file_is_guessed_to_be_what_its_name_or_its_weights_say(
+    public: Path, checkpoint: Checkpoint
+) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source = public / "swipe_encoder.onnx"
+    for name in ("small.onnx", "really_fp32.onnx"):
+        quantize_dynamic(source, public / name, weight_type=QuantType.QInt8)
+    files = tomllib.loads(guess(public, checkpoint.spec))["files"]
+    assert {name: file["precision"] for name, file in files.items()} == {
+        "swipe_encoder.onnx": "fp32",
+        "swipe_step.onnx": "fp32",
+        "small.onnx": "int8",
+        "really_fp32.onnx": "fp32",
+    }
 
 
 def test_an_empty_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:

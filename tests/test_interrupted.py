@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = dict.fromkeys(("target", "device", "checkpoint", "manifest", "calibration"), "x")
-    request |= {"artifacts": None, "variants": [], "max_trace_len": 200}
+    request |= {"artifacts": None, "variants": [], "max_trace_len": 200, "notes": []}
     report = Report(request, environment().to_json(), verdicts=(), measured=())
     before = write_report(report, tmp_path).read_text(encoding="utf-8")
     files = {path.name for path in tmp_path.iterdir()}

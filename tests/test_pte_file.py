@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.pte_file import PteFileError, PteTensor, inspect_pte
+from harness.layers import LayersError, first_bad, weight_errors
+from harness.pte_file import PteFileError, PteTensor, inspect_pte, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +72,38 @@ def quantized() -> bytes:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "program.pte"
+
+
+def weight_of_small() -> np.ndarray:
+    torch.manual_seed(0)
+    return Small().linear.weight.detach().double().numpy()
+
+
+def test_it_reads_the_weights(plain: bytes, quantized: bytes, file: Path) -> None:
+    file.write_bytes(plain)
+    ((kind, weight),) = read_weights(file)
+    assert kind == "XNNFullyConnected"
+    np.testing.assert_array_equal(weight, weight_of_small())
+    file.write_bytes(quantized)
+    ((_, weight),) = read_weights(file)
+    np.testing.assert_allclose(weight, weight_of_small(), atol=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_weights_name_the_first_bad_layer(
+    plain: bytes, quantized: bytes, file: Path, precision: str
+) -> None:
+    file.write_bytes(plain if precision == "fp32" else quantized)
+    sound = weight_of_small()
+    off = sound.copy()
+    off[3] /= 1.05
+    assert first_bad(weight_errors(file, [("linear", sound)]), precision) is None
+    bad = first_bad(weight_errors(file, [("linear", off)]), precision)
+    assert bad is not None
+    assert (bad.name, bad.gain_channel) == ("linear", 3)
+    assert bad.gain_error == pytest.approx(0.05, rel=0.1)
+    with pytest.raises(LayersError, match="1 layers, which are not the checkpoint's 2"):
+        weight_errors(file, [("linear", sound), ("other", sound)])
 
 
 def test_it_lists_methods_delegates_operators_and_weights(plain: bytes, file: Path) -> None:

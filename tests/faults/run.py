@@ -109,12 +109,14 @@ class FaultLab:
     def judge(self, workspace: Workspace, variants: Sequence[str]) -> dict[str, Verdict]:
         """Run the suites on some files and return the verdicts by ``subject metric_direction``.
 
+        Without variants, the folder holds somebody else's files.
+
         Raises:
             RefusedError: The request was refused as a whole.
         """
         plugin = _Injector(self._factory(workspace))
         report = workspace.folder.parent / "report"
-        args = ["-q", "-p", "no:cacheprovider", "--target", "all"]
+        args = ["-q", "-p", "no:cacheprovider", *(["--target", "all"] if variants else [])]
         args += ["--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
         args += [part for name in variants for part in ("--variant", name)]
         args += ["--artifacts", str(workspace.folder), "--report", str(report)]
