@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What making a file took; None where it was not made here."""
+    """What making a file took, in seconds of processor time; None where it was not made here."""
 
     seconds: float | None = None
     peak_mb: float | None = None
@@ -68,22 +68,46 @@ def pin_to_one_core() -> None:
 
 def timed(function: Callable[..., object], *args: object) -> Cost:
     """Run a function in a worker that does nothing else; its peak memory is the process's."""
-    start = time.perf_counter()
     function(*args)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak_kib = next(int(s.split()[1]) for s in status.splitlines() if s.startswith("VmHWM"))
-    return Cost(time.perf_counter() - start, peak_kib * 1024 / 1e6)
+    return Cost(time.process_time(), peak_kib * 1024 / 1e6)
 
 
-def latency_ratio(candidate: Session, baseline: Session, inputs: list[Any], plan: Plan) -> float:
-    """Return the median over blocks of candidate's ÷ baseline's processor time, in a worker."""
+def latency_ratio(
+    candidate: Session, baseline: Session, inputs: tuple[list[Any], list[Any]], plan: Plan
+) -> float:
+    """Return the median over blocks of candidate's ÷ baseline's processor time, in a worker.
+
+    Args:
+        candidate: An open session.
+        baseline: Another.
+        inputs: Of the candidate and of the baseline.
+        plan: Blocks and runs.
+    """
     samples = measure_blocks(
-        lambda: run_times(candidate, inputs, plan.runs),
-        lambda: run_times(baseline, inputs, plan.runs),
+        lambda: run_times(candidate, inputs[0], plan.runs),
+        lambda: run_times(baseline, inputs[1], plan.runs),
         plan,
     )
     ours, theirs = samples.legs("cpu")
     return float(np.median(ours.sum(axis=1) / theirs.sum(axis=1)))
+
+
+def step_latency_ratio(candidate: Session, baseline: Session, plan: Plan) -> float:
+    """Return ``latency_ratio`` of two steps that may name their inputs differently."""
+    inputs = [_ones(candidate)], [_ones(baseline)]
+    return latency_ratio(candidate, baseline, inputs, plan)
+
+
+def _ones(step: Session) -> dict[str, NDArray[Any]]:
+    """Return inputs of one symbol: a label of 1, states and a frame of ones."""
+    return {
+        spec.name: np.ones(
+            [1 if isinstance(size, str) else size for size in spec.shape], spec.dtype
+        )
+        for spec in step.contract.inputs
+    }
 
 
 def export_one(name: str, path: Path, checkpoint: Path, calibration: Path, check: bool) -> None:

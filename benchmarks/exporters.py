@@ -6,9 +6,9 @@ Peers are built in the same run (``benchmarks.peers``): NeMo's own export, the s
 sherpa-onnx does (dynamically) and as public scripts do (statically, with defaults), and NeMo's
 encoder lowered to XNNPACK as it is. Signal-to-noise is against NeMo's FP32 on validation swipes,
 words are those that NeMo itself decodes from them. Latency is processor time on one core, as the
-median over interleaved A B B A blocks of the ratio to NeMo's FP32 export on ONNX Runtime; a step's
-is to our FP32 step of the same runtime. Seconds and peak memory are those of a process that makes
-this one file, from loading the checkpoint on; ours run a check beside NeMo in that time.
+median over interleaved A B B A blocks of the ratio to NeMo's FP32 export (encoder to encoder, step
+to step) on ONNX Runtime. Seconds of processor time and peak memory are those of a process that
+makes this one file, imports included; ours run a check beside NeMo in that time.
 
 ``--out FILE`` keeps the tables; a later run replaces those that it made again.
 """
@@ -38,7 +38,7 @@ from harness.decode import greedy_decode_all
 from harness.isolate import Worker
 from harness.measure import environment
 from harness.paired import Plan
-from harness.session import open_artifact
+from harness.session import OrtSession, open_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,6 +184,8 @@ class Bench:
             session = self.runtimes.make(work.open_peer, path, self.spec)
             if peer.maker == NEMO:
                 self.baselines["encoder"] = session
+                nemo_step = path.with_name(f"{peers.STEP_PREFIX}{path.name}")
+                self.baselines["step"] = self.runtimes.make(OrtSession, nemo_step)
             return self._encoder_row(peer.name, peer.maker, path, session, cost)
         except ExportGateError as error:
             if peer.maker == NEMO:  # everything else is measured against it
@@ -197,28 +199,15 @@ class Bench:
         session = self.runtimes.make(open_artifact, path)
         if variant(name).graph == "encoder":
             return self._encoder_row(name, "**ours**", path, session, cost)
-        inputs = [
-            {
-                spec.name: np.zeros([1 if s == "B" else int(s) for s in spec.shape], spec.dtype)
-                for spec in read_sidecar(path).contract.inputs
-            }
-        ]
         return Row(
             name,
             "**ours**",
             path.stat().st_size,
             read_sidecar(path).sqnr_db,
             self._words(session, self.encoded),
-            self._latency(session, self._step_baseline(path.suffix), inputs, STEP_PLAN),
+            self.runtimes.call(work.step_latency_ratio, session, self.baselines["step"], STEP_PLAN),
             cost,
         )
-
-    def _step_baseline(self, suffix: str) -> Handle:
-        name = f"step_fp32{suffix}"
-        if name not in self.baselines:
-            self.make(name)
-            self.baselines[name] = self.runtimes.make(open_artifact, self.folder / name)
-        return self.baselines[name]
 
     def _encoder_row(
         self, name: str, maker: str, path: Path, session: Handle, cost: work.Cost
@@ -226,13 +215,14 @@ class Bench:
         runs = self.runtimes.call(parity.run_encoder, session, self.model.swipes)
         step = self.runtimes.make(open_artifact, self.folder / "step_fp32.onnx")
         plan, base = PLAN[self.model.name], self.baselines["encoder"]
+        inputs = (self.typical, self.typical)
         return Row(
             name,
             maker,
             path.stat().st_size,
             parity.compare_encodings(self.encoded, runs.encoded).sqnr_db,
             self._words(step, runs.encoded),
-            self._latency(session, base, self.typical, plan),
+            self.runtimes.call(work.latency_ratio, session, base, inputs, plan),
             cost,
         )
 
@@ -242,10 +232,6 @@ class Bench:
         found = self.runtimes.call(greedy_decode_all, step, list(encoded), self.spec)
         same = [a.tokens == b for a, b in zip(found, self.tokens, strict=True)]
         return sum(same) / len(same)
-
-    def _latency(self, session: Handle, base: Handle, inputs: list[Any], plan: Plan) -> float:
-        ratio: float = self.runtimes.call(work.latency_ratio, session, base, inputs, plan)
-        return ratio
 
     def _timed(self, function: Callable[..., None], *args: object) -> work.Cost:
         with Worker(function.__name__, timeout_s=EXPORT_TIMEOUT_S) as worker:
@@ -274,7 +260,7 @@ def table(rows: Sequence[Row]) -> list[str]:
     """Return the rows as a table in Markdown; MB are 1e6 bytes."""
     base = rows[0].size_bytes
     lines = [
-        "| File | Made by | MB | ÷ NeMo | SQNR dB | Words | Latency | Seconds | Peak MB |",
+        "| File | Made by | MB | ÷ NeMo | SQNR dB | Words | Latency | CPU s | Peak MB |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:

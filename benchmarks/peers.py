@@ -1,6 +1,6 @@
 """What a user gets from the same checkpoint without this project: NeMo's export and plain recipes.
 
-Each function runs in a process of its own (NeMo's export changes the live model), and writes one
+Each function runs in a process of its own (NeMo's export changes the live model), and writes an
 encoder: features (B, F, T) float32 and lengths (B,) int64 to encodings (B, D, T') and lengths.
 """
 
@@ -26,14 +26,20 @@ SHORTEST_TRACE = 8
 """Below it, the encoder as it is guards T against being 1 after subsampling."""
 
 
+STEP_PREFIX = "decoder_joint-"
+"""What NeMo puts before the name of the file with the prediction network and the joint."""
+
+
 def nemo_onnx(checkpoint: Path, target: Path) -> None:
-    """Export by NeMo's own ``model.export()``; its encoder becomes ``target``."""
+    """Export by NeMo's own ``model.export()``; its encoder becomes ``target``.
+
+    Its prediction network and joint become the file beside it whose name has ``STEP_PREFIX``.
+    """
     model = load_checkpoint(checkpoint).model
     with quiet_nemo(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.export(str(target))
     target.with_name(f"encoder-{target.name}").replace(target)
-    target.with_name(f"decoder_joint-{target.name}").unlink()
 
 
 def dynamic_int8_onnx(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from exporters.manifest import read_manifest
 from exporters.synthetic import gestures
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,11 +40,13 @@ class Calibration:
         features: One (F, T) float32 array for each swipe.
         source: ``manifest`` or ``synthetic``.
         sha256: Of the manifest, or of the synthetic features.
+        max_trace_len: Longer swipes were left out, or cut.
     """
 
     features: tuple[NDArray[np.float32], ...]
     source: str
     sha256: str
+    max_trace_len: int
 
     def describe(self) -> dict[str, Any]:
         """Return what a sidecar says of it."""
@@ -51,8 +54,40 @@ class Calibration:
             "source": self.source,
             "sha256": self.sha256,
             "swipes": len(self.features),
+            "max_trace_len": self.max_trace_len,
             "feature_spec": feature_spec(),
         }
+
+
+def checked_features(
+    swipes: Sequence[NDArray[np.float32]] | None, feature_dim: int, longest: int | None = None
+) -> Sequence[NDArray[np.float32]]:
+    """Return the swipes if an export can be calibrated with them.
+
+    Args:
+        swipes: Features.
+        feature_dim: Channels that the model expects.
+        longest: Largest T that the exported encoder takes; None if it is not asked to take them.
+
+    Raises:
+        CalibrationError: There are none, or one is of another shape or type, or not finite.
+    """
+    if not swipes:
+        msg = "INT8 needs calibration swipes and there are none; give a manifest of real ones"
+        raise CalibrationError(msg)
+    for index, swipe in enumerate(swipes):
+        fits = swipe.ndim == 2 and swipe.shape[0] == feature_dim and swipe.shape[1] >= 1
+        if not fits or (longest is not None and swipe.shape[1] > longest):
+            bound = "T >= 1" if longest is None else f"T from 1 to {longest}"
+            msg = (
+                f"calibration swipe {index} has shape {swipe.shape}, but should have "
+                f"({feature_dim}, T) with {bound}"
+            )
+            raise CalibrationError(msg)
+        if swipe.dtype != "float32" or not bool(np.isfinite(swipe).all()):
+            msg = f"calibration swipe {index} ({swipe.dtype}) should be finite float32"
+            raise CalibrationError(msg)
+    return swipes
 
 
 def calibration_of(options: ExportOptions, spec: ModelSpec) -> Calibration:
@@ -83,7 +118,7 @@ def synthetic_calibration(*, swipes: int, max_trace_len: int, feature_dim: int) 
     else:
         features = _smooth_features(swipes, max_trace_len, feature_dim)
     digest = hashlib.sha256(b"".join(item.tobytes() for item in features)).hexdigest()
-    return Calibration(features, "synthetic", digest)
+    return Calibration(features, "synthetic", digest, max_trace_len)
 
 
 def _smooth_features(
@@ -129,4 +164,4 @@ def calibration_from_manifest(
         raise CalibrationError(msg)
     chosen = [fitting[index * len(fitting) // swipes] for index in range(swipes)]
     features = tuple(np.ascontiguousarray(featurize(swipe.points).T) for swipe in chosen)
-    return Calibration(features, "manifest", sha256_of(path))
+    return Calibration(features, "manifest", sha256_of(path), max_trace_len)

@@ -50,6 +50,7 @@ class ExportOptions:
         cache: Where exports are kept; None to export anew.
         package_dir: Bundle that the files go into as well.
         lexicon: Word list for that bundle.
+        jobs: Files to export at once.
     """
 
     checkpoint: Path
@@ -64,6 +65,7 @@ class ExportOptions:
     cache: Path | None = None
     package_dir: Path | None = None
     lexicon: Path | None = None
+    jobs: int = 1
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ExportOptions:
@@ -85,6 +87,7 @@ class ExportOptions:
             cache=given.get("cache"),
             package_dir=given.get("package_dir"),
             lexicon=given.get("lexicon"),
+            jobs=given.get("jobs", 1),
         )
 
 

@@ -9,3 +9,13 @@ class ExportGateError(Exception):
     Command lines print it after ``error:`` and exit with status 2; they never show its traceback.
     Each module derives its own errors from it, so that a caller can tell them apart.
     """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes: constructors of derived errors take other arguments."""
+        return _restored, (type(self), self.args)
+
+
+def _restored(kind: type[ExportGateError], args: tuple[object, ...]) -> ExportGateError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error

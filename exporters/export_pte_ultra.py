@@ -1,4 +1,4 @@
-"""Export the smallest and fastest INT8 encoder for ExecuTorch with XNNPACK."""
+"""Export the smallest and fastest INT8 encoder for XNNPACK, or a smaller INT4 one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ def main() -> None:
     """Run the command line."""
     parser = Parser(
         "export_pte_ultra",
-        "Export the smallest and fastest INT8 encoder for ExecuTorch with XNNPACK.",
+        "Export the smallest and fastest INT8 encoder for ExecuTorch with XNNPACK, or with "
+        "--weight_bits 4 the smallest one that keeps the words.",
         "--checkpoint golden/golden.nemo --val_manifest golden/calib.jsonl "
         "--out build/encoder_int8_ultra.pte",
     )
@@ -18,13 +19,21 @@ def main() -> None:
     parser.encoder_options()
     parser.quantization_options()
     parser.option(
+        "--weight_bits",
+        type=int,
+        choices=[8, 4],
+        default=8,
+        help="of the weights (default %(default)s)",
+    )
+    parser.option(
         "--fallback_to_fp32",
         action="store_true",
-        help="if INT8 comes out broken, write FP32 under the name STEM.fp32-fallback.pte",
+        help="if the file comes out broken, write FP32 under the name STEM.fp32-fallback.pte",
     )
     parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
     args = parser.parse_args()
-    export_command({"encoder_int8_ultra.pte": args.out}, ExportOptions.of(args))
+    name = {8: "encoder_int8_ultra.pte", 4: "encoder_int4.pte"}[args.weight_bits]
+    export_command({name: args.out}, ExportOptions.of(args))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from exporters.rounding import round_weights
+from exporters.rounding import S7, channel_scales, noisiest, observe_grams, round_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,15 +34,11 @@ TWO_CODE_HEADROOM = 4.0
 a clipped acceleration is the largest error that there is."""
 
 ACTIVATION_SQNR_DB = 47.0
-"""Layers get a second code, noisiest first, until the noise of all activations is this far down."""
+"""Layers get a second code, noisiest first, until the noise of all inputs is this far down."""
 
 PROBES = 4
 """Calibration swipes to measure with: a layer's noise differs by a few dB among swipes, the noise
 of different layers by 30."""
-
-
-_SWIPES_AT_ONCE = 16
-"""Their layers' inputs are kept together: about 100 MB for a model of 14 M parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +73,16 @@ def plan_gemms(
         swipes: (F, T) float32 each: all for the weights' rounding, a few to measure with.
     """
     probes = swipes[:: -(-len(swipes) // PROBES)]
-    noisy = noisy_layers(activation_noise(encoder, ranges, probes))
-    grams = _grams(encoder, swipes)
+    noisy = noisiest(activation_noise(encoder, ranges, probes), ACTIVATION_SQNR_DB)
+    grams = observe_grams(encoder.linears(), lambda: _outputs(encoder, swipes))
     plans = {}
     for name, layer in encoder.linears():
-        codes, weight_scale = round_weights(layer.weight, grams.pop(name))
+        scales = channel_scales(layer.weight, S7)
+        codes = round_weights(layer.weight, grams.pop(name), scales, S7)
         scale, zero_point = activation_grid(ranges[name], two_codes=name in noisy)
-        plans[name] = GemmPlan(codes, weight_scale, scale, zero_point, name in noisy)
+        plans[name] = GemmPlan(
+            codes.numpy(), scales[:, 0].numpy(), scale, zero_point, name in noisy
+        )
     return plans
 
 
@@ -115,19 +114,6 @@ def activation_noise(
     return noise
 
 
-def noisy_layers(noise: Mapping[str, float]) -> frozenset[str]:
-    """Return the layers without whose noise the others' sum stays below ``ACTIVATION_SQNR_DB``."""
-    allowed = 10.0 ** (-ACTIVATION_SQNR_DB / 10.0)
-    total = sum(noise.values())
-    chosen = []
-    for name in sorted(noise, key=lambda name: -noise[name]):
-        if total <= allowed:
-            break
-        chosen.append(name)
-        total -= noise[name]
-    return frozenset(chosen)
-
-
 def _coded(
     scale: float, zero_point: int
 ) -> Callable[[object, tuple[Tensor, ...]], tuple[Tensor, ...]]:
@@ -150,33 +136,3 @@ def _outputs(encoder: LeanEncoder, swipes: Sequence[NDArray[np.float32]]) -> Ten
             ],
             dim=1,
         )
-
-
-def _grams(encoder: LeanEncoder, swipes: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
-    """Return the sum of ``x x^T`` over all frames of each layer's input, (in, in) float64."""
-    grams: dict[str, Tensor] = {}
-    for start in range(0, len(swipes), _SWIPES_AT_ONCE):
-        inputs = layer_inputs(encoder, swipes[start : start + _SWIPES_AT_ONCE])
-        for name, rows in inputs.items():
-            # One product over many frames: adding to a wide layer's matrix costs more than it.
-            product = rows.T @ rows
-            grams[name] = grams[name].add_(product) if name in grams else product.double()
-    return grams
-
-
-def layer_inputs(encoder: LeanEncoder, swipes: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
-    """Return each linear layer's input on all frames of the swipes, (frames, in) float32."""
-    pieces: dict[str, list[Tensor]] = {name: [] for name, _ in encoder.linears()}
-
-    def recorder(piece: list[Tensor]) -> Callable[[object, tuple[Tensor, ...]], None]:
-        return lambda _module, inputs: piece.append(inputs[0])
-
-    handles = [
-        layer.register_forward_pre_hook(recorder(pieces[name])) for name, layer in encoder.linears()
-    ]
-    try:
-        _outputs(encoder, swipes)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: torch.cat(piece) for name, piece in pieces.items()}

@@ -6,6 +6,7 @@ other runtime can execute as written.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,6 @@ from onnx import helper
 
 from exporters.gemm_plan import STEPS
 from exporters.onnx_storage import GraphEditor
-from exporters.rounding import LARGEST_CODE
 from exporters.trace_onnx import OnnxExportError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class _GemmBuilder:
             self._gemm("gemm", self._dequantize("x", first), [self._weight, self._bias], y)
             return self._nodes
         rounded = self._dequantize("rounded", first)
-        rest = self._node("Sub", "rest", [x, rounded])
+        rest = self._node("Sub", "difference", [x, rounded])
         second = self._quantize("second", rest, first_scale / np.float32(STEPS), _MIDDLE)
         # Each Gemm dequantises for itself: a DequantizeLinear with two readers is not fused.
         self._gemm("gemm", self._dequantize("x", first), [self._weight], f"{y}.first")
@@ -134,47 +134,92 @@ class _GemmBuilder:
         return output
 
 
-def quantize_matrices(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose constant matrices are s7 per channel, their inputs u8 per call.
+@dataclass(frozen=True, slots=True)
+class MatrixPlan:
+    """How one matrix of a step is computed, its inputs quantised at each call.
+
+    Attributes:
+        codes: (out, in) int8 weights.
+        weight_scale: (out,) float32.
+        two_codes: A second u8 code of the input holds the first one's rounding error.
+    """
+
+    codes: NDArray[np.int8]
+    weight_scale: NDArray[np.float32]
+    two_codes: bool
+
+
+def quantize_matrices(model: onnx.ModelProto, plans: Mapping[str, MatrixPlan]) -> onnx.ModelProto:
+    """Return a copy in which each planned layer is an integer product, its inputs u8 per call.
 
     The nodes are the sequence that ONNX Runtime fuses to one integer product with float output.
+
+    Args:
+        model: Its Gemms and MatMuls bear the layers' names, as ``/joint/enc/Gemm``.
+        plans: By layer.
+
+    Raises:
+        OnnxExportError: A planned layer has no node.
     """
     editor = GraphEditor(model)
-    constants = set(editor.constants())
-    for node in editor.nodes:
-        if node.op_type in ("Gemm", "MatMul") and node.input[1] in constants:
-            editor.replace(node, _dynamic_product(editor, node))
+    products = {
+        node.name.strip("/").rpartition("/")[0].replace("/", "."): node
+        for node in editor.nodes
+        if node.op_type in ("Gemm", "MatMul")
+    }
+    for layer, plan in plans.items():
+        node = products.get(layer)
+        if node is None:
+            msg = f"the graph has no matrix product named {layer}; the exporter named it otherwise"
+            raise OnnxExportError(msg)
+        editor.replace(node, _MatrixBuilder(editor, layer, plan).build(node))
     return editor.finish()
 
 
-def _dynamic_product(editor: GraphEditor, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return the nodes of a Gemm (weight transposed) or MatMul, and exchange its constant."""
-    (x, weight_name, *bias), output = node.input, node.output[0]
-    weight = editor.constant(weight_name).astype(np.float32)
-    weight = weight.T if node.op_type == "Gemm" else weight
-    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST_CODE, 1e-12).astype(np.float32)
-    editor.remove(weight_name)
-    codes = editor.put(f"{weight_name}.codes", np.rint(weight / scale).astype(np.int8))
-    scales = editor.put(f"{weight_name}.scale", scale)
+class _MatrixBuilder:
+    """Collects the nodes that take the place of one matrix product of a step."""
 
-    def name(part: str) -> str:
-        return f"{node.name}.{part}"
+    def __init__(self, editor: GraphEditor, layer: str, plan: MatrixPlan) -> None:
+        self._editor, self._layer, self._plan = editor, layer, plan
+        self._nodes: list[onnx.NodeProto] = []
+        self._codes = editor.put(f"{layer}.codes", np.ascontiguousarray(plan.codes.T))
+        self._scales = editor.put(f"{layer}.scale", plan.weight_scale)
 
-    quantized = [name("x"), name("step"), name("zero_point")]
-    nodes = [
-        helper.make_node("DynamicQuantizeLinear", [x], quantized, name("quantize")),
-        helper.make_node(
-            "MatMulInteger", [quantized[0], codes, quantized[2]], [name("int32")], name("product")
-        ),
-        helper.make_node(
-            "Cast", [name("int32")], [name("float")], name("cast"), to=onnx.TensorProto.FLOAT
-        ),
-        helper.make_node("Mul", [quantized[1], scales], [name("scale")], name("scales")),
-    ]
-    product = name("out") if bias else output
-    nodes.append(
-        helper.make_node("Mul", [name("float"), name("scale")], [product], name("rescale"))
-    )
-    if bias:
-        nodes.append(helper.make_node("Add", [product, bias[0]], [output], name("bias")))
-    return nodes
+    def build(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        x, weight, *bias = node.input
+        self._editor.remove(weight)
+        first = self._quantize("first", x)
+        terms = [self._product("first", first)]
+        if self._plan.two_codes:
+            rounded = self._node("DequantizeLinear", "rounded", first)
+            rest = self._node("Sub", "difference", [x, rounded])
+            terms.append(self._product("rest", self._quantize("rest", rest)))
+        return self._sum(terms[0], [*terms[1:], *bias], node.output[0])
+
+    def _sum(self, total: str, terms: list[str], output: str) -> list[onnx.NodeProto]:
+        for number, term in enumerate(terms):
+            total = self._node("Add", f"sum{number}", [total, term])
+        self._nodes[-1].output[0] = output
+        return self._nodes
+
+    def _quantize(self, name: str, x: str) -> list[str]:
+        """Return codes, step and zero point of an input."""
+        outputs = [f"{self._layer}.{name}.{part}" for part in ("codes", "step", "zero_point")]
+        self._nodes.append(
+            helper.make_node("DynamicQuantizeLinear", [x], outputs, f"{self._layer}.{name}")
+        )
+        return outputs
+
+    def _product(self, name: str, quantized: list[str]) -> str:
+        codes, step, zero_point = quantized
+        int32 = self._node("MatMulInteger", f"{name}.int32", [codes, self._codes, zero_point])
+        number = self._node("Cast", f"{name}.float", [int32], to=onnx.TensorProto.FLOAT)
+        scale = self._node("Mul", f"{name}.scales", [step, self._scales])
+        return self._node("Mul", f"{name}.product", [number, scale])
+
+    def _node(self, op_type: str, name: str, inputs: list[str], **attributes: int) -> str:
+        full_name = f"{self._layer}.{name}"
+        self._nodes.append(
+            helper.make_node(op_type, inputs, [f"{full_name}.out"], full_name, **attributes)
+        )
+        return f"{full_name}.out"

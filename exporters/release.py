@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from exporters.cli import (
     Written,
     check_model,
     file_sha256,
+    positive,
     print_table,
     run,
     stage,
@@ -36,10 +38,11 @@ from exporters.cli import (
 )
 from exporters.errors import ExportGateError
 from exporters.features import feature_spec
-from exporters.variants import TARGETS, Variant, variant, variants_of
+from exporters.side_by_side import run_forked, usable_cores
+from exporters.variants import TARGETS, Variant, is_quantized, variant, variants_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from exporters.checkpoint import Checkpoint
 
@@ -75,18 +78,18 @@ def build(
         from exporters import to_pte  # noqa: PLC0415
 
         if row.graph == "step":
-            return to_pte.step_to_pte(checkpoint, precision=row.precision)
+            return to_pte.step_to_pte(checkpoint, precision=row.precision, calibration=swipes)
         return to_pte.encoder_to_pte(
             checkpoint,
             precision=row.precision,
             calibration=swipes,
             max_trace_len=max_trace_len,
-            recipe="ultra" if row.exporter == "export_pte_ultra" else "pt2e",
+            quantizer="torchao" if row.exporter == "export_pte_ultra" else "pt2e",
         )
     from exporters import to_onnx  # noqa: PLC0415
 
     if row.graph == "step":
-        return to_onnx.step_to_onnx(checkpoint, precision=row.precision)
+        return to_onnx.step_to_onnx(checkpoint, precision=row.precision, calibration=swipes)
     return to_onnx.encoder_to_onnx(
         checkpoint,
         precision=row.precision,
@@ -118,17 +121,52 @@ def export(outputs: Mapping[str, Path], options: ExportOptions) -> list[Written]
                 rows[name] = written(path, sidecar, time.perf_counter() - start, cached=True)
     missing = [name for name in outputs if name not in rows]
     if missing:
-        with stage(f"load {options.checkpoint}"):
-            from exporters.checkpoint import load_checkpoint  # noqa: PLC0415 - NeMo takes seconds
+        checkpoint, calibration = _loaded(options)
 
-            checkpoint = load_checkpoint(options.checkpoint)
-        check_model(options, checkpoint.spec)
-        calibration = calibration_of(options, checkpoint.spec)
-        for name in missing:
-            rows[name] = _export_one(variant(name), outputs[name], options, checkpoint, calibration)
-            if options.cache is not None and rows[name].path == outputs[name]:
+        def make(name: str) -> Written:
+            row = _export_one(variant(name), outputs[name], options, checkpoint, calibration)
+            if options.cache is not None and row.path == outputs[name]:
                 store(options.cache, keys[name], outputs[name])
+            return row
+
+        rows |= _made(make, {name: outputs[name] for name in missing}, options.jobs)
     return [rows[name] for name in outputs]
+
+
+def _loaded(options: ExportOptions) -> tuple[Checkpoint, Calibration]:
+    with stage(f"load {options.checkpoint}"):
+        import torch  # noqa: PLC0415 - takes seconds
+
+        from exporters.checkpoint import load_checkpoint  # noqa: PLC0415 - as above
+
+        # Sums over swipes differ in their last bits with the number of threads.
+        torch.set_num_threads(1)
+        checkpoint = load_checkpoint(options.checkpoint)
+    check_model(options, checkpoint.spec)
+    return checkpoint, calibration_of(options, checkpoint.spec)
+
+
+def _made(
+    make: Callable[[str], Written], outputs: Mapping[str, Path], jobs: int
+) -> dict[str, Written]:
+    """Make the files, those that take longest first, and say so."""
+    rows = {}
+    jobs = min(jobs, len(outputs))
+    if jobs == 1:
+        for name, path in outputs.items():
+            with stage(f"export {path}"):
+                rows[name] = make(name)
+        return rows
+    print(f"  export {len(outputs)} files, {jobs} at a time", file=sys.stderr, flush=True)
+    for name, row in run_forked(make, sorted(outputs, key=_is_quick), jobs):
+        print(f"  export {row.path} … {row.seconds:.1f} s", file=sys.stderr, flush=True)
+        rows[name] = row
+    return rows
+
+
+def _is_quick(name: str) -> bool:
+    row = variant(name)
+    return row.format == "onnx" or row.graph == "step"
 
 
 def _export_one(
@@ -139,12 +177,11 @@ def _export_one(
     calibration: Calibration,
 ) -> Written:
     start = time.perf_counter()
-    with stage(f"export {path}"):
-        made = _checked(row, options, checkpoint, calibration)
-        if made.program.precision != row.precision:
-            # A file that is not what its variant promises must not look like it.
-            path = path.with_name(f"{path.stem}.{made.program.precision}-fallback{path.suffix}")
-        sidecar = write(path, row, made, checkpoint, calibration)
+    made = _checked(row, options, checkpoint, calibration)
+    if made.program.precision != row.precision:
+        # A file that is not what its variant promises must not look like it.
+        path = path.with_name(f"{path.stem}.{made.program.precision}-fallback{path.suffix}")
+    sidecar = write(path, row, made, checkpoint, calibration)
     return written(path, sidecar, time.perf_counter() - start)
 
 
@@ -171,7 +208,6 @@ def write(
     with atomic_write(path) as draft:
         draft.write_bytes(made.program.payload)
     program = made.program
-    observed = row.graph == "encoder" and row.precision == "int8"
     sidecar = Sidecar(
         variant=row.name,
         precision=program.precision,
@@ -183,7 +219,7 @@ def write(
         contract=program.contract,
         max_trace_len=program.max_trace_len,
         feature_spec=feature_spec(),
-        calibration=calibration.describe() if observed else None,
+        calibration=calibration.describe() if is_quantized(row.precision) else None,
         recipe=program.recipe,
         sqnr_db=round(made.sqnr_db, 2),
         lowering=program.lowering,
@@ -200,9 +236,9 @@ def _key(row: Variant, options: ExportOptions) -> str:
         "check": options.check_quantization,
         "fallback": options.fallback_to_fp32,
     }
-    if row.graph == "encoder":
+    if row.graph == "encoder" or is_quantized(row.precision):
         inputs["max_trace_len"] = options.max_trace_len
-    if row.graph == "encoder" and row.precision == "int8":
+    if is_quantized(row.precision):
         inputs["swipes"] = options.calibration_swipes
         inputs["calibration"] = (
             file_sha256(options.manifest, "manifest") if options.manifest else "synthetic"
@@ -249,6 +285,13 @@ def main() -> None:
     parser.output_option("folder to write to", metavar="DIR")
     parser.option(
         "--cache", type=Path, metavar="DIR", help="reuse exports whose inputs did not change"
+    )
+    parser.option(
+        "--jobs",
+        type=positive,
+        default=usable_cores(),
+        metavar="N",
+        help="files to export at once (default: one for each core, here %(default)s)",
     )
     args = parser.parse_args()
     names = args.variant or [row.name for row in variants_of(args.target)]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from exporters.step_calibration import nemo_encoding
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -88,22 +90,12 @@ def _pte_runner(path: Path) -> Run:
     return run
 
 
-def _nemo_encoding(checkpoint: Checkpoint, item: NDArray[np.float32]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        encoded, lengths = checkpoint.model.forward(
-            processed_signal=torch.from_numpy(np.ascontiguousarray(item[None])),
-            processed_signal_length=torch.tensor([item.shape[1]]),
-        )
-    valid: NDArray[np.float32] = encoded[0, :, : int(lengths[0])].numpy()
-    return valid
-
-
 def _encoder_pairs(
     run: Run, checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]]
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     pairs = []
     for item in features:
-        wanted = _nemo_encoding(checkpoint, item)
+        wanted = nemo_encoding(checkpoint, item).numpy()
         outputs = run([np.ascontiguousarray(item[None]), np.array([item.shape[1]], np.int64)])
         pairs.append((wanted, outputs[0][0, :, : wanted.shape[1]]))
     return pairs
@@ -116,7 +108,7 @@ def _step_pairs(
     spec, model = checkpoint.spec, checkpoint.model
     pairs = []
     for number, item in enumerate(features):
-        frames = np.ascontiguousarray(_nemo_encoding(checkpoint, item).T[:, None])
+        frames = nemo_encoding(checkpoint, item).T[:, None].contiguous().numpy()
         state = np.zeros((spec.pred_layers, 1, spec.pred_hidden), np.float32)
         ours, nemo = (state, state), (torch.from_numpy(state), torch.from_numpy(state))
         label = np.array([spec.blank_id], np.int64)

@@ -133,7 +133,18 @@ def smooth(
 
 
 def _scale(reach: Tensor, weight: Tensor, alpha: float) -> Tensor:
-    activation = reach.clamp(min=max(_SMALLEST_SHARE * float(reach.max()), 1e-12))
-    scale = activation**alpha / weight.abs().amax(dim=0).clamp(min=1e-6) ** (1.0 - alpha)
-    scale = scale / scale.log().mean().exp()
-    return scale.clamp(1e-3, 1e3)
+    floor = max(_SMALLEST_SHARE * float(reach.max()), 1e-12)
+    return balance(reach.clamp(min=floor), weight, alpha).clamp(1e-3, 1e3)
+
+
+def balance(reach: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    """Return by what to divide a layer's input channels (module's text), of geometric mean 1.
+
+    Args:
+        reach: (in,) largest magnitude of each channel, above 0.
+        weight: (out, in).
+        alpha: Share of the spread that the weights take.
+    """
+    weight_reach = weight.abs().amax(dim=0).clamp(min=1e-6)
+    scale = reach**alpha / weight_reach ** (1.0 - alpha)
+    return scale / scale.log().mean().exp()

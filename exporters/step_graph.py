@@ -33,7 +33,9 @@ class UnsupportedDecoderError(ExportGateError, ValueError):
 
 
 class LstmCell(nn.Module):
-    """One layer of the LSTM for one symbol; gates in torch's order: input, forget, cell, output.
+    """One layer of the LSTM for one symbol.
+
+    Gates stand in the order input, forget, output, cell, not in torch's: one sigmoid takes three.
 
     Args:
         lstm: The whole LSTM.
@@ -46,21 +48,25 @@ class LstmCell(nn.Module):
         super().__init__()
         self.width = lstm.hidden_size
         self.folded_input = folded_input
-        recurrent = _parameter(lstm, f"weight_hh_l{layer}")
+        recurrent = _gates(lstm, f"weight_hh_l{layer}")
         if folded_input:
             self.gates = linear_layer(recurrent)
         else:
-            weight = torch.cat([_parameter(lstm, f"weight_ih_l{layer}"), recurrent], dim=1)
-            self.gates = linear_layer(weight, _lstm_bias(lstm, layer))
+            weight = torch.cat([_gates(lstm, f"weight_ih_l{layer}"), recurrent], dim=1)
+            self.gates = linear_layer(weight, _gate_bias(lstm, layer))
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new (B, H) states; ``x`` is (B, 4H) if folded, else (B, input)."""
-        # Slices and not chunk(): XNNPACK takes the one and not the other.
+        """Return the new (1, B, H) states; ``x`` is (B, 4H) if folded, else (1, B, input)."""
         gates = self.gates(h) + x if self.folded_input else self.gates(torch.cat([x, h], dim=-1))
         size = self.width
-        write = torch.sigmoid(gates[:, :size]) * torch.tanh(gates[:, 2 * size : 3 * size])
-        cell = torch.sigmoid(gates[:, size : 2 * size]) * c + write
-        return torch.sigmoid(gates[:, 3 * size :]) * torch.tanh(cell), cell
+        # Slices and not chunk(): XNNPACK takes the one and not the other.
+        opened, candidate = (
+            torch.sigmoid(gates[..., : 3 * size]),
+            torch.tanh(gates[..., 3 * size :]),
+        )
+        kept = opened[..., size : 2 * size] * c
+        cell = opened[..., :size] * candidate + kept
+        return opened[..., 2 * size :] * torch.tanh(cell), cell
 
 
 class PredictionNetwork(nn.Module):
@@ -79,7 +85,7 @@ class PredictionNetwork(nn.Module):
         self.layers, self.width = lstm.num_layers, lstm.hidden_size
         table = embedding.weight.detach().double()
         if fold_embedding:
-            table = table @ _parameter(lstm, "weight_ih_l0").T + _lstm_bias(lstm, 0)
+            table = table @ _gates(lstm, "weight_ih_l0").T + _gate_bias(lstm, 0)
         self.table = nn.Embedding(*table.shape)
         self.table.weight = nn.Parameter(table.float(), requires_grad=False)
         self.cells = nn.ModuleList(
@@ -90,15 +96,18 @@ class PredictionNetwork(nn.Module):
     def forward(self, y_prev: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output (B, H) and the new states (L, B, H)."""
         x = self.table(y_prev)
+        if not self.cells[0].folded_input:
+            x = x[None]
         states: list[Tensor] = []
         cells: list[Tensor] = []
         for layer, cell in enumerate(self.cells):
-            h = h0[layer : layer + 1].view(-1, self.width)
-            c = c0[layer : layer + 1].view(-1, self.width)
-            x, c = cell(x, h, c)
-            states.append(x.view(1, -1, self.width))
-            cells.append(c.view(1, -1, self.width))
-        return x, _stacked(states), _stacked(cells)
+            x, c = cell(x, self._layer_of(h0, layer), self._layer_of(c0, layer))
+            states.append(x)
+            cells.append(c)
+        return x.view(-1, self.width), _stacked(states), _stacked(cells)
+
+    def _layer_of(self, states: Tensor, layer: int) -> Tensor:
+        return states if self.layers == 1 else states[layer : layer + 1]
 
 
 class Joint(nn.Module):
@@ -189,15 +198,17 @@ def _check_lstm(lstm: nn.Module) -> None:
         raise UnsupportedDecoderError(msg)
 
 
-def _parameter(lstm: nn.LSTM, name: str) -> Tensor:
-    tensor: Tensor = getattr(lstm, name)
-    return tensor.detach().double()
+def _gates(lstm: nn.LSTM, name: str) -> Tensor:
+    """Return a parameter in double precision, its rows in ``LstmCell``'s order."""
+    tensor: Tensor = getattr(lstm, name).detach().double()
+    write, forget, candidate, show = tensor.chunk(4)
+    return torch.cat([write, forget, show, candidate])
 
 
-def _lstm_bias(lstm: nn.LSTM, layer: int) -> Tensor:
+def _gate_bias(lstm: nn.LSTM, layer: int) -> Tensor:
     if not lstm.bias:
         return torch.zeros(4 * lstm.hidden_size, dtype=torch.float64)
-    return _parameter(lstm, f"bias_ih_l{layer}") + _parameter(lstm, f"bias_hh_l{layer}")
+    return _gates(lstm, f"bias_ih_l{layer}") + _gates(lstm, f"bias_hh_l{layer}")
 
 
 def _stacked(states: list[Tensor]) -> Tensor:

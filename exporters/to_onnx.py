@@ -12,12 +12,21 @@ import onnxruntime
 import torch
 
 from exporters.artifact import Program
+from exporters.calibration import checked_features
 from exporters.contract import encoder_contract, step_contract
 from exporters.gemm_plan import plan_gemms
 from exporters.onnx_storage import store_fp16, store_sliced_int8
-from exporters.quantize_onnx import quantize_gemms, quantize_matrices
+from exporters.quantize_onnx import MatrixPlan, quantize_gemms, quantize_matrices
 from exporters.rewrite_onnx import LeanEncoder
+from exporters.rounding import (
+    S7,
+    channel_scales,
+    matrix_layers,
+    observe_grams,
+    round_weights,
+)
 from exporters.smoothing import observe, smooth
+from exporters.step_calibration import noisy_inputs, observe_steps
 from exporters.step_graph import StepGraph, example_step_inputs
 from exporters.trace_onnx import OPSET, OnnxExportError, trace_to_onnx
 
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 
     from exporters.checkpoint import Checkpoint
     from exporters.contract import ModelSpec
+    from exporters.step_calibration import Steps
     from exporters.variants import Precision
 
 Flavour = Literal["standard", "web"]
@@ -61,8 +71,8 @@ def encoder_to_onnx(
         flavour: Where the file is to run.
 
     Raises:
-        OnnxExportError: INT8 without calibration, calibration of another shape or not finite, or a
-            bound below 2.
+        OnnxExportError: A bound below 2.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
     """
     if max_trace_len < 2:
         msg = f"max_trace_len is {max_trace_len}, but should be 2 or more"
@@ -70,7 +80,7 @@ def encoder_to_onnx(
     encoder = LeanEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
     recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET, "flavour": flavour}
     if precision == "int8":
-        swipes = _checked_calibration(calibration, checkpoint.spec, max_trace_len)
+        swipes = checked_features(calibration, checkpoint.spec.feature_dim, longest=max_trace_len)
         model, quantization = _int8_encoder(encoder, checkpoint.spec, swipes)
         recipe |= quantization
     else:
@@ -88,7 +98,12 @@ def encoder_to_onnx(
     return ort_optimized(program) if flavour == "web" else program
 
 
-def step_to_onnx(checkpoint: Checkpoint, *, precision: Precision) -> Program:
+def step_to_onnx(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[NDArray[np.float32]] | None = None,
+) -> Program:
     """Export one decoding step for any batch: see ``contract.step_contract``.
 
     INT8 quantises every matrix, activations per call, weights to 7 bits (see ``rounding``). Written
@@ -98,20 +113,28 @@ def step_to_onnx(checkpoint: Checkpoint, *, precision: Precision) -> Program:
     Args:
         checkpoint: Only read.
         precision: Of the weights, fp32 or int8.
+        calibration: For INT8: (F, T) float32 features of swipes.
 
     Raises:
         OnnxExportError: FP16, which no target uses.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
     """
     if precision == "fp16":
         msg = "the step is exported in fp32 and int8 only; INT8 is smaller and loses no word"
         raise OnnxExportError(msg)
     contract = step_contract(checkpoint.spec)
     example = example_step_inputs(checkpoint.spec, batch=2)
-    model = trace_to_onnx(StepGraph(checkpoint.model), example, contract)
+    step = StepGraph(checkpoint.model).eval()
+    model = trace_to_onnx(step, example, contract)
     recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET}
     if precision == "int8":
-        model = quantize_matrices(model)
-        recipe["quantization"] = "u8 activations per call, s7 weights per channel"
+        swipes = checked_features(calibration, checkpoint.spec.feature_dim)
+        plans = _matrix_plans(step, observe_steps(checkpoint, step, swipes))
+        model = quantize_matrices(model, plans)
+        recipe |= {
+            "quantization": "u8 activations per call, s7 weights per channel (GPTQ)",
+            "two_codes": sorted(name for name, plan in plans.items() if plan.two_codes),
+        }
     return Program(
         payload=model.SerializeToString(deterministic=True),
         contract=contract,
@@ -196,21 +219,12 @@ def _int8_encoder(
     }
 
 
-def _checked_calibration(
-    calibration: Sequence[NDArray[np.float32]] | None, spec: ModelSpec, max_trace_len: int
-) -> Sequence[NDArray[np.float32]]:
-    if not calibration:
-        msg = "INT8 needs calibration swipes; give a manifest of real ones, noise does not do"
-        raise OnnxExportError(msg)
-    for index, swipe in enumerate(calibration):
-        fits = swipe.ndim == 2 and swipe.shape[0] == spec.feature_dim
-        if not fits or not 1 <= swipe.shape[1] <= max_trace_len:
-            msg = (
-                f"calibration swipe {index} has shape {swipe.shape}, but should have "
-                f"({spec.feature_dim}, T) with T from 1 to {max_trace_len}"
-            )
-            raise OnnxExportError(msg)
-        if swipe.dtype != "float32" or not bool((abs(swipe) < float("inf")).all()):
-            msg = f"calibration swipe {index} ({swipe.dtype}) should be finite float32"
-            raise OnnxExportError(msg)
-    return calibration
+def _matrix_plans(step: StepGraph, steps: Steps) -> dict[str, MatrixPlan]:
+    noisy = noisy_inputs(step, steps)
+    grams = observe_grams(matrix_layers(step), lambda: step(*steps))
+    plans = {}
+    for name, layer in matrix_layers(step):
+        scales = channel_scales(layer.weight, S7)
+        codes = round_weights(layer.weight, grams[name], scales, S7)
+        plans[name] = MatrixPlan(codes.numpy(), scales[:, 0].numpy(), name in noisy)
+    return plans

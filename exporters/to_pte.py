@@ -14,21 +14,26 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from exporters.artifact import Program
+from exporters.calibration import checked_features
 from exporters.contract import encoder_contract, step_contract
 from exporters.delegation import count_delegation
 from exporters.errors import ExportGateError
-from exporters.rewrite_xnnpack import RewriteOptions, rewrite_encoder
+from exporters.rewrite_xnnpack import RewriteOptions, XnnpackEncoder, rewrite_encoder
+from exporters.rounding import matrix_layers, observe_grams
+from exporters.step_calibration import observe_steps
 from exporters.step_graph import StepGraph, example_step_inputs
+from exporters.variants import is_quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import ModuleType
 
     import numpy as np
 
     from exporters.checkpoint import Checkpoint
     from exporters.variants import Precision
 
-Int8Recipe = Literal["pt2e", "ultra", "edge"]
+Quantizer = Literal["pt2e", "torchao"]
 
 
 class LoweringError(ExportGateError, RuntimeError):
@@ -41,7 +46,7 @@ def encoder_to_pte(
     precision: Precision,
     calibration: Sequence[np.ndarray] | None,
     max_trace_len: int,
-    recipe: Int8Recipe = "pt2e",
+    quantizer: Quantizer = "pt2e",
     options: RewriteOptions | None = None,
 ) -> Program:
     """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
@@ -49,83 +54,175 @@ def encoder_to_pte(
     Args:
         checkpoint: The model; it is not changed.
         precision: ``int8`` quantizes the weights of all linears per channel and their inputs at
-            each call; ``fp16`` keeps the front end in FP32.
-        calibration: Features of real swipes, each (F, T) float32; INT8 takes the front end's
-            ranges from them.
+            each call, ``int4`` the weights to 4 bits; ``fp16`` keeps the front end in FP32.
+        calibration: Features of real swipes, each (F, T) float32, for INT8 and INT4.
         max_trace_len: Largest T.
-        recipe: How INT8 is made: ``pt2e`` by PT2E with XNNPACKQuantizer, ``ultra`` by torchao's
-            ``quantize_``, ``edge`` like it with 4 bits in the feed-forwards.
+        quantizer: How INT8 is made: by PT2E with XNNPACKQuantizer, or by torchao's ``quantize_``,
+            which always makes INT4.
         options: What to rewrite; everything by default.
 
     Raises:
-        LoweringError: INT8 without calibration, or the program does not take every T.
+        LoweringError: The program does not take every T.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
         UnsupportedEncoderError: The encoder has a part that cannot be rewritten.
     """
-    options = options or RewriteOptions()
-    encoder = rewrite_encoder(
-        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    prepared = prepare_encoder(
+        checkpoint,
+        precision=precision,
+        calibration=calibration,
+        max_trace_len=max_trace_len,
+        options=options,
     )
-    inputs = _example_encoder_inputs(encoder.front.feature_dim, max_trace_len)
-    time_axis = _TimeAxis(max_trace_len, encoder.front.factor)
-    made: dict[str, Any] = {"rewrite": options.to_json()}
-    with _quiet_and_reproducible():
-        # Imported here, because torchao writes to the terminal when it is imported.
-        from exporters import quantize_xnnpack as quantize  # noqa: PLC0415
-
-        if precision == "int8":
-            quantize.smooth_front_end(encoder, _checked(calibration, encoder.front.feature_dim))
-            made |= {"quantization": recipe, "smoothing_alpha": quantize.SMOOTHING_ALPHA}
-        if precision == "fp16":
-            encoder.halve_body()
-            made |= {"fp32_parts": ["front", "positions"]}
-        if precision == "int8" and recipe != "pt2e":
-            quantize.quantize_weights(encoder, small_feed_forwards=recipe == "edge")
-        exported = _export(encoder, inputs, time_axis)
-        if precision == "int8" and recipe == "pt2e":
-            exported = _export(quantize.quantize_by_pt2e(exported, inputs), inputs, time_axis)
-        payload, lowering = _lower(exported, time_axis)
+    payload, lowering, recipe = _made(prepared, quantizer)
     return Program(
         payload=payload,
         contract=encoder_contract(checkpoint.spec, batch=1),
         precision=precision,
         max_trace_len=max_trace_len,
-        recipe=made,
+        recipe=recipe,
         lowering=lowering,
     )
 
 
-def step_to_pte(checkpoint: Checkpoint, *, precision: Precision) -> Program:
+def step_to_pte(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None = None,
+) -> Program:
     """Export one decoding step for XNNPACK: batch 1, raw logits.
 
     Args:
         checkpoint: The model; it is not changed.
         precision: ``fp32``, or ``int8``: weights per channel, inputs at each call.
+        calibration: Features of real swipes, each (F, T) float32, for INT8.
 
     Raises:
         LoweringError: Another precision.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
         UnsupportedDecoderError: The decoder or the joint is of another kind.
     """
-    if precision == "fp16":
-        msg = "there is no FP16 step for ExecuTorch; export it as fp32 or int8"
+    if precision not in ("fp32", "int8"):
+        msg = f"there is no {precision} step for ExecuTorch; export it as fp32 or int8"
         raise LoweringError(msg)
-    step = StepGraph(checkpoint.model, fold_embedding=True).eval()
-    inputs = example_step_inputs(checkpoint.spec, batch=1)
-    made: dict[str, Any] = {"fold_embedding": True}
-    with _quiet_and_reproducible():
-        from exporters import quantize_xnnpack as quantize  # noqa: PLC0415
-
-        if precision == "int8":
-            quantize.quantize_weights(step)
-            made |= {"quantization": "ultra"}
-        payload, lowering = _lower(_export(step, inputs, None), None)
+    prepared = prepare_step(checkpoint, precision=precision, calibration=calibration)
+    payload, lowering, recipe = _made(prepared, "torchao")
     return Program(
         payload=payload,
         contract=step_contract(checkpoint.spec, batch=1),
         precision=precision,
         max_trace_len=None,
-        recipe=made,
+        recipe=recipe,
         lowering=lowering,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A rewritten graph in FP32, with what its precision needs to be traced.
+
+    Attributes:
+        module: Smoothed, where it is to be quantized.
+        precision: Of the weights, once it is traced.
+        inputs: To trace with.
+        time_axis: The encoder's; None for a step.
+        grams: From ``rounding.observe_grams``; empty where nothing is quantized.
+        recipe: What was done to it.
+    """
+
+    module: nn.Module
+    precision: Precision
+    inputs: tuple[Tensor, ...]
+    time_axis: _TimeAxis | None
+    grams: Mapping[str, Tensor]
+    recipe: dict[str, Any]
+
+
+def prepare_encoder(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    options: RewriteOptions | None = None,
+) -> Prepared:
+    """Rewrite the encoder and observe the swipes; arguments as those of ``encoder_to_pte``."""
+    options = options or RewriteOptions()
+    encoder = rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    )
+    width = encoder.front.feature_dim
+    recipe: dict[str, Any] = {"rewrite": options.to_json()}
+    grams: Mapping[str, Tensor] = {}
+    if is_quantized(precision):
+        swipes = checked_features(calibration, width, longest=max_trace_len)
+        with _quiet_and_reproducible():
+            quantize = _quantization()
+            grams = quantize.prepare(encoder, swipes)
+            recipe |= {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+    return Prepared(
+        module=encoder,
+        precision=precision,
+        inputs=_example_encoder_inputs(width, max_trace_len),
+        time_axis=_TimeAxis(max_trace_len, encoder.front.factor),
+        grams=grams,
+        recipe=recipe,
+    )
+
+
+def prepare_step(
+    checkpoint: Checkpoint, *, precision: Precision, calibration: Sequence[np.ndarray] | None
+) -> Prepared:
+    """Rewrite the step and observe the swipes; arguments as those of ``step_to_pte``."""
+    step = StepGraph(checkpoint.model, fold_embedding=True).eval()
+    grams: Mapping[str, Tensor] = {}
+    if is_quantized(precision):
+        swipes = checked_features(calibration, checkpoint.spec.feature_dim)
+        steps = observe_steps(checkpoint, step, swipes)
+        grams = observe_grams(matrix_layers(step), lambda: step(*steps))
+    return Prepared(
+        module=step,
+        precision=precision,
+        inputs=example_step_inputs(checkpoint.spec, batch=1),
+        time_axis=None,
+        grams=grams,
+        recipe={"fold_embedding": True},
+    )
+
+
+def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
+    """Quantize or halve a prepared graph, in place, and return the program that is lowered."""
+    module, precision = prepared.module, prepared.precision
+    with _quiet_and_reproducible():
+        if precision == "fp16" and isinstance(module, XnnpackEncoder):
+            module.halve_body()
+        if is_quantized(precision) and quantizer == "torchao":
+            _quantization().quantize_weights(module, prepared.grams, four_bits=precision == "int4")
+        exported = _export(module, prepared.inputs, prepared.time_axis)
+        if is_quantized(precision) and quantizer == "pt2e":
+            converted = _quantization().quantize_by_pt2e(exported, prepared.inputs, prepared.grams)
+            exported = _export(converted, prepared.inputs, prepared.time_axis)
+    return exported
+
+
+def _made(prepared: Prepared, quantizer: Quantizer) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+    """Return the .pte's bytes, what was counted while lowering it, and its recipe."""
+    recipe = dict(prepared.recipe)
+    if prepared.precision == "fp16":
+        recipe |= {"fp32_parts": ["front", "positions"]}
+    if is_quantized(prepared.precision):
+        recipe |= {"quantization": quantizer}
+    exported = trace(prepared, quantizer)
+    with _quiet_and_reproducible():
+        payload, lowering = _lower(exported, prepared.time_axis)
+    return payload, lowering, recipe
+
+
+def _quantization() -> ModuleType:
+    """Import late, because torchao writes to the terminal when it is imported."""
+    from exporters import quantize_xnnpack  # noqa: PLC0415
+
+    return quantize_xnnpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,24 +317,6 @@ def _example_encoder_inputs(feature_dim: int, frames: int) -> tuple[Tensor, Tens
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((1, feature_dim, frames), generator=generator)
     return features, torch.tensor([frames], dtype=torch.int64)
-
-
-def _checked(calibration: Sequence[np.ndarray] | None, feature_dim: int) -> list[Tensor]:
-    """Return the calibration swipes as (1, F, T) tensors."""
-    if not calibration:
-        msg = (
-            "INT8 needs calibration swipes and there are none; give a manifest of real ones: "
-            "ranges of random features ruin the front end"
-        )
-        raise LoweringError(msg)
-    for number, features in enumerate(calibration):
-        if features.ndim != 2 or features.shape[0] != feature_dim or features.shape[1] == 0:
-            msg = (
-                f"calibration swipe {number} has shape {features.shape}, but should have "
-                f"({feature_dim}, T) with T >= 1"
-            )
-            raise LoweringError(msg)
-    return [torch.from_numpy(features).to(torch.float32)[None] for features in calibration]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from exporters.errors import ExportGateError
 
 Graph = Literal["encoder", "step"]
 Format = Literal["pte", "onnx"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
 
 TARGETS: dict[str, str] = {
     "web-dev": "FP32 ONNX, to develop a web page against",
@@ -21,7 +21,7 @@ TARGETS: dict[str, str] = {
     "android-dev": "FP32 and FP16 ExecuTorch programs, to develop a keyboard against",
     "android": "what a keyboard ships: INT8 for ExecuTorch with XNNPACK, and for ONNX Runtime",
     "server": "FP16 and INT8 ONNX for ONNX Runtime on servers",
-    "edge": "the smallest INT8 ExecuTorch programs",
+    "edge": "the smallest ExecuTorch programs: INT4 and INT8",
 }
 """Deployment targets and what each is for; ``all`` stands for their union."""
 
@@ -144,7 +144,17 @@ VARIANTS: tuple[Variant, ...] = (
         format="pte",
         precision="int8",
         targets=("edge",),
-        summary="Encoder for XNNPACK, the smallest that keeps the words",
+        summary="Encoder for XNNPACK, the smallest and fastest with INT8 weights",
+        baseline="encoder_fp32.pte",
+    ),
+    Variant(
+        name="encoder_int4.pte",
+        exporter="export_pte_ultra",
+        graph="encoder",
+        format="pte",
+        precision="int4",
+        targets=("edge",),
+        summary="Encoder for XNNPACK, the smallest that keeps the words: 4-bit weights",
         baseline="encoder_fp32.pte",
     ),
     Variant(
@@ -186,6 +196,11 @@ VARIANTS: tuple[Variant, ...] = (
         baseline="step_fp32.onnx",
     ),
 )
+
+
+def is_quantized(precision: Precision) -> bool:
+    """Return whether weights of this precision are integers, rounded by what swipes are like."""
+    return precision in ("int8", "int4")
 
 
 def variant(name: str) -> Variant:

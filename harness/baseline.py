@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporters.artifact import Sidecar, read_sidecar
 from exporters.errors import ExportGateError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from exporters.contract import IoContract
     from harness.evidence import Evidence
     from harness.exact import Count
     from harness.paired import PairedSamples
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 ACCEPTED = "accepted.json"
 PREFIX = "baseline_"
 """Metrics with this prefix are judged only where ``--baseline`` is given."""
-INSTRUCTIONS = "baseline_instruction_ratio"
 COUNTED_FRAMES = 32
 """Length of the swipe that is counted under emulation, which is hundreds of times slower."""
 LEAST_EFFECT = 0.01
@@ -138,9 +136,9 @@ def paired_cost(
         BaselineError: The file was not accepted.
         EvidenceError: The candidate could not be made.
     """
-    contract = baseline.sidecar(name).contract
+    baseline.sidecar(name)
     evidence.sidecar(name)
-    inputs = typical_inputs(evidence, contract, name)
+    inputs = [evidence.typical_input(name)]
     with Worker(f"timing {name}") as worker:
         samples: PairedSamples = worker.call(
             measure_files, evidence.path(name), baseline.folder / name, inputs, plan
@@ -163,10 +161,3 @@ def counted_cost(evidence: Evidence, baseline: Baseline, name: str) -> tuple[Cou
         inputs = reference.encoder_input(swipe[:, :COUNTED_FRAMES])
     ours = exact.count(evidence.path(name), inputs)
     return ours, exact.count(baseline.folder / name, inputs)
-
-
-def typical_inputs(evidence: Evidence, contract: IoContract, name: str) -> list[dict[str, Any]]:
-    """Return what a file is timed on: the median swipe, or one call of the step."""
-    if variant(name).graph == "encoder":
-        return [reference.encoder_input(parity.typical_and_long(evidence.features())[0])]
-    return [step_inputs(contract)]

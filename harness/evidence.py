@@ -39,6 +39,7 @@ from harness import (
 from harness.accuracy import Outcome
 from harness.cost import StaticCost, static_cost
 from harness.isolate import Handle, Worker
+from harness.latency import Latency, measure_alone
 from harness.lexicon import Lexicon, open_lexicon
 from harness.measure import PairedLatency, paired_round
 from harness.paired import step_inputs
@@ -516,6 +517,25 @@ class Evidence:
         worker, candidate = self._open(name)
         _, other = self._open(baseline)
         result: tuple[float, float] = worker.call(paired_round, candidate, other, inputs)
+        return result
+
+    def comparison(self, name: str) -> Comparison:
+        """Compare a file with NeMo: an encoder's frames, or a step's logits along whole words."""
+        if variant(name).graph == "step":
+            return self.step_comparison(name).logits
+        return self.encoder_comparison(name)
+
+    def typical_input(self, name: str) -> session.Arrays:
+        """Return what a file is timed on: the median swipe, or one call of the step."""
+        if variant(name).graph == "encoder":
+            return reference.encoder_input(parity.typical_and_long(self.features())[0])
+        return step_inputs(self.sidecar(name).contract)
+
+    def latency(self, name: str) -> Latency:
+        """Return what a file takes in a process of its own."""
+        self.sidecar(name)
+        worker = self._worker(f"{variant(name).format}, alone")
+        result: Latency = worker.call(measure_alone, self.path(name), self.typical_input(name))
         return result
 
     # -- helpers ----------------------------------------------------------------------------

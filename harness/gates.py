@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from exporters.errors import ExportGateError
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,12 +63,37 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judged gate. ``detail`` says why, for a reader who has not seen the test."""
+    """A judged gate.
+
+    Attributes:
+        gate: What was judged.
+        value: The metric; None if it was not measured.
+        status: Outcome.
+        detail: Why, for a reader who has not seen the test.
+        waived: What would count it is absent (``Role.OPTIONAL``), and this run demands no more.
+    """
 
     gate: Gate
     value: float | None
     status: Status
     detail: str = ""
+    waived: bool = False
+
+    def __post_init__(self) -> None:
+        """Let nothing else through this door.
+
+        Raises:
+            GateError: The verdict waives what was measured, or what has to be.
+        """
+        optional = METRICS[self.gate.metric].role is Role.OPTIONAL
+        if self.waived and not (optional and self.status is Status.NOT_MEASURED):
+            msg = f"{self.gate.subject}: {self.gate.metric} is {self.status} and cannot be waived"
+            raise GateError(msg)
+
+    @property
+    def good(self) -> bool:
+        """Whether the run may pass with it."""
+        return self.status is Status.PASS or self.waived
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -81,6 +106,7 @@ class Verdict:
             "unit": METRICS[self.gate.metric].unit,
             "status": str(self.status),
             "detail": self.detail,
+            "waived": self.waived,
         }
 
     @classmethod
@@ -88,7 +114,7 @@ class Verdict:
         """Read what ``to_json`` wrote."""
         gate = Gate(data["subject"], data["metric"], data["direction"], data["limit"])
         value = None if data["value"] is None else float(data["value"])
-        return cls(gate, value, Status(data["status"]), data["detail"])
+        return cls(gate, value, Status(data["status"]), data["detail"], data["waived"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +156,15 @@ def judge(gate: Gate, value: float | None, detail: str = "") -> Verdict:
         return Verdict(gate, None, Status.NOT_MEASURED, detail or "the metric was not measured")
     kept = value >= gate.limit if gate.direction == "min" else value <= gate.limit
     return Verdict(gate, float(value), Status.PASS if kept else Status.FAIL, detail)
+
+
+def waive(gate: Gate, detail: str) -> Verdict:
+    """Leave a gate unmeasured because what would count it is absent.
+
+    Raises:
+        GateError: Its metric is not optional.
+    """
+    return Verdict(gate, None, Status.NOT_MEASURED, detail, waived=True)
 
 
 def read_gates(paths: Sequence[Path], subjects: Iterable[str]) -> GateBook:
@@ -202,6 +237,12 @@ def _gate(subject: str, key: str, limit: object) -> Gate:
         msg = (
             f'gates.toml: ["{subject}"] has the unknown key {key!r}; a key is a metric and _min '
             f"or _max; metrics: {', '.join(METRICS)}"
+        )
+        raise GateError(msg)
+    if METRICS[metric].role is Role.INFORMATIONAL:
+        msg = (
+            f'gates.toml: ["{subject}"] limits {metric}, which is informational: on a busy machine '
+            "a limit is blind or cries wolf; gate speedup or a baseline_ metric instead"
         )
         raise GateError(msg)
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or math.isnan(limit):

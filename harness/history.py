@@ -22,6 +22,7 @@ from exporters.errors import ExportGateError
 from harness.history_store import (
     HistoryError,
     Run,
+    find_run,
     read_environments,
     read_gates,
     read_runs,
@@ -80,21 +81,6 @@ class Break:
             f"{self.key.subject} {self.key.metric} ({self.bound}): broken at "
             f"{self.after.run.label} ({now}), {was}{mended}"
         )
-
-
-def find_run(runs: Sequence[Run], name: str) -> Run:
-    """Return the latest run with this number, checkpoint name or prefix of its hash.
-
-    Raises:
-        HistoryError: There is none.
-    """
-    for run in reversed(runs):
-        names = (str(run.number), run.checkpoint, Path(run.checkpoint).stem)
-        if name in names or (len(name) >= 6 and run.checkpoint_sha256.startswith(name)):
-            return run
-    known = ", ".join(run.label for run in runs[-10:]) or "none"
-    msg = f"no run {name!r} in the history; the latest: {known}"
-    raise HistoryError(msg)
 
 
 # -- across runs --------------------------------------------------------------------------------
@@ -379,7 +365,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.command == "blame":
         lines = blame_lines(args.history, args.order)
     else:
-        found = find_changed(series(args.history, args.metrics, args.order))
+        found = series(args.history, args.metrics, args.order)
+        # What was asked for by name is shown, also after a single run.
+        found = found if args.metrics else find_changed(found)
         wanted = args.subject or [key.subject for key in found]
         found = {key: points for key, points in found.items() if key.subject in wanted}
         runs = [point.run for points in found.values() for point in points]

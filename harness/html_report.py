@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
-from harness.gates import Status, Verdict
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
+    from harness.gates import Verdict
     from harness.report import Measured, Report
 
 _STRIP_WIDTH, _STRIP_HEIGHT = 560, 44
 _DRAWN = {
     "worst_sqnr_db": "signal to noise of each swipe",
     "speedup": "FP32 file's CPU time ÷ this file's, each round",
-    "size_bytes": "size",
+    "latency_p50_ms": "wall-clock time of each run",
 }
 
 _PAGE = """<!doctype html>
@@ -34,6 +34,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.9rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
 .PASS { color: var(--good); } .FAIL, .NOT_MEASURED { color: var(--bad); }
+.waived, .informational { color: var(--dim); }
 .dim { color: var(--dim); } .chips { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0; }
 .chip { border: 1px solid var(--line); border-radius: 1rem; padding: .1rem .7rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -51,7 +52,8 @@ text { font: 11px system-ui, sans-serif; fill: var(--dim); }
 {% for name, number in environment.versions.items() %}{{ name }} {{ number }}{{ ", " if not
 loop.last }}{% endfor %}</p>
 {% for note in request.notes %}<p>{{ note }}</p>{% endfor %}
-<div class="chips">{% for file in files %}<a class="chip {{ file.status }}"
+{% for test, said in errors.items() %}<p class="FAIL">{{ test }}: {{ said }}</p>
+{% endfor %}<div class="chips">{% for file in files %}<a class="chip {{ file.status }}"
  href="#{{ file.name }}">{{ file.name }} {{ "✓" if file.status == "PASS" else "✗" }}</a>
 {% endfor %}</div>
 {% for file in files %}
@@ -72,7 +74,8 @@ loop.last }}{% endfor %}</p>
 <table><tr><th>metric</th><th style="text-align:right">value</th><th>limit</th><th>verdict</th>
 <th>what it is</th></tr>
 {% for row in file.rows %}<tr><td>{{ row.metric }}</td><td class="number">{{ row.value }}</td>
-<td class="number">{{ row.bound }}</td><td class="{{ row.status }}">{{ row.status }}</td>
+<td class="number">{{ row.bound }}</td><td class="{{
+ "waived" if row.waived else row.status }}">{{ row.status }}</td>
 <td class="why">{{ row.meaning }}{% if row.detail %}<br><span class="dim">{{ row.detail }}</span>
 {% endif %}{% if row.again %}<br><code>{{ row.again }}</code>{% endif %}</td></tr>
 {% endfor %}</table>{% endfor %}
@@ -89,6 +92,7 @@ class _Row:
     meaning: str
     detail: str
     again: str
+    waived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def html_of(report: Report, closing: str) -> str:
         closing=closing,
         request={**report.request, **_shown_paths(report)},
         environment=report.environment,
+        errors=report.errors,
         files=[_file(name, report) for name in names],
         width=_STRIP_WIDTH,
         height=_STRIP_HEIGHT,
@@ -145,7 +150,7 @@ def _file(name: str, report: Report) -> _File:
     gated = {verdict.gate.metric for verdict in verdicts}
     measured = [item for item in report.measured if item.subject == name]
     ungated = [_reported(item) for item in measured if item.metric not in gated]
-    good = all(verdict.status is Status.PASS for verdict in verdicts)
+    good = all(verdict.good for verdict in verdicts)
     strips = [_strip(item, verdicts) for item in measured if len(item.samples) > 1]
     return _File(
         name=name,
@@ -158,7 +163,6 @@ def _file(name: str, report: Report) -> _File:
 def _gated(verdict: Verdict, report: Report) -> _Row:
     metric = METRICS[verdict.gate.metric]
     key = f"{verdict.gate.subject} {verdict.gate.metric}"
-    failed = verdict.status is not Status.PASS
     return _Row(
         metric=verdict.gate.metric,
         value="-" if verdict.value is None else metric.format(verdict.value),
@@ -166,14 +170,16 @@ def _gated(verdict: Verdict, report: Report) -> _Row:
         status=str(verdict.status),
         meaning=metric.meaning,
         detail=verdict.detail,
-        again=report.reproduce.get(key, "") if failed else "",
+        again="" if verdict.good else report.reproduce.get(key, ""),
+        waived=verdict.waived,
     )
 
 
 def _reported(item: Measured) -> _Row:
     metric = METRICS[item.metric]
     value = metric.format(item.value)
-    return _Row(item.metric, value, "", "", metric.meaning, item.detail, "")
+    status = str(metric.role) if metric.role is Role.INFORMATIONAL else ""
+    return _Row(item.metric, value, "", status, metric.meaning, item.detail, "")
 
 
 def _strip(item: Measured, verdicts: list[Verdict]) -> _Strip | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.session import Arrays
 
-SOUND_DB = {"fp32": 100.0, "fp16": 55.0, "int8": 40.0}
+SOUND_DB = {"fp32": 100.0, "fp16": 55.0, "int8": 40.0, "int4": 30.0}
 """Signal to noise of the layers of a sound file, by precision; 10 dB less is a fault."""
 
 _PRODUCTS = ("Gemm", "MatMul", "Conv")

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What becomes of a metric that has no value, or no limit.
+
+    Attributes:
+        GATED: A gate on it fails if it was not measured.
+        OPTIONAL: What counts it may be absent: an emulator that is not part of the installation, or
+            the exporter of a foreign file. Its gate then says NOT_MEASURED and why, and fails the
+            run only for a release.
+        INFORMATIONAL: A clock's or a guest's number as it happens to be. No gate may be set on it,
+            and a report shows it beside the gates.
+    """
+
+    GATED = "gated"
+    OPTIONAL = "optional"
+    INFORMATIONAL = "informational"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +31,12 @@ class Metric:
     Attributes:
         unit: As printed after a value; empty for counts and ratios.
         meaning: One sentence for somebody who has not read the suites.
+        role: Whether it can be left out.
     """
 
     unit: str
     meaning: str
+    role: Role = Role.GATED
 
     def format(self, value: float) -> str:
         """Return a value as a reader writes it."""
@@ -86,8 +106,10 @@ METRICS: dict[str, Metric] = {
     "quantize_ops": Metric("", "quantize operators in the file"),
     "dequantize_ops": Metric("", "dequantize operators in the file"),
     # delegation
-    "delegated_node_ratio": Metric("", "share of graph nodes inside delegates"),
-    "delegated_compute_ratio": Metric("", "share of compute operators inside delegates"),
+    "delegated_node_ratio": Metric("", "share of graph nodes inside delegates", Role.OPTIONAL),
+    "delegated_compute_ratio": Metric(
+        "", "share of compute operators inside delegates", Role.OPTIONAL
+    ),
     "delegated_mac_ratio": Metric("", "share of multiply-accumulates inside delegates"),
     "delegates": Metric("", "subgraphs handed to XNNPACK"),
     "undelegated_qdq_ops": Metric("", "quantize and dequantize operators outside delegates"),
@@ -106,10 +128,21 @@ METRICS: dict[str, Metric] = {
     "baseline_accuracy_drop": Metric("", "word accuracy lost since the released file"),
     "baseline_sqnr_drop_db": Metric("dB", "signal to noise lost since the released file"),
     "baseline_latency_ratio": Metric("", "proven ratio of processor time to the released file's"),
-    "baseline_instruction_ratio": Metric("", "instructions of an inference ÷ the released file's"),
+    "baseline_instruction_ratio": Metric(
+        "", "instructions of an inference ÷ the released file's", Role.OPTIONAL
+    ),
     "baseline_macs_ratio": Metric("", "multiply-accumulates ÷ the released file's"),
     "baseline_nodes_ratio": Metric("", "nodes that the runtime runs ÷ the released file's"),
     # latency
     "speedup": Metric("×", "FP32 file's CPU time ÷ this file's, paired in one run"),
-    "latency_ms": Metric("ms", "median CPU time of one inference"),
+    "latency_ms": Metric("ms", "median CPU time of one inference", Role.INFORMATIONAL),
+    "latency_p50_ms": Metric("ms", "half of the runs take no longer", Role.INFORMATIONAL),
+    "latency_p90_ms": Metric("ms", "90 % of the runs take no longer", Role.INFORMATIONAL),
+    "latency_p99_ms": Metric("ms", "99 % of the runs take no longer", Role.INFORMATIONAL),
+    "first_run_ms": Metric("ms", "first run after loading, median", Role.INFORMATIONAL),
+    "load_ms": Metric("ms", "opening the file, median", Role.INFORMATIONAL),
+    "peak_memory_bytes": Metric(
+        "bytes", "memory that loading and running the file adds at most", Role.INFORMATIONAL
+    ),
+    "instructions": Metric("", "instructions of one short inference", Role.INFORMATIONAL),
 }

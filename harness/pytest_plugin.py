@@ -24,13 +24,22 @@ from exporters.errors import ExportGateError
 from exporters.manifest import read_manifest
 from exporters.variants import TARGETS, VARIANTS, Variant, variants_of
 from harness import exact
-from harness.baseline import INSTRUCTIONS, PREFIX, read_baseline
+from harness.baseline import PREFIX, read_baseline
 from harness.evidence import Evidence, Request, artifact_folder
 from harness.foreign import adopt_folder, adopted_names, is_adopted, is_foreign
-from harness.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates
+from harness.gates import (
+    Gate,
+    GateBook,
+    GateError,
+    Status,
+    Verdict,
+    judge,
+    read_gates,
+    waive,
+)
 from harness.history_store import append
 from harness.measure import environment
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Role
 from harness.pinned import pinned_for
 from harness.report import Measured, Report, summary_lines, write_report
 
@@ -45,11 +54,12 @@ RECORDED_ACCURACY_SLACK = 0.005
 PINNED_SCORE_NATS = 1e-3
 """How far NeMo's scores may be from the recorded ones: other kernels, not another model."""
 
+_COUNTED_BY_EMULATOR = ("baseline_instruction_ratio",)
 _OF_OUR_PTE = (
     "delegated_node_ratio", "delegated_compute_ratio",
     "layer_gain_error", "layer_shift", "unmatched_layers",
 )  # fmt: skip
-"""Counted while lowering, or compared with the graph that was lowered."""
+"""Of a .pte they are counted while lowering, or compared with the graph that was lowered."""
 
 _VERDICTS = "exportgate.verdicts"
 _MEASURED = "exportgate.measured"
@@ -92,7 +102,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--release",
         action="store_true",
-        help="judge also what this machine lacks the tools for: it fails instead of being left out",
+        help="demand also what this machine lacks the tools for: NOT_MEASURED fails",
     )
     group.addoption("--history-job", metavar="KEY", help="a sweep's name of the run: appended once")
     group.addoption(
@@ -206,9 +216,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if pyfuncitem.get_closest_marker("measures") is None:
         return result
     verdicts = _judge_item(pyfuncitem, reason="")
-    broken = [verdict for verdict in verdicts if verdict.status is not Status.PASS]
-    if broken:
-        raise GateFailure("\n".join(_explain(verdict) for verdict in broken))
+    wrong = [_explain(verdict) for verdict in verdicts if verdict.status is not Status.PASS]
+    wrong += _unrecorded(pyfuncitem)
+    if wrong:
+        raise GateFailure("\n".join(wrong))
     return result
 
 
@@ -268,6 +279,17 @@ def _judge_item(item: pytest.Item, reason: str) -> list[Verdict]:
     return verdicts
 
 
+def _unrecorded(item: pytest.Item) -> list[str]:
+    """Name the informational metrics that a test declares and did not record."""
+    marker = item.get_closest_marker("measures")
+    recorded = {value.metric for value in item.stash.get(_RECORDED, [])}
+    return [
+        f"{item.name} recorded no {metric}"
+        for metric in (marker.args if marker else ())
+        if METRICS[metric].role is Role.INFORMATIONAL and metric not in recorded
+    ]
+
+
 def _judged_file(item: pytest.Item) -> dict[str, str]:
     """Return the hash of the file that a test judged, by its name; empty if it opened none."""
     subject = _subject_of(item)
@@ -316,18 +338,17 @@ class GatePlugin:
         self.book = read_gates([suites, *(config.getoption("--gates") or [])], subjects)
         self.book = _with_pins(self.book, config, self.request)
         self.book = _with_baseline(self.book, self.request)
-        self.left_out = {} if config.getoption("--release") else _left_out(self.book, self.request)
-        kept = tuple(gate for gate in self.book.gates if gate not in self.left_out)
-        self.book = replace(self.book, gates=kept)
         self.gates = [
             gate
             for subject in [CHECKPOINT, *(row.name for row in self.variants)]
             for gate in self.book.of(subject)
         ]
+        self.waived = {} if config.getoption("--release") else _waived(self.gates, self.request)
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.measured: list[Measured] = []
         self.files: dict[str, set[str]] = {}
         self.failed_tests: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
         self.report: Report | None = None
 
     def progress(self, line: str) -> None:
@@ -340,12 +361,18 @@ class GatePlugin:
                 reporter.write_line(f"    {time.perf_counter() - self._start:5.1f} s  {line}")
 
     def parameters(self, metrics: Sequence[str]) -> list[Any]:
-        """Return a pytest parameter for each subject with a gate on one of the metrics."""
+        """Return a pytest parameter for each subject with a gate on one of the metrics.
+
+        What is only informational is measured of every file.
+        """
         rows: dict[str, Variant] = {row.name: row for row in self.variants}
         found = []
-        for subject in dict.fromkeys(gate.subject for gate in self.gates):
-            if not any(g.subject == subject and g.metric in metrics for g in self.gates):
-                continue
+        wanted = [gate for gate in self.gates if gate.metric in metrics]
+        demanded = [gate for gate in wanted if (gate.subject, gate.key) not in self.waived]
+        subjects = [gate.subject for gate in demanded]
+        if all(METRICS[metric].role is Role.INFORMATIONAL for metric in metrics):
+            subjects = list(rows)
+        for subject in dict.fromkeys(subjects):
             row = rows.get(subject)
             names = (row.graph, row.format, row.precision, row.exporter) if row else (CHECKPOINT,)
             marks = [getattr(pytest.mark, name) for name in names]
@@ -362,28 +389,18 @@ class GatePlugin:
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
             *(f"gate: {line}" for line in self.config.stash.get(_ADOPTED, [])),
-            *(
-                f"gate: {', '.join(dict.fromkeys(g.metric for g in gates))} left out: {why}"
-                for why, gates in self._by_reason().items()
-            ),
         ]
-
-    def _by_reason(self) -> dict[str, list[Gate]]:
-        judged = {row.name for row in self.variants}
-        found: dict[str, list[Gate]] = {}
-        for gate, why in self.left_out.items():
-            if gate.subject in judged:
-                found.setdefault(why, []).append(gate)
-        return found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a test's verdicts, also those that an xdist worker sent."""
+        broken = False
         for name, text in report.user_properties:
             if name == _VERDICTS:
                 for data in json.loads(str(text)):
                     verdict = Verdict.from_json(data)
                     self.verdicts[verdict.gate.subject, verdict.gate.key] = verdict
                     if verdict.status is not Status.PASS:
+                        broken = True
                         key = f"{verdict.gate.subject} {verdict.gate.metric}"
                         self.failed_tests[key] = report.nodeid
             elif name == _MEASURED:
@@ -391,6 +408,9 @@ class GatePlugin:
             elif name == _FILE:
                 for subject, digest in json.loads(str(text)).items():
                     self.files.setdefault(subject, set()).add(digest)
+        if report.failed and not broken:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            self.errors[report.nodeid] = crash.message if crash else report.longreprtext
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -417,8 +437,9 @@ class GatePlugin:
         for line in summary_lines(self.report):
             colour = {"PASS": "green", "FAIL": "red"}.get(line.split(":")[0])
             words = line.split()
-            if colour is None and words and words[-1] in {"FAIL", "NOT_MEASURED"}:
-                colour = "red"
+            if colour is None and words:
+                waived = "yellow" if self.report.passed else "red"
+                colour = {"FAIL": "red", "NOT_MEASURED": waived}.get(words[-1])
             terminalreporter.write_line(line, **({colour: True} if colour else {}))
         terminalreporter.write_line(f"report: {path}")
 
@@ -432,9 +453,9 @@ class GatePlugin:
             if exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
             else "no test measured it: it was deselected, or no suite records this metric"
         )
+        known = {**self.waived, **self.verdicts}
         verdicts = tuple(
-            self.verdicts.get((gate.subject, gate.key)) or judge(gate, None, absent)
-            for gate in self.gates
+            known.get((gate.subject, gate.key)) or judge(gate, None, absent) for gate in self.gates
         )
         return Report(
             request={
@@ -462,6 +483,7 @@ class GatePlugin:
                 key: f"{_again(self.config)} '{nodeid}'"
                 for key, nodeid in self.failed_tests.items()
             },
+            errors=self.errors,
         )
 
 
@@ -533,19 +555,18 @@ def _with_baseline(book: GateBook, request: Request) -> GateBook:
     return replace(book, gates=gates)
 
 
-def _left_out(book: GateBook, request: Request) -> dict[Gate, str]:
-    """Return gates on what cannot be known here, and why."""
-    found = {}
-    if not exact.installed(exact.X86_64):
-        found = {g: exact.HOW_TO_INSTALL for g in book.gates if g.metric == INSTRUCTIONS}
+def _waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Verdict]:
+    """Waive the gates on what nothing here can count."""
+    reasons = {metric: exact.missing(exact.X86_64) for metric in _COUNTED_BY_EMULATOR}
     if request.artifacts is not None and is_adopted(request.artifacts):
         why = "known of our own .pte only; delegates and unexpected_fallback_ops are judged"
-        found |= {
-            gate: why
-            for gate in book.gates
-            if gate.metric in _OF_OUR_PTE and gate.subject.endswith(".pte")
-        }
-    return found
+        reasons |= dict.fromkeys(_OF_OUR_PTE, why)
+    return {
+        (gate.subject, gate.key): waive(gate, reason)
+        for gate in gates
+        if (reason := reasons.get(gate.metric))
+        and (gate.metric not in _OF_OUR_PTE or gate.subject.endswith(".pte"))
+    }
 
 
 def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateBook:

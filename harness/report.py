@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.artifact import write_text
 from harness.gates import Status, Verdict, json_number
 from harness.html_report import html_of
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +58,7 @@ class Report:
         verdicts: Every gate that was asked for, judged.
         measured: Every value, gated or not.
         reproduce: For a failing gate, the command that runs it alone, by ``subject`` and metric.
+        errors: What a test said that failed though no gate of its was broken, by the test's name.
     """
 
     request: dict[str, Any]
@@ -65,11 +66,13 @@ class Report:
     verdicts: tuple[Verdict, ...]
     measured: tuple[Measured, ...]
     reproduce: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether something was judged, and everything that was asked for kept its limit."""
-        return bool(self.verdicts) and all(v.status is Status.PASS for v in self.verdicts)
+        """Whether something was judged, and everything that was demanded kept its limit."""
+        kept = any(verdict.status is Status.PASS for verdict in self.verdicts)
+        return kept and all(verdict.good for verdict in self.verdicts) and not self.errors
 
     def to_json(self) -> str:
         """Return the text of ``report.json``."""
@@ -81,6 +84,7 @@ class Report:
             "gates": [verdict.to_json() for verdict in self.verdicts],
             "measurements": [item.to_json() for item in self.measured],
             "reproduce": self.reproduce,
+            "errors": self.errors,
         }
         return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
 
@@ -93,7 +97,7 @@ def write_report(report: Report, folder: Path) -> Path:
     """
     path = folder / "report.json"
     write_text(path, report.to_json())
-    write_text(folder / "report.html", html_of(report, closing_line(report.verdicts)))
+    write_text(folder / "report.html", html_of(report, closing_line(report)))
     return path
 
 
@@ -116,7 +120,7 @@ def summary_lines(report: Report) -> list[str]:
     for row, verdict in zip(rows, report.verdicts, strict=True):
         # A blank line between files; the name only once, so that the eye finds the groups.
         if row[0] != subject and subject:
-            lines.append("")
+            lines += [*_informational_lines(report, subject), ""]
         lines.append(_row((row[0] if row[0] != subject else "", *row[1:]), widths))
         subject = row[0]
         if verdict.status is Status.PASS:
@@ -129,19 +133,34 @@ def summary_lines(report: Report) -> list[str]:
         if again != command:
             command = again
             lines.append(f"      again: {command}")
-    return [*lines, "", closing_line(report.verdicts)]
+    lines += _informational_lines(report, subject)
+    lines += [f"error: {test}: {said}" for test, said in report.errors.items()]
+    return [*lines, "", closing_line(report)]
 
 
-def closing_line(verdicts: Sequence[Verdict]) -> str:
+def _informational_lines(report: Report, subject: str) -> list[str]:
+    found = [
+        f"{item.metric} {METRICS[item.metric].format(item.value)}"
+        for item in report.measured
+        if item.subject == subject and METRICS[item.metric].role is Role.INFORMATIONAL
+    ]
+    return [f"      informational: {', '.join(found)}"] if found else []
+
+
+def closing_line(report: Report) -> str:
     """Return the verdict in one line."""
+    verdicts = report.verdicts
     count = Counter(verdict.status for verdict in verdicts)
     if not verdicts:
         return "FAIL: nothing was judged"
-    if count[Status.PASS] == len(verdicts):
-        return f"PASS: {len(verdicts)} of {len(verdicts)} gates kept"
+    if report.passed:
+        waived = sum(verdict.waived for verdict in verdicts)
+        rest = f", {waived} not measured, which --release demands" if waived else ""
+        return f"PASS: {count[Status.PASS]} of {len(verdicts)} gates kept{rest}"
     return (
         f"FAIL: {count[Status.FAIL]} of {len(verdicts)} gates broken, "
         f"{count[Status.NOT_MEASURED]} not measured, {count[Status.PASS]} kept"
+        + (f", tests in error: {len(report.errors)}" if report.errors else "")
     )
 
 

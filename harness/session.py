@@ -109,7 +109,10 @@ class OrtSession:
 
 
 class PteSession:
-    """An ExecuTorch program. It names no tensors: the sidecar's contract gives order and names."""
+    """An ExecuTorch program on one thread.
+
+    It names no tensors: the sidecar's contract gives order and names.
+    """
 
     def __init__(self, path: Path, names: IoContract) -> None:
         """Open the file by path: a method kept after its bytes were dropped crashes.
@@ -118,10 +121,18 @@ class PteSession:
             OpenError: ExecuTorch does not load it.
         """
         import torch  # noqa: PLC0415 - seconds
+        from executorch.extension.pybindings.portable_lib import (  # noqa: PLC0415 - seconds
+            _threadpool_get_thread_count,
+            _unsafe_reset_threadpool,
+        )
         from executorch.runtime import Runtime, Verification  # noqa: PLC0415 - seconds
 
         self._torch = torch
         torch.set_num_threads(1)
+        # ExecuTorch's own pool has a thread for each core. Before the first program is loaded: each
+        # keeps a pointer to the pool.
+        if _threadpool_get_thread_count() != 1:
+            _unsafe_reset_threadpool(1)
         try:
             program = Runtime.get().load_program(
                 path, verification=Verification.InternalConsistency

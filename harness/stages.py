@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from exporters.artifact import Sidecar
     from exporters.checkpoint import Checkpoint
+    from exporters.to_pte import Prepared
     from exporters.variants import Graph, Precision
     from harness.reference import Rollout
     from harness.session import Arrays, Session
@@ -57,15 +58,18 @@ def fresh_onnx(
 def observed(
     artifact: Path, sidecar: Sidecar, path: Path | None
 ) -> tuple[NDArray[np.float32], ...] | None:
-    """Return the features that an INT8 encoder was calibrated with; None for other files.
+    """Return the features that a quantized file was calibrated with; None for other files.
 
     Raises:
         StagesError: They are not named, or are others.
     """
-    used, bound = sidecar.calibration, sidecar.max_trace_len
-    if used is None or bound is None:
+    used = sidecar.calibration
+    if used is None:
         return None
-    features = {"max_trace_len": bound, "feature_dim": sidecar.model.feature_dim}
+    features = {
+        "max_trace_len": used["max_trace_len"],
+        "feature_dim": sidecar.model.feature_dim,
+    }
     if used["source"] == "synthetic":
         return synthetic_calibration(swipes=used["swipes"], **features).features
     if path is None or sha256_of(path) != used["sha256"]:
@@ -98,30 +102,15 @@ def trace_programs(
     Args:
         checkpoint: The model.
         sidecar: Of the file.
-        calibration: (F, T) of the swipes that an INT8 encoder takes its front end's ranges from.
+        calibration: (F, T) of the swipes that a quantized file was calibrated with.
     """
-    import torch  # noqa: PLC0415 - the parent process does without
+    from exporters import to_pte  # noqa: PLC0415 - loads torch
 
-    from exporters import quantize_xnnpack  # noqa: PLC0415 - as above
-
-    recipe, int8, bound = sidecar.recipe, sidecar.precision == "int8", sidecar.max_trace_len
-    module, inputs = _pte_module(checkpoint, sidecar)
-    exported = quantized = _traced(module, inputs, bound)
-    if int8 and calibration is not None:
-        swipes = [torch.from_numpy(features)[None] for features in calibration]
-        quantize_xnnpack.smooth_front_end(module, swipes)
-    if sidecar.precision == "fp16":
-        module.halve_body()
-        quantized = _traced(module, inputs, bound)
-    elif int8 and recipe["quantization"] == "pt2e":
-        smoothed = _traced(module, inputs, bound)
-        converted = quantize_xnnpack.quantize_by_pt2e(smoothed, inputs)
-        quantized = _traced(converted, inputs, bound)
-    elif int8:
-        small = recipe["quantization"] == "edge"
-        quantize_xnnpack.quantize_weights(module, small_feed_forwards=small)
-        quantized = _traced(module, inputs, bound)
-    return TracedPrograms(exported, quantized)
+    precision = cast("Precision", sidecar.precision)
+    quantizer = sidecar.recipe.get("quantization", "pt2e")
+    exported = to_pte.trace(_prepared(checkpoint, sidecar, "fp32", None), quantizer)
+    prepared = _prepared(checkpoint, sidecar, precision, calibration)
+    return TracedPrograms(exported, to_pte.trace(prepared, quantizer))
 
 
 def pte_weights(checkpoint: Checkpoint, sidecar: Sidecar) -> list[tuple[str, NDArray[np.float64]]]:
@@ -130,8 +119,10 @@ def pte_weights(checkpoint: Checkpoint, sidecar: Sidecar) -> list[tuple[str, NDA
     Returns:
         In the order of its graph; filters are (outputs, everything else).
     """
-    module, inputs = _pte_module(checkpoint, sidecar)
-    program = _traced(module, inputs, sidecar.max_trace_len)
+    from exporters import to_pte  # noqa: PLC0415 - loads torch
+
+    prepared = _prepared(checkpoint, sidecar, "fp32", None)
+    program, module = to_pte.trace(prepared, "pt2e"), prepared.module
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     tensors = dict([*module.named_parameters(), *module.named_buffers()])
@@ -149,31 +140,25 @@ def pte_weights(checkpoint: Checkpoint, sidecar: Sidecar) -> list[tuple[str, NDA
     return found
 
 
-def _pte_module(checkpoint: Checkpoint, sidecar: Sidecar) -> tuple[Any, tuple[Any, ...]]:
-    """Return the rewritten graph that a .pte was made from, and inputs to trace it with."""
-    import torch  # noqa: PLC0415 - the parent process does without
+def _prepared(
+    checkpoint: Checkpoint,
+    sidecar: Sidecar,
+    precision: Precision,
+    calibration: Sequence[NDArray[np.float32]] | None,
+) -> Prepared:
+    """Rewrite the graph of a .pte's sidecar as its exporter does."""
+    from exporters import to_pte  # noqa: PLC0415 - loads torch
+    from exporters.rewrite_xnnpack import RewriteOptions  # noqa: PLC0415 - as above
 
-    from exporters import rewrite_xnnpack, step_graph  # noqa: PLC0415 - as above
-
-    bound = sidecar.max_trace_len
-    if bound is None:
-        step = step_graph.StepGraph(checkpoint.model, fold_embedding=True).eval()
-        return step, step_graph.example_step_inputs(checkpoint.spec, batch=1)
-    options = rewrite_xnnpack.RewriteOptions(**sidecar.recipe["rewrite"])
-    encoder = rewrite_xnnpack.rewrite_encoder(
-        checkpoint.model.encoder, max_trace_len=bound, options=options
+    if sidecar.max_trace_len is None:
+        return to_pte.prepare_step(checkpoint, precision=precision, calibration=calibration)
+    return to_pte.prepare_encoder(
+        checkpoint,
+        precision=precision,
+        calibration=calibration,
+        max_trace_len=sidecar.max_trace_len,
+        options=RewriteOptions(**sidecar.recipe["rewrite"]),
     )
-    features = torch.zeros(1, sidecar.model.feature_dim, bound)
-    return encoder, (features, torch.tensor([bound]))
-
-
-def _traced(module: Any, inputs: tuple[Any, ...], bound: int | None) -> ExportedProgram:  # noqa: ANN401 - a module of torch
-    import torch  # noqa: PLC0415
-
-    shapes = None if bound is None else ({2: torch.export.Dim.AUTO(min=2, max=bound)}, None)
-    # oneDNN's availability guards shapes while tracing.
-    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
-        return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
 
 
 def run_traced(programs: TracedPrograms, which: str, feeds: Sequence[Arrays]) -> Outputs:

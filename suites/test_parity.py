@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 def test_outputs(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
     """Valid frames of the encoder, or logits of the step along whole words, are NeMo's."""
-    if variant(subject).graph == "step":
-        found = evidence.step_comparison(subject).logits
-    else:
-        found = evidence.encoder_comparison(subject)
+    found = evidence.comparison(subject)
+    if variant(subject).graph == "encoder":
         wrong = parity.encoded_length_mismatches(
             evidence.reference().encoded, evidence.encoder_runs(subject).encoded
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
 
 from exporters.artifact import ArtifactError, read_sidecar, sha256_of
 from harness.accept import AcceptError, accept
-from harness.baseline import INSTRUCTIONS, PREFIX, BaselineError, read_baseline
+from harness.baseline import PREFIX, BaselineError, read_baseline
 from harness.evidence import once
 from harness.gates import Status
 from tests.faults.run import FaultLab, SharedEvidence, Workspace, open_lab
@@ -17,6 +18,8 @@ from tests.faults.run import FaultLab, SharedEvidence, Workspace, open_lab
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from harness.gates import Verdict
 
 pytestmark = [pytest.mark.slow, pytest.mark.nested]
 
@@ -64,7 +67,7 @@ def judge(lab: FaultLab, workspace: Workspace, baseline: Path) -> dict[str, Stat
         verdict.gate.metric: verdict.status
         for verdict in verdicts.values()
         # Counted under emulation: minutes, and only where an emulator is (tests/test_exact.py).
-        if verdict.gate.metric.startswith(PREFIX) and verdict.gate.metric != INSTRUCTIONS
+        if verdict.gate.metric.startswith(PREFIX) and "instruction" not in verdict.gate.metric
     }
 
 
@@ -103,6 +106,39 @@ def test_a_file_that_was_never_accepted_is_not_measured(
 ) -> None:
     (accepted / ENCODER).write_bytes(b"another file")
     assert set(judge(lab, workspace, accepted).values()) == {Status.NOT_MEASURED}
+
+
+def test_a_green_run_is_accepted_and_judges_the_next(
+    lab: FaultLab, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the emulator: counting takes longer than all the rest (tests/test_exact.py).
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert {verdict.status for verdict in lab.judge(workspace, [STEP]).values()} == {Status.PASS}
+    report, folder = tmp_path / "report" / "report.json", tmp_path / "baseline"
+    assert accept(report, folder) == [STEP]
+
+    workspace.args = ("--baseline", str(folder))
+    verdicts = lab.judge(workspace, [STEP])
+    beside = {v.gate.metric for v in verdicts.values() if v.gate.metric.startswith(PREFIX)}
+    assert beside == {
+        "baseline_size_ratio", "baseline_latency_ratio", "baseline_instruction_ratio",
+        "baseline_macs_ratio", "baseline_nodes_ratio", "baseline_sqnr_drop_db",
+    }  # fmt: skip
+    assert not_kept(verdicts) == {"baseline_instruction_ratio"}
+    assert json.loads(report.read_text(encoding="utf-8"))["verdict"] == "PASS"
+
+    model = onnx.load(workspace.path(STEP))
+    model.metadata_props.add(key="notes", value="x" * (workspace.path(STEP).stat().st_size // 30))
+    workspace.rewrite(STEP, model.SerializeToString())
+    workspace.args += ("-k", "regression")
+    larger = lab.judge(workspace, [STEP])
+    judged = {key: v for key, v in larger.items() if v.gate.metric in beside}
+    assert not_kept(judged) == {"baseline_size_ratio", "baseline_instruction_ratio"}
+    assert larger[f"{STEP} baseline_size_ratio_max"].value == pytest.approx(1.033, abs=2e-3)
+
+
+def not_kept(verdicts: dict[str, Verdict]) -> set[str]:
+    return {v.gate.metric for v in verdicts.values() if v.status is not Status.PASS}
 
 
 def test_an_absent_baseline_is_an_error(tmp_path: Path) -> None:

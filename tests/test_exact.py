@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.exact import X86_64, NotInstalledError, build, count, installed
+from harness.exact import X86_64, NotInstalledError, build, count, missing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,14 +49,22 @@ def products(path: Path, number: int) -> Path:
 
 def test_an_absent_emulator_says_how_to_install_it(tmp_path: Path) -> None:
     guest = replace(X86_64, emulator="qemu-of-nobody")
-    assert not installed(guest)
     with pytest.raises(NotInstalledError, match=r"qemu-of-nobody is not installed.*setup-exact"):
         count(products(tmp_path / "a.onnx", 1), FEEDS, guest, plugin=tmp_path)
 
 
+def test_an_absent_plugin_says_how_to_build_it(tmp_path: Path) -> None:
+    present = replace(X86_64, emulator=sys.executable)
+    assert re.search(
+        r"libcount\.so is not built.*setup-exact", missing(present, tmp_path / "libcount.so")
+    )
+    (tmp_path / "libcount.so").touch()
+    assert missing(present, tmp_path / "libcount.so") == ""
+
+
 def test_what_no_guest_runs_is_not_measured(tmp_path: Path) -> None:
-    with pytest.raises(NotInstalledError, match=r"no emulated guest runs \.pte"):
-        count(tmp_path / "a.pte", FEEDS)
+    with pytest.raises(NotInstalledError, match=r"no emulated guest runs \.ort"):
+        count(tmp_path / "a.ort", FEEDS)
 
 
 @emulated
@@ -64,3 +77,23 @@ def test_twice_the_work_is_twice_the_instructions(tmp_path: Path) -> None:
     )
     assert again == pytest.approx(one, rel=0.01)
     assert two / one == pytest.approx(2.0, rel=0.15)
+
+
+def a_program(path: Path, number: int) -> Path:
+    """Write a program of some matrix products in a row, all of them in XNNPACK."""
+    layers = torch.nn.Sequential(*(torch.nn.Linear(128, 128) for _ in range(number)))
+    exported = torch.export.export(layers.eval(), (torch.from_numpy(FEEDS["x"]),), strict=False)
+    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    path.write_bytes(lowered.to_executorch().buffer)
+    return path
+
+
+@emulated
+@pytest.mark.slow
+def test_a_program_takes_the_instructions_of_its_products(tmp_path: Path) -> None:
+    plugin = build(tmp_path / "libcount.so")
+    found = count(a_program(tmp_path / "a.pte", 16), FEEDS, plugin=plugin)
+    # AVX2, the guest's widest, does eight products with an instruction; each needs loads beside it.
+    least = 16 * 16 * 128 * 128 / 8
+    assert least < found.instructions < 4 * least
+    assert found.spread < 0.01

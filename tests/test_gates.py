@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.variants import VARIANTS
-from harness.gates import Gate, GateError, Status, Verdict, judge, read_gates
+from harness.gates import Gate, GateError, Status, Verdict, judge, read_gates, waive
+from harness.metrics import METRICS, Role
 from harness.pytest_plugin import CHECKPOINT
 
 SUBJECTS = ["encoder_int8.pte", CHECKPOINT]
@@ -40,6 +41,39 @@ def test_what_was_not_measured_does_not_pass(value: float | None) -> None:
 def test_a_verdict_survives_json() -> None:
     verdict = judge(Gate("a", "sqnr_db", "min", 40.0), 12.5, "worst: swipe 3")
     assert Verdict.from_json(verdict.to_json()) == verdict
+    waived = waive(Gate("a", "baseline_instruction_ratio", "max", 1.01), "no emulator")
+    assert Verdict.from_json(waived.to_json()) == waived
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_only_what_needs_an_optional_tool_may_be_waived(metric: str) -> None:
+    gate = Gate("a", metric, "max", 1.0)
+    if METRICS[metric].role is Role.OPTIONAL:
+        assert metric in {
+            "baseline_instruction_ratio",
+            "delegated_node_ratio",
+            "delegated_compute_ratio",
+        }
+        assert (waive(gate, "why").status, waive(gate, "why").good) == (Status.NOT_MEASURED, True)
+    else:
+        with pytest.raises(GateError, match="cannot be waived"):
+            waive(gate, "why")
+
+
+@pytest.mark.parametrize(
+    "metric", [name for name, metric in METRICS.items() if metric.role is Role.INFORMATIONAL]
+)
+def test_what_is_informational_takes_no_gate(metric: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f'["encoder_int8.pte"]\n{metric}_max = 5\n')
+    with pytest.raises(GateError, match=f"limits {metric}, which is informational"):
+        read_gates([path], SUBJECTS)
+
+
+@pytest.mark.parametrize("status", [Status.PASS, Status.FAIL])
+def test_what_was_measured_is_not_waived(status: Status) -> None:
+    gate = Gate("a", "baseline_instruction_ratio", "max", 1.01)
+    with pytest.raises(GateError, match="cannot be waived"):
+        Verdict(gate, 1.0, status, waived=True)
 
 
 def test_profiles_are_shared_and_overridden(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def a_report(checkpoint: str, sqnr: float, *, cpu: str = "EPYC", **values: float
             {
                 "subject": FILE, "metric": "sqnr_db", "direction": "min", "limit": 36.0,
                 "value": sqnr, "status": "PASS" if kept else "FAIL",
+                "waived": False,
             }
         ],
         "measurements": [
@@ -166,8 +167,7 @@ def test_environments_are_never_in_one_line(
     for command in (["list"], ["compare", "a", "b"], ["trend", "sqnr_db"], ["blame"]):
         history.main(["--history", str(store), *command])
         said = capsys.readouterr().out
-        if command[0] != "trend":  # The second environment has one run: no trend, no line.
-            assert "2 environments: speeds of different ones say nothing together" in said
+        assert "2 environments: speeds of different ones say nothing together" in said
 
 
 def test_load_is_no_other_environment_but_a_version_is() -> None:
@@ -191,6 +191,16 @@ def test_a_checkpoint_gated_again_counts_once_and_last(store: Path) -> None:
         append(store, a_report("a", sqnr))
     (points,) = history.series(store, ["sqnr_db"]).values()
     assert [point.value for point in points] == [41.0]
+
+
+def test_a_trend_asked_for_by_name_shows_what_did_not_change(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append(store, a_report("only", 41.0, latency_p50_ms=1.25))
+    history.main(["--history", str(store), "trend", "latency_p50_ms"])
+    assert "1.25 ms" in capsys.readouterr().out
+    history.main(["--history", str(store), "trend"])
+    assert "1.25 ms" not in capsys.readouterr().out
 
 
 def test_compare_says_what_changed(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

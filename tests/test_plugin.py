@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +52,19 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
         path.parent.mkdir(exist_ok=True)
         path.write_text(SWIPE, encoding="utf-8")
     return pytester
+
+
+COUNTED = """
+from pathlib import Path
+
+import pytest
+from harness import exact
+
+@pytest.mark.measures("baseline_instruction_ratio", "baseline_size_ratio")
+def test_instructions(subject, record):
+    record("baseline_size_ratio", 1.0)
+    exact.count(Path("step_fp32.onnx"), {})
+"""
 
 
 def run(project: pytest.Pytester, *args: str) -> tuple[pytest.RunResult, dict[str, Any]]:
@@ -255,6 +270,112 @@ def test_a_failure_says_what_why_and_how_to_run_it_again(project: pytest.Pyteste
             "*again: pytest * --target android * 'suites/test_all.py::test_sqnr?step_fp32.onnx?'",
         ]
     )
+
+
+@pytest.fixture
+def unemulated(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gate beside a baseline on a machine without the emulator; returns the options."""
+    monkeypatch.setenv("PATH", str(project.path))
+    gates = project.path / "suites" / "gates.toml"
+    gates.write_text(GATES + "baseline_instruction_ratio_max = 1.01\n", encoding="utf-8")
+    project.makepyfile(**{"suites/test_counted": COUNTED})
+    folder = project.path / "baseline"
+    folder.mkdir()
+    (folder / "accepted.json").write_text('{"files": {}, "values": {}}', encoding="utf-8")
+    return [*ONE_FILE, "--baseline", str(folder)]
+
+
+def test_an_absent_emulator_is_seen_and_not_counted_as_kept(
+    project: pytest.Pytester, unemulated: list[str]
+) -> None:
+    result, report = run(project, *unemulated)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        [
+            "*baseline_instruction_ratio*-*≤ 1.01*NOT_MEASURED",
+            "*why: qemu-x86_64 is not installed; install it with: make setup-exact*",
+            "PASS: 3 of 4 gates kept, 1 not measured, which --release demands",
+        ]
+    )
+    row = report["gates"][-1]
+    assert (row["status"], row["waived"], row["value"]) == ("NOT_MEASURED", True, None)
+    page = (project.path / "build" / "report" / "report.html").read_text(encoding="utf-8")
+    assert '<td class="waived">NOT_MEASURED</td>' in page
+    assert "make setup-exact" in page
+
+
+def test_a_release_demands_the_emulator(project: pytest.Pytester, unemulated: list[str]) -> None:
+    result, report = run(project, *unemulated, "--release")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert report["verdict"] == "FAIL"
+    row = report["gates"][-1]
+    assert (row["status"], row["waived"]) == ("NOT_MEASURED", False)
+    assert "qemu-x86_64 is not installed; install it with: make setup-exact" in row["detail"]
+
+
+def test_an_absent_emulator_excuses_no_other_gate(
+    project: pytest.Pytester, unemulated: list[str]
+) -> None:
+    gates = project.path / "suites" / "gates.toml"
+    gates.write_text(gates.read_text() + "baseline_size_ratio_max = 1\n", encoding="utf-8")
+    assert run(project, *unemulated)[0].ret == pytest.ExitCode.TESTS_FAILED
+    (project.path / "suites" / "test_counted.py").unlink()
+    result, report = run(project, *unemulated)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [(g["status"], g["waived"]) for g in report["gates"][-2:]] == [
+        ("NOT_MEASURED", True),
+        ("NOT_MEASURED", False),
+    ]
+
+
+def test_pytest_starts_without_what_only_a_gate_needs() -> None:
+    code = "import sys, harness.pytest_plugin; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "pandas", "onnxruntime", "nemo"}.isdisjoint(done.stdout.split())
+
+
+CLOCK = """
+import pytest
+
+@pytest.mark.measures("latency_p50_ms", "load_ms")
+def test_clock(subject, record):
+    record("latency_p50_ms", 1.25, "10 runs", samples=[1.0, 1.5])
+    record("load_ms", 9.0)
+"""
+
+
+def test_what_is_informational_is_shown_beside_the_gates(project: pytest.Pytester) -> None:
+    project.makepyfile(**{"suites/test_clock": CLOCK})
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        ["*informational: latency_p50_ms 1.25 ms, load_ms 9 ms", "PASS: 3 of 3 gates kept"]
+    )
+    clock = next(m for m in report["measurements"] if m["metric"] == "latency_p50_ms")
+    assert (clock["value"], clock["unit"], clock["samples"]) == (1.25, "ms", [1.0, 1.5])
+    page = (project.path / "build" / "report" / "report.html").read_text(encoding="utf-8")
+    assert '<td class="informational">informational</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('    record("load_ms", 9.0)', "", "recorded no load_ms"),
+        ('record("load_ms", 9.0)', 'raise OSError("gone")', "OSError: gone"),
+    ],
+)
+def test_a_test_without_a_gate_fails_the_run_too(
+    project: pytest.Pytester, old: str, new: str, said: str
+) -> None:
+    project.makepyfile(**{"suites/test_clock": CLOCK})
+    rewrite(project, old, new, "test_clock.py")
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert report["verdict"] == "FAIL"
+    assert set(statuses(report).values()) == {"PASS"}
+    (found,) = report["errors"].values()
+    assert said in found
+    result.stdout.fnmatch_lines(["FAIL: 0 of 3 gates broken, *3 kept, tests in error: 1"])
 
 
 def test_a_floor_replaces_the_files(project: pytest.Pytester) -> None:

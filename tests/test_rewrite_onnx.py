@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exporters.checkpoint import quiet_nemo
 from exporters.contract import IoContract, TensorSpec
 from exporters.rewrite_onnx import LeanEncoder
 from exporters.trace_onnx import trace_to_onnx
+from tests import nemo_encoders
 
 BOUND = 48
 
@@ -27,29 +27,8 @@ def sqnr_db(reference: Tensor, other: Tensor) -> float:
 
 
 def nemo_encoder(**changes: object) -> Any:
-    """Build an encoder with random weights, and with statistics that a folding cannot ignore."""
-    from nemo.collections.asr.modules import ConformerEncoder
-
-    config = {
-        "feat_in": 9,
-        "n_layers": 1,
-        "d_model": 16,
-        "n_heads": 2,
-        "subsampling": "striding",
-        "subsampling_factor": 4,
-        "subsampling_conv_channels": 4,
-        "conv_kernel_size": 7,
-        "pos_emb_max_len": 24,
-    } | changes
-    torch.manual_seed(0)
-    with quiet_nemo():
-        encoder = ConformerEncoder(**config).eval()
-    for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
-        if name.endswith("running_var"):
-            nn.init.uniform_(tensor, 0.2, 2.0)
-        elif tensor.is_floating_point() and ("pos_bias" in name or "norm" in name):
-            nn.init.normal_(tensor, 1.0 if name.endswith("weight") else 0.0, 0.3)
-    return encoder
+    """Build a small encoder of nine channels."""
+    return nemo_encoders.nemo_encoder(**({"feat_in": 9, "pos_emb_max_len": 24} | changes))
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ from exporters.checkpoint import LoadReport
 from exporters.variants import VARIANTS
 from harness.audit import Contents
 from harness.decode import Hypothesis
+from harness.exact import Count
 from harness.gates import Status, judge, read_gates
 from harness.pytest_plugin import CHECKPOINT
-from suites import test_decode, test_delegation, test_load, test_parity
+from suites import test_decode, test_delegation, test_load, test_parity, test_regression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +128,28 @@ def test_delegation_ratios(nodes: float, compute: float, broken: set[str]) -> No
     lowering = {"node_ratio": nodes, "compute_ratio": compute, "mac_ratio": 1.0}
     evidence = SimpleNamespace(sidecar=lambda _: SimpleNamespace(lowering=lowering))
     assert red("encoder_int8.pte", test_delegation.test_ratios, evidence) == broken
+
+
+@pytest.mark.parametrize("subject", ["step_int8.onnx", "step_fp32.pte", "encoder_int8.onnx"])
+@pytest.mark.parametrize(
+    ("sqnr", "broken"), [(48.0, False), (44.0, False), (43.9, True), (math.nan, True)]
+)
+def test_less_faithful_than_released(subject: str, sqnr: float, *, broken: bool) -> None:
+    evidence = SimpleNamespace(comparison=lambda _: SimpleNamespace(sqnr_db=sqnr))
+    released = SimpleNamespace(sidecar=lambda _: None, value=lambda *_: 47.0)
+    found = red(subject, test_regression.test_fidelity, evidence, released)
+    assert ("baseline_sqnr_drop_db" in found) == broken
+
+
+@pytest.mark.parametrize(
+    ("instructions", "broken"), [(1010, set()), (1011, {"baseline_instruction_ratio"})]
+)
+def test_more_instructions_than_released(
+    instructions: int, broken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Count("guest", (instructions,)), Count("guest", (1000,))
+    monkeypatch.setattr(test_regression, "counted_cost", lambda *_: counts)
+    assert red("step_fp32.onnx", test_regression.test_instructions, None, None) == broken
 
 
 @pytest.mark.parametrize(("noise", "broken"), [(0.001, set()), (0.1, {"worst_bucket_sqnr_db"})])

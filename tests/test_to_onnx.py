@@ -17,7 +17,7 @@ from exporters.checkpoint import Checkpoint, load_checkpoint
 from exporters.contract import encoder_contract, step_contract
 from exporters.features import featurize
 from exporters.manifest import read_manifest
-from exporters.rounding import LARGEST_CODE
+from exporters.rounding import S7
 from exporters.to_onnx import encoder_to_onnx, ort_optimized, step_to_onnx
 from exporters.trace_onnx import OnnxExportError
 
@@ -243,7 +243,7 @@ def test_int8_holds_its_matrices_in_seven_bits(encoders: Encoders) -> None:
     largest = max(int(np.abs(array.astype(int)).max()) for array in weights.values())
     # Two products in the 16 bits of an x86 without VNNI.
     assert 2 * 255 * largest <= np.iinfo(np.int16).max
-    assert largest == LARGEST_CODE
+    assert largest == S7.highest
     in_int8 = sum(array.size for array in arrays.values() if array.dtype == np.int8)
     assert in_int8 >= 0.95 * sum(array.size for array in arrays.values())
 
@@ -327,9 +327,10 @@ def test_no_two_exports_are_the_same_bytes(encoders: Encoders) -> None:
 
 
 def test_files_do_not_name_the_machine_that_made_them(
-    encoders: Encoders, checkpoint: Checkpoint, golden: Path
+    encoders: Encoders, checkpoint: Checkpoint, calibration: Swipes, golden: Path
 ) -> None:
-    programs = [*encoders.values(), step_to_onnx(checkpoint, precision="int8")]
+    step = step_to_onnx(checkpoint, precision="int8", calibration=calibration[:3])
+    programs = [*encoders.values(), step]
     for program in programs:
         assert str(golden.parent).encode() not in program.payload
         assert b"site-packages" not in program.payload
@@ -340,7 +341,7 @@ def test_exports_leave_the_reference_as_it_was(checkpoint: Checkpoint, calibrati
     before = _fingerprint(checkpoint.model)
     for precision, flavour in ENCODERS:
         _export(checkpoint, precision, flavour, calibration[:3])
-    step_to_onnx(checkpoint, precision="int8")
+    step_to_onnx(checkpoint, precision="int8", calibration=calibration[:3])
     assert _fingerprint(checkpoint.model) == before
 
 
@@ -351,33 +352,6 @@ def _fingerprint(model: torch.nn.Module) -> str:
         digest.update(tensor.detach().numpy().tobytes())
     digest.update(str(model.joint.log_softmax).encode())
     return digest.hexdigest()
-
-
-@pytest.mark.parametrize("missing", [None, ()])
-def test_int8_without_calibration_is_refused(
-    checkpoint: Checkpoint, missing: Swipes | None
-) -> None:
-    with pytest.raises(OnnxExportError, match="needs calibration swipes"):
-        _export(checkpoint, "int8", "standard", missing)
-
-
-@pytest.mark.parametrize(
-    ("swipe", "message"),
-    [
-        (np.zeros((36, 9), np.float32), "has shape"),
-        (np.zeros((37, 0), np.float32), "has shape"),
-        (np.zeros((37, BOUND + 1), np.float32), "has shape"),
-        (np.zeros((37, 9), np.float64), "finite float32"),
-        (np.full((37, 9), np.nan, np.float32), "finite float32"),
-        (np.full((37, 9), np.inf, np.float32), "finite float32"),
-    ],
-)
-def test_calibration_that_does_not_fit_is_refused(
-    checkpoint: Checkpoint, swipe: NDArray[np.float32], message: str
-) -> None:
-    good = np.zeros((37, 9), np.float32)
-    with pytest.raises(OnnxExportError, match=f"swipe 1 .*{message}"):
-        _export(checkpoint, "int8", "standard", (good, swipe))
 
 
 def test_a_bound_below_two_is_refused(checkpoint: Checkpoint) -> None:
@@ -419,8 +393,11 @@ def test_fp32_step_is_nemos(checkpoint: Checkpoint, batch: int) -> None:
         np.testing.assert_allclose(result, expected.numpy(), rtol=0, atol=2e-5, err_msg=name)
 
 
-def test_int8_step_is_close_and_small(checkpoint: Checkpoint) -> None:
-    fp32, int8 = (step_to_onnx(checkpoint, precision=p) for p in ("fp32", "int8"))
+def test_int8_step_is_close_and_small(checkpoint: Checkpoint, calibration: Swipes) -> None:
+    fp32, int8 = (
+        step_to_onnx(checkpoint, precision=p, calibration=calibration) for p in ("fp32", "int8")
+    )
+    assert int8.recipe["two_codes"] == ["joint.enc"]
     assert len(int8.payload) <= 0.45 * len(fp32.payload)
     inputs = _step_inputs(checkpoint, 64)
     results = _session(int8.payload).run(None, {k: v.numpy() for k, v in inputs.items()})
@@ -430,14 +407,16 @@ def test_int8_step_is_close_and_small(checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_step_declares_its_contract_and_is_deterministic(
-    checkpoint: Checkpoint, precision: Precision
+    checkpoint: Checkpoint, calibration: Swipes, precision: Precision
 ) -> None:
-    program = step_to_onnx(checkpoint, precision=precision)
+    program, again = (
+        step_to_onnx(checkpoint, precision=precision, calibration=calibration[:3]) for _ in range(2)
+    )
     graph = onnx.load_from_string(program.payload).graph
     contract = step_contract(checkpoint.spec)
     assert _declared(graph.input) == _expected(contract.inputs)
     assert _declared(graph.output) == _expected(contract.outputs)
-    assert step_to_onnx(checkpoint, precision=precision).payload == program.payload
+    assert again.payload == program.payload
 
 
 def test_a_step_in_fp16_is_refused(checkpoint: Checkpoint) -> None:

@@ -1,12 +1,13 @@
 """Instructions per inference, counted under QEMU's user-mode emulation: a cost without noise.
 
-The guest is this machine's own Python with ONNX Runtime under ``qemu-x86_64``; the plugin
+The guest is this machine's own Python with the file's runtime under ``qemu-x86_64``; the plugin
 ``count.c`` counts what it executes between markers. The first inference allocates and is dropped.
 ``Guest`` is the seam for other processors: an arm64 guest is another row with its emulator, its
 processor and the command that runs a file there.
 
-Counts are exact up to what Python itself does around a call: ± 0.01 % for INT8, exact for FP32 with
-``PYTHONHASHSEED=0`` (ONNX Runtime), so that they can gate at 1 % on any machine, however busy.
+With ``PYTHONHASHSEED=0`` and one thread each process counts the same, to the instruction, on both
+runtimes; inferences of one process differ by what Python does around a call: 0.01 % of an encoder,
+0.5 % of a step. So counts can gate at 1 % on any machine, however busy.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ PLUGIN = REPOSITORY / "build" / "exact" / "libcount.so"
 HOW_TO_INSTALL = "install it with: make setup-exact (apt-get install qemu-user gcc, then a build)"
 TIMEOUT_S = 900.0
 INFERENCES = 4
+COUNTED = (".onnx", ".pte")
 _LINE = re.compile(r"^EXACT (\d+) (\d+)$", re.MULTILINE)
 
 
@@ -106,9 +108,11 @@ def build(plugin: Path = PLUGIN) -> Path:
     return plugin
 
 
-def installed(guest: Guest, plugin: Path = PLUGIN) -> bool:
-    """Tell whether a guest's instructions can be counted here."""
-    return shutil.which(guest.emulator) is not None and plugin.is_file()
+def missing(guest: Guest, plugin: Path = PLUGIN) -> str:
+    """Return what a guest's instructions cannot be counted for here; empty if they can."""
+    if shutil.which(guest.emulator) is None:
+        return f"{guest.emulator} is not installed; {HOW_TO_INSTALL}"
+    return "" if plugin.is_file() else f"{plugin.name} is not built; {HOW_TO_INSTALL}"
 
 
 def count(
@@ -122,8 +126,9 @@ def count(
     """Count the instructions of an inference.
 
     Args:
-        path: An ONNX file. Programs for ExecuTorch need a runner in C++, which comes with arm64.
-        inputs: Of one inference; emulation is hundreds of times slower, so keep the swipe short.
+        path: An ONNX file or a program for ExecuTorch.
+        inputs: Of one inference, in the contract's order; emulation is hundreds of times slower,
+            so keep the swipe short.
         guest: Processor to emulate.
         plugin: What ``build`` made.
         inferences: Run in all; the first does not count.
@@ -132,18 +137,16 @@ def count(
         NotInstalledError: Emulator or plugin are not there, or no guest runs this kind of file.
         ExactError: The guest failed, or its count makes no sense.
     """
-    if path.suffix != ".onnx":
-        msg = f"{path}: no emulated guest runs {path.suffix} yet; only .onnx is counted"
+    if path.suffix not in COUNTED:
+        msg = f"{path}: no emulated guest runs {path.suffix}, only {' and '.join(COUNTED)}"
         raise NotInstalledError(msg)
-    emulator = shutil.which(guest.emulator)
-    if emulator is None or not installed(guest, plugin):
-        missing = plugin.name if emulator else guest.emulator
-        msg = f"{missing} is not installed; {HOW_TO_INSTALL}"
-        raise NotInstalledError(msg)
+    absent = missing(guest, plugin)
+    if absent:
+        raise NotInstalledError(absent)
     with tempfile.TemporaryDirectory() as folder:
         feeds = Path(folder) / "inputs.npz"
         np.savez(feeds, allow_pickle=False, **inputs)
-        command = [emulator, "-cpu", guest.cpu, "-plugin", str(plugin), "-d", "plugin"]
+        command = [guest.emulator, "-cpu", guest.cpu, "-plugin", str(plugin), "-d", "plugin"]
         command += [guest.python, "-m", "harness.exact.guest", str(path.resolve())]
         text = _run([*command, str(feeds), str(inferences)])
     found = {int(marker): int(number) for marker, number in _LINE.findall(text)}

@@ -1,7 +1,7 @@
 """Count the instructions of an inference, exactly and on a machine however busy.
 
 ``python -m harness.exact setup`` builds the plugin (``make setup-exact`` installs what it needs).
-``python -m harness.exact count FILE.onnx`` prints the instructions of one inference.
+``python -m harness.exact count FILE`` prints the instructions of one inference.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="build the plugin")
     counting = commands.add_parser("count", help="count the instructions of an inference")
-    counting.add_argument("file", type=Path, help="an ONNX file with its sidecar")
+    counting.add_argument("file", type=Path, help="a file with its sidecar")
     counting.add_argument(
         "--frames", type=int, default=FRAMES, help="of an encoder's input (default %(default)s)"
     )

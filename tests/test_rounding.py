@@ -1,0 +1,93 @@
+"""Weights are rounded so that their layer's output suffers least."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from exporters.rounding import (
+    S4,
+    S7,
+    S8,
+    Codes,
+    channel_scales,
+    matrix_layers,
+    noisiest,
+    observe_grams,
+    round_weights,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    inputs=st.integers(1, 150),
+    outputs=st.integers(1, 6),
+    codes=st.sampled_from([S4, S7, S8]),
+)
+def test_rounding_of_uncorrelated_inputs_is_rounding_to_the_nearest(
+    seed: int, inputs: int, outputs: int, codes: Codes
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(outputs, inputs, generator=generator)
+    scales = channel_scales(weight, codes)
+    rounded = round_weights(weight, torch.eye(inputs, dtype=torch.float64), scales, codes)
+    assert rounded.dtype == torch.int8
+    assert codes.lowest <= int(rounded.min())
+    assert int(rounded.max()) <= codes.highest
+    assert float((rounded * scales - weight).abs().max()) <= float(scales.max()) * 0.5001
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 999), codes=st.sampled_from([S4, S7, S8]), groups=st.sampled_from([1, 5])
+)
+def test_rounding_makes_up_for_errors_in_correlated_channels(
+    seed: int, codes: Codes, groups: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(6, 160, generator=generator)
+    x = torch.randn(500, 6, generator=generator) @ mixing
+    x += 0.05 * torch.randn(x.shape, generator=generator)
+    weight = torch.randn(8, 160, generator=generator)
+    scales = channel_scales(weight.reshape(8 * groups, -1), codes).reshape(8, groups)
+    steps = scales.repeat_interleave(160 // groups, dim=1)
+    ours = round_weights(weight, (x.T @ x).double(), scales, codes) * steps
+    nearest = (weight / steps).round().clamp(*codes) * steps
+    error, nearest_error = (
+        float((x @ (rounded - weight).T).square().sum()) for rounded in (ours, nearest)
+    )
+    assert error <= 0.5 * nearest_error
+
+
+def test_a_layer_of_zeros_is_rounded_to_zeros() -> None:
+    weight = torch.zeros(3, 4)
+    scales = channel_scales(weight, S7)
+    assert not round_weights(weight, torch.zeros(4, 4, dtype=torch.float64), scales, S7).any()
+    assert (scales > 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2047, 5000])
+def test_grams_are_sums_over_all_rows(rows: int) -> None:
+    module = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 1))
+    assert [name for name, _ in matrix_layers(module)] == ["0"]
+    x = torch.randn(rows, 1, 5, generator=torch.Generator().manual_seed(0))
+    grams = observe_grams(matrix_layers(module), lambda: [module(part) for part in x.split(700)])
+    flat = x[:, 0].double()
+    torch.testing.assert_close(grams["0"], flat.T @ flat, rtol=1e-4, atol=1e-3)
+    assert not module[0]._forward_pre_hooks
+
+
+@given(st.dictionaries(st.text("ab", max_size=4), st.floats(0, 1e-2), max_size=8))
+def test_the_noisiest_layers_are_chosen_and_no_more_than_needed(noise: dict[str, float]) -> None:
+    chosen = noisiest(noise, sqnr_db=47.0)
+    rest = {name: value for name, value in noise.items() if name not in chosen}
+    allowed = 10**-4.7
+    assert sum(rest.values()) <= allowed * 1.000001
+    if chosen:
+        least = min(noise[name] for name in chosen)
+        assert sum(rest.values()) + least > allowed
+        assert least >= max(rest.values(), default=0.0)
