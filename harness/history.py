@@ -1,6 +1,6 @@
 """Runs of the gate across checkpoints: what rose, what fell, and which checkpoint broke it.
 
-``python -m harness.history [--history FILE] list|compare A B|trend [METRIC …]|blame``
+``python -m harness.history [--history FILE] list|compare A B|trend [METRIC …]|blame|merge FILE …``
 
 The gate appends with ``pytest suites/ --history FILE``. Runs are keyed by checkpoint hash, file,
 device and environment (machine, processor, versions). Runs of different environments are never
@@ -23,6 +23,7 @@ from harness.history_store import (
     HistoryError,
     Run,
     find_run,
+    merge,
     read_environments,
     read_gates,
     read_runs,
@@ -344,6 +345,8 @@ def _parser() -> argparse.ArgumentParser:
     trend.add_argument("--subject", action="append", metavar="FILE", help="only this file")
     trend.add_argument("--out", type=Path, metavar="PNG", help="draw it")
     blame = commands.add_parser("blame", help="which checkpoint broke which gate")
+    merging = commands.add_parser("merge", help="append the runs of other stores")
+    merging.add_argument("others", nargs="+", type=Path, metavar="FILE", help="a store")
     for command in (trend, blame):
         command.add_argument(
             "--order", choices=["time", "name"], default="time",
@@ -355,6 +358,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
+    if args.command == "merge":
+        appended = sum(merge(args.history, other) for other in args.others)
+        print(f"{appended} runs appended to {args.history}")
+        return 0
     if not args.history.is_file():
         msg = f"{args.history}: no history yet; run the gate with --history {args.history}"
         raise HistoryError(msg)

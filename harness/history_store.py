@@ -150,8 +150,43 @@ def append(path: Path, report: Mapping[str, Any], job: str | None = None) -> int
         job: What a sweep calls this run. A job is appended once: of a second append nothing is
             written, and the number of the first is returned.
     """
+    row = _row(report, job, datetime.now(UTC).isoformat(timespec="seconds"))
+    with opened(path) as database, _writing(database):
+        done = _number_of_job(database, job)
+        return done if done is not None else _insert(database, row, report)
+
+
+def merge(path: Path, other: Path) -> int:
+    """Append the runs of another store, e.g. of another machine, with their times.
+
+    A run without a job becomes one under the hash of its report, so that merging a store again
+    appends nothing.
+
+    Returns:
+        How many runs were appended.
+
+    Raises:
+        HistoryError: One of them is no store.
+    """
+    if not other.is_file():
+        msg = f"{other}: no such history"
+        raise HistoryError(msg)
+    with opened(other) as database:
+        theirs = list(database.query("SELECT job, finished_utc, report FROM runs ORDER BY number"))
+    appended = 0
+    with opened(path) as database, _writing(database):
+        for run in theirs:
+            job = run["job"] or hashlib.sha256(run["report"]).hexdigest()
+            if _number_of_job(database, job) is None:
+                report = json.loads(zlib.decompress(run["report"]))
+                _insert(database, _row(report, job, run["finished_utc"]), report)
+                appended += 1
+    return appended
+
+
+def _row(report: Mapping[str, Any], job: str | None, finished_utc: str) -> dict[str, Any]:
     request = report["request"]
-    row = {
+    return {
         "job": job,
         "checkpoint": Path(request["checkpoint"]).name,
         "checkpoint_sha256": request["checkpoint_sha256"],
@@ -160,12 +195,9 @@ def append(path: Path, report: Mapping[str, Any], job: str | None = None) -> int
         "device": request["device"],
         "environment": environment_key(report["environment"]),
         "verdict": report["verdict"],
-        "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished_utc": finished_utc,
         "report": zlib.compress(json.dumps(report).encode()),
     }
-    with opened(path) as database, _writing(database):
-        done = _number_of_job(database, job)
-        return done if done is not None else _insert(database, row, report)
 
 
 def _insert(

@@ -16,11 +16,7 @@ the repository and ``--history``'s folder have to be on a shared file system tha
 
 All jobs share the folder ``build/gate`` and with it the cache of exports.
 
-As a matrix of a CI system, each job is one checkpoint, and the history is collected afterwards::
-
-    strategy: {matrix: {checkpoint: [step-00466, step-00932, step-01398]}}
-    steps:
-      - run: python -m harness.sweep ckpt/${{ matrix.checkpoint }}.nemo --target web
+``docs/sweep-matrix.md`` has the same sweep as the matrix of a CI system: a job for each checkpoint.
 
 Exit status: 0 if every checkpoint was gated and passed, 1 if one failed its gates, 2 if one could
 not be gated.

@@ -14,21 +14,23 @@ if TYPE_CHECKING:
     from harness.evidence import Evidence
 
 
-@pytest.mark.measures("size_bytes", "deflated_bytes", "size_ratio")
+@pytest.mark.measures("size_ratio")
 def test_size(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
-    """Raw and deflated size, and the raw size beside the FP32 file's."""
-    size = evidence.sidecar(subject).size_bytes
-    record("size_bytes", size)
-    record("deflated_bytes", evidence.deflated_bytes(subject))
-    baseline = variant(subject).baseline
-    if baseline is not None:
-        other = evidence.sidecar(baseline).size_bytes
-        record("size_ratio", size / other, f"{size / 1e6:.3f} MB, {baseline} {other / 1e6:.3f} MB")
+    """Size beside the FP32 file's."""
+    size, baseline = evidence.sidecar(subject).size_bytes, variant(subject).baseline
+    assert baseline is not None, f"{subject} has no FP32 file to be compared with"
+    other = evidence.sidecar(baseline).size_bytes
+    record("size_ratio", size / other, f"{size / 1e6:.3f} MB, {baseline} {other / 1e6:.3f} MB")
 
 
-@pytest.mark.measures("int8_mac_share", "macs", "weight_bytes", "nodes", "planned_memory_bytes")
+@pytest.mark.measures(
+    "int8_mac_share", "macs", "weight_bytes", "nodes", "planned_memory_bytes", "size_bytes",
+    "deflated_bytes",
+)  # fmt: skip
 def test_cost(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
-    """Multiply-accumulates, weights and nodes, counted and not timed."""
+    """Bytes, multiply-accumulates, weights and nodes, counted and not timed."""
+    record("size_bytes", evidence.sidecar(subject).size_bytes)
+    record("deflated_bytes", evidence.deflated_bytes(subject))
     found = evidence.cost(subject)
     by_type = ", ".join(f"{count} with {name}" for name, count in found.macs.items())
     record("int8_mac_share", found.int8_mac_share, by_type)

@@ -12,8 +12,10 @@ from exporters.artifact import ArtifactError, read_sidecar, sha256_of
 from harness.accept import AcceptError, accept
 from harness.baseline import PREFIX, BaselineError, read_baseline
 from harness.evidence import once
+from harness.exact import X86_64, missing
 from harness.gates import Status
 from tests.faults.run import FaultLab, SharedEvidence, Workspace, open_lab
+from tests.faults.surgery import before_output, operate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +137,17 @@ def test_a_green_run_is_accepted_and_judges_the_next(
     judged = {key: v for key, v in larger.items() if v.gate.metric in beside}
     assert not_kept(judged) == {"baseline_size_ratio", "baseline_instruction_ratio"}
     assert larger[f"{STEP} baseline_size_ratio_max"].value == pytest.approx(1.033, abs=2e-3)
+
+
+@pytest.mark.skipif(bool(missing(X86_64)), reason="the emulator is optional: make setup-exact")
+def test_more_instructions_are_red(lab: FaultLab, workspace: Workspace, accepted: Path) -> None:
+    workspace.args = ("--baseline", str(accepted), "-k", "instructions")
+    outputs = read_sidecar(workspace.path(STEP)).contract.outputs
+    operate(STEP, *(before_output(spec.name, "Sin") for spec in outputs))(workspace)
+    verdict = lab.judge(workspace, [STEP])[f"{STEP} baseline_instruction_ratio_max"]
+    assert verdict.status is Status.FAIL
+    assert verdict.value is not None
+    assert 1.01 < verdict.value < 1.5
 
 
 def not_kept(verdicts: dict[str, Verdict]) -> set[str]:

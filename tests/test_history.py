@@ -203,6 +203,24 @@ def test_a_trend_asked_for_by_name_shows_what_did_not_change(
     assert "1.25 ms" not in capsys.readouterr().out
 
 
+def test_stores_of_other_machines_are_merged_once(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [tmp_path / "one.db", tmp_path / "two.db"]
+    append(others[0], a_report("a", 41.0), job="job")
+    append(others[1], a_report("b", 3.0, cpu="Xeon"))
+    append(others[1], a_report("a", 41.0), job="job")
+    for said in ("2 runs appended", "0 runs appended"):
+        history.main(["--history", str(store), "merge", *map(str, others)])
+        assert said in capsys.readouterr().out
+    merged, first = read_runs(store), read_runs(others[0])
+    assert [run.checkpoint for run in merged] == ["a.nemo", "b.nemo"]
+    assert merged[0] == first[0]
+    assert read_report(store, 2) == a_report("b", 3.0, cpu="Xeon")
+    with pytest.raises(HistoryError, match="no such history"):
+        history.main(["--history", str(store), "merge", str(tmp_path / "none.db")])
+
+
 def test_compare_says_what_changed(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     append(store, a_report("old", 40.0, size_bytes=1000, swipes=300))
     append(store, a_report("new", 30.0, size_bytes=1100, swipes=300))
