@@ -316,9 +316,11 @@ def main() -> None:
     parser.add_argument("--variant", action="append", default=[], help="only this file of ours")
     parser.add_argument("--swipes", type=int, metavar="N", help="judge golden with fewer swipes")
     parser.add_argument("--ours", action="store_true", help="no peer but NeMo's own export")
-    parser.add_argument("--artifacts", type=Path, help="folder with our files of golden")
+    parser.add_argument("--artifacts", type=Path, help="folder with our files of the one --model")
     parser.add_argument("--out", type=Path, help="keep the tables in this Markdown file")
     args = parser.parse_args()
+    if args.artifacts and len(args.model or []) != 1:
+        parser.error("--artifacts are files of one model; name it with --model")
     formats = [args.only] if args.only else ["onnx", "pte"]
     for name in args.model or ["golden", "full"]:
         with tempfile.TemporaryDirectory() as temporary:
@@ -331,7 +333,7 @@ def main() -> None:
                 print(f"  {write_full_model(checkpoint)} parameters", file=sys.stderr)
             swipes = features_of(GOLDEN / "val.jsonl", args.swipes if golden else FULL_SWIPES)
             model = Model(name, checkpoint, swipes, trained=golden)
-            bench = Bench(model, folder, args.artifacts if golden else None)
+            bench = Bench(model, folder, args.artifacts)
             try:
                 rows = rows_of(bench, formats, args.variant, all_peers=not args.ours)
             finally:

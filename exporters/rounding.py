@@ -64,7 +64,7 @@ def round_weights(weight: Tensor, gram: Tensor, scales: Tensor, codes: Codes) ->
     steps = scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
     # Channels that carry most go first, while there are many left to make up for them.
     order = torch.argsort(gram.diagonal(), descending=True, stable=True)
-    factor = _inverse_factor(gram[order][:, order])
+    factor = _inverse_factor(gram[order[:, None], order])
     found = torch.empty_like(weight, dtype=torch.int8)
     rounded = _round_columns(weight.double()[:, order], factor, steps[:, order], codes)
     found[:, order] = rounded.to(torch.int8)
@@ -142,11 +142,14 @@ class _Gram:
 
 
 def _inverse_factor(gram: Tensor) -> Tensor:
-    """Return the upper Cholesky factor of the inverse of the damped matrix."""
-    damping = max(_DAMPING * float(gram.diagonal().mean()), 1e-12)
-    damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    upper: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    """Return the upper Cholesky factor of the inverse of the damped matrix, which is overwritten.
+
+    A wide layer's matrix takes 200 MB: each is dropped as soon as the next is made from it.
+    """
+    gram.diagonal().add_(max(_DAMPING * float(gram.diagonal().mean()), 1e-12))
+    lower = torch.linalg.cholesky(gram, out=gram)
+    inverse = torch.cholesky_inverse(lower)
+    upper: Tensor = torch.linalg.cholesky(inverse, upper=True, out=gram)
     return upper
 
 
