@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     Outputs = list[NDArray[np.float32]]
 
 
+EXACT_STEP = "step_fp32"
+"""What an encoder's words are decoded with to tell its own part in the loss."""
+
+
 class BlameError(ExportGateError, ValueError):
     """Nothing can be said about a file."""
 
@@ -273,6 +277,18 @@ def matrix_lines(matrix: dict[str, dict[str, float]]) -> list[str]:
     return lines
 
 
+def half_sentence(matrix: dict[str, dict[str, float]]) -> str:
+    """Say what each encoder costs beside the FP32 step, and each step beside NeMo's encodings."""
+    best = matrix["NeMo"]["NeMo"]
+    right = {encoder: row[EXACT_STEP] for encoder, row in matrix.items() if EXACT_STEP in row}
+    right |= {step: share for step, share in matrix["NeMo"].items() if step != EXACT_STEP}
+    lost = {name: best - share for name, share in right.items() if name != "NeMo" and share < best}
+    if not lost:
+        return "no half loses words by itself"
+    worst_first = sorted(lost.items(), key=lambda item: -item[1])
+    return "words lost by a half itself: " + ", ".join(f"{n} {s:.1%}" for n, s in worst_first)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables and write the page; 1 if something cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m harness.blame", description=__doc__)
@@ -305,21 +321,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tables(
     trial: Trial,
-) -> tuple[list[Stage], list[layers.LayerError], str, dict[str, dict[str, float]]]:
+) -> tuple[list[Stage], list[layers.LayerError], str, dict[str, dict[str, float]], str]:
     rows = trial.stages()
     print("\n".join(stage_lines(rows)))
-    found, missing = trial.layers()
+    found, verdict = _layers(trial, rows[-1].against_nemo_db)
+    matrix = trial.swap_matrix()
+    half = half_sentence(matrix)
+    print("", *matrix_lines(matrix), half, sep="\n")
+    trial.nemo.close()
+    trial.runtime.close()
+    return rows, found, verdict, matrix, half
+
+
+def _layers(trial: Trial, reached_db: float) -> tuple[list[layers.LayerError], str]:
+    """Print the layers; return them, and which one is the first bad one."""
+    try:
+        found, missing = trial.layers()
+    except ExportGateError as error:
+        verdict = f"layers cannot be compared: {error}"
+        print("", verdict, sep="\n")
+        return [], verdict
     bad = layers.first_bad(found, trial.sidecar.precision)
-    sound = bad is None and rows[-1].against_nemo_db > layers.SOUND_DB[trial.sidecar.precision] - 10
+    sound = bad is None and reached_db > layers.SOUND_DB[trial.sidecar.precision] - 10
     verdict = "no layer is bad" if sound else layers.sentence(bad)
     if missing:
         verdict += f"; layers that it lacks: {', '.join(missing[:5])}"
     print("", *layer_lines(found, bad), verdict, sep="\n")
-    matrix = trial.swap_matrix()
-    print("", *matrix_lines(matrix), sep="\n")
-    trial.nemo.close()
-    trial.runtime.close()
-    return rows, found, verdict, matrix
+    return found, verdict
 
 
 if __name__ == "__main__":

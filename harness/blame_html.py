@@ -23,6 +23,7 @@ def page(
     layers: Sequence[LayerError],
     verdict: str,
     matrix: Mapping[str, Mapping[str, float]],
+    half: str,
 ) -> str:
     """Return the page as text.
 
@@ -32,6 +33,7 @@ def page(
         layers: In the graph's order; may be empty.
         verdict: Which layer is the first bad one.
         matrix: Word accuracy by encoder and step.
+        half: Which of them costs words.
     """
     parts = [
         f"<!doctype html><meta charset=utf-8><title>{escape(name)}</title><style>{_STYLE}</style>",
@@ -44,14 +46,14 @@ def page(
             ],
         ),
     ]
-    if layers:
-        parts += [f"<h2>Layers, in dB</h2><p>{escape(verdict)}</p>", _bars(layers)]
+    parts += [f"<h2>Layers, in dB</h2><p>{escape(verdict)}</p>", _bars(layers)]
     steps = list(dict.fromkeys(step for row in matrix.values() for step in row))
     rows = [
         (encoder, *(f"{row[step]:.3f}" if step in row else "" for step in steps))
         for encoder, row in matrix.items()
     ]
     parts += ["<h2>Words right: encoders down, steps across</h2>", _table(("", *steps), rows)]
+    parts.append(f"<p>{escape(half)}</p>")
     return "\n".join(parts) + "\n"
 
 

@@ -54,6 +54,10 @@ _BARE_NUMBER = re.compile(rb"(?<=[\s\[:,-])(inf|nan)(?=[\s\],}])")
 """flatc's spelling of unbounded clamps, which is no JSON; Python's parser wants another one."""
 
 
+_DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading a damaged file can end in: flatc takes it, but its values are of other kinds."""
+
+
 class PteFileError(ExportGateError, ValueError):
     """The file is damaged, or is not a .pte of the kind that this reads."""
 
@@ -130,7 +134,7 @@ def inspect_pte(path: Path) -> PteContents:
         container = _Container.parse(data)
         graphs = [_XnnGraph.parse(payload) for payload in container.xnnpack_payloads()]
         return _contents(container, graphs, len(data))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         msg = (
             f"{path}: damaged, or not a .pte that this can read ({_first_line(error)}); "
             "export it again"
@@ -153,7 +157,7 @@ def read_weights(path: Path) -> list[tuple[str, NDArray[np.float32]]]:
         named = {e["key"]: container.segments[e["segment_index"]] for e in container.named()}
         payloads = list(container.xnnpack_payloads())
         return [pair for p in payloads for pair in _XnnGraph.parse(p).filters(named)]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         msg = f"{path}: its weights cannot be read ({_first_line(error)})"
         raise PteFileError(msg) from error
 
