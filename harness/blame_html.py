@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _STYLE = """body{font:15px/1.5 system-ui;margin:2em;max-width:60em}table{border-collapse:collapse}
 td,th{padding:.2em .8em;text-align:right}td:first-child,th:first-child{text-align:left}
 tr:nth-child(even){background:#f3f3f3}text{font:12px system-ui}"""
-_ROW_PX, _LABEL_PX, _PX_PER_DB = 18, 330, 3.0
+_ROW_PX, _LABEL_PX, _PX_PER_DB = 18, 330, 2.5
 
 
 def page(
@@ -46,7 +46,7 @@ def page(
             ],
         ),
     ]
-    parts += [f"<h2>Layers, in dB</h2><p>{escape(verdict)}</p>", _bars(layers)]
+    parts += [f"<h2>Layers, in dB</h2><p>{escape(verdict)}</p>", _bars(layers, verdict)]
     steps = list(dict.fromkeys(step for row in matrix.values() for step in row))
     rows = [
         (encoder, *(f"{row[step]:.3f}" if step in row else "" for step in steps))
@@ -64,13 +64,14 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table>{line(heading, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
-def _bars(layers: Sequence[LayerError]) -> str:
-    width = _LABEL_PX + 200 * _PX_PER_DB + 60
+def _bars(layers: Sequence[LayerError], verdict: str) -> str:
+    width = _LABEL_PX + 200 * _PX_PER_DB + 40
     bars = []
     for index, layer in enumerate(layers):
         y = index * _ROW_PX
         length = max(layer.sqnr_db, 0.0) * _PX_PER_DB
-        colour = "#3a7" if layer.sqnr_db >= 30 else "#c43"
+        bad = layer.sqnr_db < 30 or f"first bad layer: {layer.name} " in verdict
+        colour = "#c43" if bad else "#3a7"
         bars.append(
             f'<text x="0" y="{y + 13}">{escape(layer.name[-48:])}</text>'
             f'<rect x="{_LABEL_PX}" y="{y + 2}" width="{length:.0f}" height="14" fill="{colour}"/>'

@@ -44,5 +44,7 @@ def test_the_page_shows_stages_layers_and_halves_and_escapes_names() -> None:
     text = page("<name>", stages, layers, "first bad layer: a<b", MATRIX, half_sentence(MATRIX))
     for part in ("&lt;name&gt;", "&lt;file&gt;", "a&lt;b", "#c43", "#3a7", "encoder_int8 30.0%"):
         assert part in text
+    fp32 = [LayerError("gate", 60.0, 0.05, 3, 0.0, 0)]
+    assert "#c43" in page("", stages, fp32, "first bad layer: gate (60.0 dB", MATRIX, "")
     assert "equal" in stage_lines(stages)[1]
     assert "<b" not in text.replace("<body", "")
