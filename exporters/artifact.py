@@ -7,10 +7,13 @@ own (a flipped bit in its weights runs silently), so the sidecar's SHA-256 is wh
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from exporters.variants import Precision
 
 SIDECAR_SCHEMA = 1
+_ABANDONED_S = 60.0
 _VERSIONED = ("torch", "torchao", "executorch", "nemo-toolkit", "onnx", "onnxruntime", "numpy")
 
 
@@ -116,13 +120,16 @@ def sha256_of(path: Path) -> str:
 def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write; it takes the target's place only on success.
 
-    An exception, Ctrl-C or a full disk leaves whatever stood at ``target`` as it was.
+    An exception, Ctrl-C or a full disk leaves whatever stood at ``target`` as it was. A writer that
+    was killed leaves its draft, which the next one removes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
     draft = Path(name)
     try:
+        # Held until the draft has its place; of a killed writer the system lets it go.
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield draft
         with draft.open("rb") as file:
             os.fsync(file.fileno())
@@ -130,6 +137,16 @@ def atomic_write(target: Path) -> Iterator[Path]:
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _remove_abandoned(target: Path) -> None:
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), draft.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A new one is not locked yet for a moment.
+            if time.time() - draft.stat().st_mtime > _ABANDONED_S:
+                draft.unlink()
 
 
 def write_text(target: Path, text: str) -> None:

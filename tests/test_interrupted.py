@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.artifact import sidecar_path
+from exporters.artifact import atomic_write, sidecar_path, write_text
 from harness.isolate import Worker, WorkerCrashError
 from harness.measure import environment
 from harness.report import Report, write_report
@@ -144,9 +144,23 @@ def test_a_full_disk_loses_no_entry_of_the_cache(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_leaves_no_target(target: Path) -> None:
-    """SIGKILL leaves the draft behind, hidden, under a name that nobody reads."""
+    """SIGKILL leaves the draft behind, hidden, until the next write."""
     with Worker("doomed") as worker, pytest.raises(WorkerCrashError, match="SIGKILL"):
         worker.call(kill_myself_while_writing, target)
     assert target.read_bytes() == b"the one before"
-    drafts = [path for path in target.parent.iterdir() if path != target]
-    assert all(path.name.startswith(".") and path.suffix == ".part" for path in drafts)
+    (draft,) = [path for path in target.parent.iterdir() if path != target]
+    assert draft.name.startswith(".")
+    write_text(target, "young drafts are left alone")
+    assert draft.exists()
+    os.utime(draft, (0, 0))
+    write_text(target, "the next one")
+    assert [*target.parent.iterdir()] == [target]
+
+
+def test_the_draft_of_a_living_writer_is_left_alone(target: Path) -> None:
+    with atomic_write(target) as draft:
+        draft.write_bytes(b"half")
+        os.utime(draft, (0, 0))
+        write_text(target, "another writer")
+        assert draft.exists()
+    assert target.read_bytes() == b"half"
