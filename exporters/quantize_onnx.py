@@ -189,12 +189,14 @@ class _MatrixBuilder:
         x, weight, *bias = node.input
         self._editor.remove(weight)
         first = self._quantize("first", x)
-        terms = [self._product("first", first)]
-        if self._plan.two_codes:
-            rounded = self._node("DequantizeLinear", "rounded", first)
-            rest = self._node("Sub", "difference", [x, rounded])
-            terms.append(self._product("rest", self._quantize("rest", rest)))
-        return self._sum(terms[0], [*terms[1:], *bias], node.output[0])
+        product = self._product("first", first)
+        if not self._plan.two_codes:
+            return self._sum(product, bias, node.output[0])
+        rounded = self._node("DequantizeLinear", "rounded", first)
+        rest = self._node("Sub", "difference", [x, rounded])
+        # A bias that follows a product directly is fused with it.
+        total = self._product("rest", self._quantize("rest", rest))
+        return self._sum(total, [*bias, product], node.output[0])
 
     def _sum(self, total: str, terms: list[str], output: str) -> list[onnx.NodeProto]:
         for number, term in enumerate(terms):

@@ -151,8 +151,9 @@ class Trial:
         """Compare the artifact's layers with a fresh FP32 export's, or their weights."""
         if self.artifact.suffix == ".pte":
             weights = self.nemo.call(stages.pte_weights, self.checkpoint, self.sidecar)
-            int8 = self.sidecar.precision == "int8"
-            return layers.weight_errors(self.artifact, weights, smoothed=int8), []
+            return layers.weight_errors(
+                self.artifact, weights, smoothed=self.sidecar.calibration is not None
+            ), []
         result: tuple[list[layers.LayerError], list[str]] = self.runtime.call(
             layers.layer_errors, self.artifact, self.fresh, self.feeds
         )

@@ -377,8 +377,9 @@ class Evidence:
         if variant(name).format == "pte":
             sidecar = self.sidecar(name)
             weights = self._worker("NeMo").call(stages.pte_weights, self._nemo(), sidecar)
-            int8 = sidecar.precision == "int8"
-            return layers.weight_errors(self.path(name), weights, smoothed=int8), []
+            return layers.weight_errors(
+                self.path(name), weights, smoothed=sidecar.calibration is not None
+            ), []
         baseline = variant(name).baseline
         if baseline is None:
             msg = f"{name} has no FP32 file to be compared with layer by layer"

@@ -7,6 +7,7 @@ nothing but the weights can be compared.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
     from harness.session import Arrays
 
-SOUND_DB = {"fp32": 100.0, "fp16": 55.0, "int8": 40.0, "int4": 30.0}
+SOUND_DB = {"fp32": 100.0, "fp16": 55.0, "int8": 40.0, "int4": 20.0}
 """Signal to noise of the layers of a sound file, by precision; 10 dB less is a fault."""
+
+OFF = {"int8": (0.03, 0.05), "int4": (0.1, 0.16)}
+"""From which gain error and shift on a channel of a quantized layer is off."""
 
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
 # Smoothing moves a scale from the values to the projection behind the attention: the last third of
@@ -156,10 +160,11 @@ def first_bad(layers: Sequence[LayerError], precision: str) -> LayerError | None
     whose scale or zero point is off (INT8), which the decibels of the whole layer hide.
     """
     level = SOUND_DB[precision]
+    gain, shift = OFF.get(precision, (math.inf, math.inf))
     for layer in layers:
         if layer.sqnr_db < level - 10.0:
             return layer
-        if precision == "int8" and (layer.gain_error > 0.03 or layer.shift > 0.05):
+        if layer.gain_error > gain or layer.shift > shift:
             return layer
         level = min(level, layer.sqnr_db)
     return None

@@ -314,16 +314,26 @@ class _XnnGraph:
             if tensor.get("constant_buffer_idx", 0) == 0:
                 continue
             kind = node["xnode_union_type"]
-            found = self._bytes(tensor["constant_buffer_idx"], named)
-            stored = np.frombuffer(found, _FILTER_TYPES[_xnn_type(tensor)])
-            filters = stored.reshape(tensor["dims"]).astype(np.float32)
+            stored = self._stored(tensor, named)
             if "Depthwise" in kind:
-                filters = np.moveaxis(filters, -1, 0)
-            filters = filters.reshape(len(filters), -1)
+                stored = np.moveaxis(stored, -1, 0)
+            filters = stored.reshape(len(stored), -1).astype(np.float32)
             if quantization:
                 scales = self._bytes(quantization["scale_buffer_idx"], named)
-                filters = filters * np.frombuffer(scales, np.float32)[:, None]
+                filters *= _steps(scales, len(filters)).repeat(
+                    quantization.get("group_size") or filters.shape[1], axis=1
+                )
             yield kind, filters
+
+    def _stored(self, tensor: dict[str, Any], named: Mapping[str, bytes]) -> NDArray[Any]:
+        """Return a filter's numbers or codes in its own shape."""
+        found, kind = self._bytes(tensor["constant_buffer_idx"], named), _xnn_type(tensor)
+        if kind != "qbint4":
+            return np.frombuffer(found, _FILTER_TYPES[kind]).reshape(tensor["dims"])
+        # Two codes a byte, the lower bits first, each 8 above its value.
+        pairs = np.frombuffer(found, "u1")
+        codes = np.stack([pairs & 15, pairs >> 4], axis=-1).astype("i1") - np.int8(8)
+        return codes.reshape(tensor["dims"])
 
     def _bytes(self, index: int, named: Mapping[str, bytes]) -> bytes:
         constant = self.graph["constant_data"][index]
@@ -398,6 +408,14 @@ def _tensor(value: dict[str, Any]) -> PteTensor:
 
 def _scalar_type(tensor: dict[str, Any]) -> tuple[str, int]:
     return _SCALAR_TYPES[tensor["scalar_type"]]
+
+
+def _steps(scales: bytes, channels: int) -> NDArray[np.float32]:
+    """Return (channels, groups) steps: FP32 for a whole channel, bfloat16 for groups of inputs."""
+    if len(scales) == 4 * channels:
+        return np.frombuffer(scales, "<f4").reshape(channels, 1)
+    wide = np.frombuffer(scales, "<u2").astype("<u4") << 16
+    return wide.view("<f4").reshape(channels, -1)
 
 
 def _xnn_type(tensor: dict[str, Any]) -> str:

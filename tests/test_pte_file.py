@@ -32,7 +32,7 @@ class Small(nn.Module):
         return torch.sigmoid(self.linear(x)), lengths - 3
 
 
-def lowered(*, quantized: bool) -> bytes:
+def lowered(*, quantized: bool, four_bits: bool = False) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
         XnnpackPartitioner,
     )
@@ -46,7 +46,8 @@ def lowered(*, quantized: bool) -> bytes:
     torch.manual_seed(0)
     module = Small().eval()
     if quantized:
-        quantize_weights(module, {"linear": torch.eye(32, dtype=torch.float64)})
+        grams = {"linear": torch.eye(32, dtype=torch.float64)}
+        quantize_weights(module, grams, four_bits=four_bits)
     inputs = (torch.randn(1, 5, 32), torch.tensor([4]))
     axes = {"x": {1: torch.export.Dim("T", max=64)}, "lengths": None}
     with torch.no_grad():
@@ -87,6 +88,10 @@ def test_it_reads_the_weights(plain: bytes, quantized: bytes, file: Path) -> Non
     file.write_bytes(quantized)
     ((_, weight),) = read_weights(file)
     np.testing.assert_allclose(weight, weight_of_small(), atol=2e-3)
+    file.write_bytes(lowered(quantized=True, four_bits=True))
+    ((_, weight),) = read_weights(file)
+    # Half a step of 16 codes between the largest weights, 1 / sqrt(32).
+    np.testing.assert_allclose(weight, weight_of_small(), atol=0.5 * 0.18 / 7.5 * 1.02)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
