@@ -289,8 +289,10 @@ def written(path: Path, sidecar: Sidecar, seconds: float, *, cached: bool = Fals
 def print_table(rows: Sequence[Written]) -> None:
     """Print what was written: file, precision, megabytes (1e6 bytes), dB against NeMo, seconds."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("file", "precision", "MB", "MB deflated", "SQNR dB", "seconds"):
-        table.add_column(heading, justify="left" if heading in {"file", "precision"} else "right")
+    table.add_column("file", overflow="fold")
+    table.add_column("precision")
+    for heading in ("MB", "MB deflated", "SQNR dB", "seconds"):
+        table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             str(row.path),
@@ -306,7 +308,7 @@ def print_table(rows: Sequence[Written]) -> None:
 def print_compression(paths: Sequence[Path]) -> None:
     """Print how far general compressors shrink files: what a download or a package costs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file")
+    table.add_column("file", overflow="fold")
     for heading in ("MB", "deflate", "bzip2", "lzma"):
         table.add_column(heading, justify="right")
     for path in paths:
