@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.faults.run import FaultLab
 
 SEED_FILES = ("encoder_fp32.onnx", "encoder_int8.onnx", "step_fp32.onnx", "step_int8.onnx")
-RECORDED, FRESH = 70, 50
+RECORDED, FRESH = 200, 120
 """Swipes of a run: some of the manifest, some that nobody has seen."""
 
 
