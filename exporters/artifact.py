@@ -43,7 +43,7 @@ class Program:
     Attributes:
         payload: The file's bytes.
         contract: Inputs and outputs.
-        precision: What the weights really are: ``fp32``, ``fp16`` or ``int8``.
+        precision: What the weights really are, as in ``variants.Precision``.
         max_trace_len: Largest T that an encoder takes; None for a step.
         recipe: Options that shaped the file, for the sidecar.
         lowering: What was counted while lowering (delegation); empty for ONNX.
