@@ -73,7 +73,9 @@ def checked_features(
         CalibrationError: There are none, or one is of another shape or type, or not finite.
     """
     if not swipes:
-        msg = "INT8 needs calibration swipes and there are none; give a manifest of real ones"
+        msg = (
+            "quantization needs calibration swipes and there are none; give a manifest of real ones"
+        )
         raise CalibrationError(msg)
     for index, swipe in enumerate(swipes):
         fits = swipe.ndim == 2 and swipe.shape[0] == feature_dim and swipe.shape[1] >= 1

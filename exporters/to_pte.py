@@ -57,15 +57,18 @@ def encoder_to_pte(
             each call, ``int4`` the weights to 4 bits; ``fp16`` keeps the front end in FP32.
         calibration: Features of real swipes, each (F, T) float32, for INT8 and INT4.
         max_trace_len: Largest T.
-        quantizer: How INT8 is made: by PT2E with XNNPACKQuantizer, or by torchao's ``quantize_``,
-            which always makes INT4.
+        quantizer: By PT2E with XNNPACKQuantizer, or by torchao's ``quantize_``; only this one makes
+            INT4.
         options: What to rewrite; everything by default.
 
     Raises:
-        LoweringError: The program does not take every T.
+        LoweringError: The program does not take every T, or INT4 is asked of PT2E.
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
         UnsupportedEncoderError: The encoder has a part that cannot be rewritten.
     """
+    if precision == "int4" and quantizer == "pt2e":
+        msg = "PT2E gives INT8, and a file named INT4 would hold it; quantize INT4 by torchao"
+        raise LoweringError(msg)
     prepared = prepare_encoder(
         checkpoint,
         precision=precision,

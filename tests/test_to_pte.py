@@ -299,6 +299,11 @@ def test_four_bits_go_where_inputs_divide_by_the_group(tmp_path: Path) -> None:
     assert sqnr_db([(wanted, exported.method.execute((features, lengths))[0])]) >= 20.0
 
 
+def test_four_bits_are_not_asked_of_pt2e(checkpoint: Checkpoint) -> None:
+    with pytest.raises(LoweringError, match="by torchao"):
+        encoder_to_pte(checkpoint, precision="int4", calibration=None, max_trace_len=BOUND)
+
+
 def test_there_is_no_half_precision_step(checkpoint: Checkpoint) -> None:
     with pytest.raises(LoweringError, match="no fp16 step"):
         step_to_pte(checkpoint, precision="fp16")
