@@ -1,10 +1,12 @@
 """The store behind ``harness.history``: one SQLite file, appended to in transactions.
 
-SQLite in write-ahead mode, through ``sqlite-utils``: it is what people open with Datasette or
+SQLite with its rollback journal, through ``sqlite-utils``: it is what people open with Datasette or
 ``sqlite-utils`` itself, needs no server, and SQLite's transactions are what makes a killed writer
 leave either its whole run or nothing. (pytest-benchmark's storage is a folder of JSON files of
 timings, without transactions and without gates; an ORM would hide four tables.) A run is appended
-in one transaction that takes the write lock first and waits for it.
+in one transaction that takes the write lock first and waits for it. Not in write-ahead mode: to
+the second of two first writers SQLite refuses the turn to it at once, without waiting, and it does
+not work on network shares.
 """
 
 from __future__ import annotations
@@ -82,14 +84,13 @@ def opened(path: Path) -> Iterator[sqlite_utils.Database]:
     """Open a store, making it if it is new.
 
     Raises:
-        HistoryError: The file is no store of ours.
+        HistoryError: The file is no store of ours, or another process holds it for too long.
     """
     import sqlite_utils  # noqa: PLC0415 - it brings pandas: most of a second, at each start of pytest
 
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
         # A run is seldom and small: survive a power cut as well as a kill.
         connection.execute("PRAGMA synchronous=FULL")
         database = sqlite_utils.Database(connection)
@@ -98,6 +99,12 @@ def opened(path: Path) -> Iterator[sqlite_utils.Database]:
                 _make_tables(database)
         yield database
     except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            msg = (
+                f"{path}: another process has held this history locked for {BUSY_TIMEOUT_S:g} s;"
+                " find it (fuser, lsof), and repeat this when it has ended"
+            )
+            raise HistoryError(msg) from error
         msg = f"{path}: not a readable history ({error}); move it away to begin a new one"
         raise HistoryError(msg) from error
     finally:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import history
+from harness import history, history_store
 from harness.history_store import (
     HistoryError,
     append,
@@ -138,6 +142,32 @@ def test_two_writers_of_which_one_is_killed_lose_nothing(store: Path, tmp_path: 
         }
     assert counts == {20_000}, "a run was written in part"
     assert len(values) == len(runs)
+
+
+def test_first_writers_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    report = a_report("step-1", 41.5)
+    for number in range(40):
+        store = tmp_path / f"{number}.db"
+        start = threading.Barrier(6)
+
+        def write(store: Path = store, start: threading.Barrier = start) -> int:
+            start.wait()
+            return append(store, report)
+
+        with ThreadPoolExecutor(6) as pool:
+            writers = [pool.submit(write) for _ in range(6)]
+        assert sorted(writer.result() for writer in writers) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_locked_store_is_said_to_be_locked(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = a_report("step-1", 41.5)
+    append(store, report)
+    monkeypatch.setattr(history_store, "BUSY_TIMEOUT_S", 0.1)
+    with contextlib.closing(sqlite3.connect(store)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(HistoryError, match=r"locked for 0.1 s; find it"):
+            append(store, report)
+    append(store, report)
 
 
 def test_a_file_of_another_kind_is_an_error(store: Path) -> None:
