@@ -19,7 +19,7 @@ def main() -> None:
         "--precision",
         choices=["fp32", "fp16"],
         default="fp16",
-        help="of weights and arithmetic (default %(default)s); the front end stays FP32",
+        help="of weights and arithmetic (default %(default)s); the first convolutions stay FP32",
     )
     parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
     args = parser.parse_args()

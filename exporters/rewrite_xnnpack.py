@@ -48,8 +48,10 @@ _LARGEST_DEPTHWISE_KERNEL = 25
 """Taps of XNNPACK's largest depthwise microkernel; above it a generic path is ten times slower."""
 _HALF_INPUT_SCALE = 1.0 / 16.0
 """Residual streams reach some hundreds, whose square is beyond half precision's 65504."""
-_HALF_STREAM_LIMIT = 8.0
-"""Root mean square of the stream that enters the first block in half precision."""
+_LARGEST_HALF = torch.finfo(torch.float16).max
+_HALF_STREAM_LIMIT = 4096.0
+"""Largest number in the stream that enters the first block in half precision: scaled by
+``_HALF_INPUT_SCALE``, its square is the largest that half precision holds."""
 
 
 class UnsupportedEncoderError(ExportGateError, ValueError):
@@ -110,7 +112,7 @@ class XnnpackEncoder(nn.Module):
         front: Subsampling; its numbers are as large as the features, up to 1e6.
         positions: Sines and cosines of frame numbers.
         body: Conformer blocks.
-        limit: In half precision, what keeps the stream that enters the body small; else None.
+        entry: In half precision, the front end's last linear; else None, and the front end runs it.
     """
 
     def __init__(self, encoder: Any, max_trace_len: int, options: RewriteOptions) -> None:  # noqa: ANN401
@@ -118,17 +120,17 @@ class XnnpackEncoder(nn.Module):
         self.front = FrontEnd(encoder, max_trace_len, options)
         self.positions = Positions(encoder, self.front.encoded_length(max_trace_len), options)
         self.body = Body(encoder, self.positions.basis, options)
-        self.limit: FrameLimit | None = None
+        self.entry: HalfEntry | None = None
 
-    def halve_body(self) -> None:
-        """Put the blocks into FP16; front end and positions stay in FP32, in place.
+    def halve(self) -> None:
+        """Put the matrices into FP16; convolutions of the front end and positions stay, in place.
 
         The front end reads raw accelerations, which overflow FP16, and what it makes of them may.
         """
         for module in self.body.modules():
             if isinstance(module, RmsNormalize):
                 module.scale_input(_HALF_INPUT_SCALE)
-        self.limit = FrameLimit(self.front.out.out_features)
+        self.entry = HalfEntry(self.front.out)
         self.body.half()
 
     def forward(self, features_bft: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,22 +144,18 @@ class XnnpackEncoder(nn.Module):
             (1, D, T') float32 with T' = ceil(T / factor), and (1,) int64.
         """
         counts = lengths.to(torch.float32)  # XNNPACK takes no integers
-        x, valid, frames = self.front(features_bft, counts)
-        sine, cosine = self.positions(frames)
-        if self.limit is None:
-            encoded = self.body(x, valid, sine, cosine)
+        if self.entry is None:
+            x, valid, frames = self.front(features_bft, counts)
+            encoded = self.body(x, valid, *self.positions(frames))
         else:
-            gain = self.limit(x) * valid
-            encoded = self._half_precision(x * gain, gain, sine, cosine).to(torch.float32)
+            x, valid, frames = self.front.flattened(features_bft, counts)
+            gain = self.entry.gain(x, valid)
+            # Each tensor that crosses into FP16 is a cast outside delegates.
+            crossing = (x * gain, gain, *self.positions(frames))
+            x, gain, sine, cosine = (tensor.half() for tensor in crossing)
+            x, valid = self.entry(x, gain)
+            encoded = self.body(x, valid, sine, cosine, gain).to(torch.float32)
         return encoded.transpose(1, 2), self.front.encoded_counts(counts).to(torch.int64)
-
-    def _half_precision(self, x: Tensor, gain: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
-        """Run the body in FP16; each tensor that crosses is a cast outside delegates."""
-        x, gain = x.half(), gain.half()
-        # The mask need not cross: a valid frame's gain is above 1e-4, a padded one's is 0.
-        valid = torch.clamp(gain * self.body.masked_score, 0.0, 1.0)
-        out: Tensor = self.body(x, valid, sine.half(), cosine.half(), gain)
-        return out
 
 
 class FrontEnd(nn.Module):
@@ -383,20 +381,32 @@ class RmsNormalize(nn.Module):
         return x * torch.rsqrt(mean_square + self.eps)
 
 
-class FrameLimit(nn.Module):
-    """A gain for each frame that brings its root mean square x below a limit c.
+class HalfEntry(nn.Module):
+    """The front end's last linear in half precision, for frames that a gain has scaled.
 
-    ``1 / sqrt(1 + (x / c)**2)``: about 1 for a quiet frame, c / x for a loud one.
+    What it reads is rectified, so that its sum s bounds each number, and times the largest weight w
+    each output: with ``gain = 1 / (1 + s w / limit)`` none exceeds ``_HALF_STREAM_LIMIT``. A
+    LayerNorm does not see the gain.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, out: nn.Linear) -> None:
         super().__init__()
-        mean = torch.full((1, width), 1.0 / (width * _HALF_STREAM_LIMIT**2))
-        self.mean = nn.Parameter(mean, requires_grad=False)
+        weight = weight_of(out)
+        share = max(float(weight.abs().max()) / _HALF_STREAM_LIMIT, 1.0 / _LARGEST_HALF)
+        self.loudness = _fixed(torch.full((1, out.in_features), share))
+        self.weight, self.bias = _fixed(weight.half()), _fixed(bias_of(out).half())
+        self.large = _constant(1e4).half()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (1, T', 1) of (1, T', D)."""
-        return torch.rsqrt(functional.linear(x * x, self.mean) + 1.0)
+    def gain(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Return (1, T', 1) of (1, T', F' C) and the mask (1, T', 1): 0 at padded frames."""
+        return valid / (functional.linear(x, self.loudness) + 1.0)
+
+    def forward(self, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (1, T', D) times the gain, and the mask, of the input times the gain; float16."""
+        valid = gain
+        for _ in range(2):  # a valid frame's gain is at least 6e-8
+            valid = torch.clamp(valid * self.large, 0.0, 1.0)
+        return functional.linear(x, self.weight) + self.bias * gain, valid
 
 
 class _Affine(nn.Module):
@@ -599,8 +609,12 @@ def _times(x: Tensor, gain: Tensor | None) -> Tensor:
     return x if gain is None else x * gain
 
 
+def _fixed(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)
+
+
 def _constant(value: float) -> nn.Parameter:
-    return nn.Parameter(torch.full((1, 1, 1), value), requires_grad=False)
+    return _fixed(torch.full((1, 1, 1), value))
 
 
 def _normalize(norm: nn.LayerNorm, options: RewriteOptions) -> nn.Module:

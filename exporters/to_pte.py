@@ -54,7 +54,8 @@ def encoder_to_pte(
     Args:
         checkpoint: The model; it is not changed.
         precision: ``int8`` quantizes the weights of all linears per channel and their inputs at
-            each call, ``int4`` the weights to 4 bits; ``fp16`` keeps the front end in FP32.
+            each call, ``int4`` the weights to 4 bits; ``fp16`` keeps the front end's
+            convolutions in FP32.
         calibration: Features of real swipes, each (F, T) float32, for INT8 and INT4.
         max_trace_len: Largest T.
         quantizer: By PT2E with XNNPACKQuantizer, or by torchao's ``quantize_``; only this one makes
@@ -198,7 +199,7 @@ def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
     module, precision = prepared.module, prepared.precision
     with _quiet_and_reproducible():
         if precision == "fp16" and isinstance(module, XnnpackEncoder):
-            module.halve_body()
+            module.halve()
         if is_quantized(precision) and quantizer == "torchao":
             _quantization().quantize_weights(module, prepared.grams, four_bits=precision == "int4")
         exported = _export(module, prepared.inputs, prepared.time_axis)
@@ -212,7 +213,7 @@ def _made(prepared: Prepared, quantizer: Quantizer) -> tuple[bytes, dict[str, An
     """Return the .pte's bytes, what was counted while lowering it, and its recipe."""
     recipe = dict(prepared.recipe)
     if prepared.precision == "fp16":
-        recipe |= {"fp32_parts": ["front", "positions"]}
+        recipe |= {"fp32_parts": ["front.convolutions", "positions"]}
     if is_quantized(prepared.precision):
         recipe |= {"quantization": quantizer}
     exported = trace(prepared, quantizer)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from exporters.rewrite_xnnpack import (
     DepthwiseConvolution,
+    HalfEntry,
     RewriteOptions,
     RmsNormalize,
     UnsupportedEncoderError,
@@ -107,13 +108,38 @@ def test_rewrite_leaves_the_encoder_as_it_was() -> None:
 def test_half_precision_survives_any_acceleration(peak: float) -> None:
     encoder = nemo_encoder(n_layers=2, d_model=32)
     rewritten = rewrite_encoder(encoder, max_trace_len=40)
-    rewritten.halve_body()
+    rewritten.halve()
     features, lengths = torch.rand(1, 37, 40), torch.tensor([40])
     features[:, 6:9] *= peak
     with torch.no_grad():
         reference, _ = encoder(audio_signal=features, length=lengths)
         encoded, _ = rewritten(features, lengths)
     assert sqnr_db(reference, encoded) >= 40.0
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    loudest=st.sampled_from([0.0, 1e-3, 1.0, 1e4, 1e9]),
+    heard=st.sampled_from([0.001, 0.1, 1.0]),
+)
+def test_no_frame_overflows_where_it_enters_half_precision(
+    seed: int, loudest: float, heard: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    out = nn.Linear(600, 8)
+    entry = HalfEntry(out)
+    x = loudest * torch.rand((1, 20, 600), generator=generator)
+    x = x * (torch.rand(x.shape, generator=generator) < heard)
+    x[0, 0] = loudest * (out.weight[0] == out.weight.abs().max())  # the worst that a frame can be
+    with torch.no_grad():
+        mask = torch.ones(1, 20, 1)
+        mask[0, 13:] = 0.0
+        gain = entry.gain(x, mask)
+        scaled, valid = entry((x * gain).half(), gain.half())
+        expected = out(x) * gain
+    assert scaled.abs().max() <= 4100.0
+    assert (scaled - expected).norm() <= 2e-3 * expected.norm()
+    assert torch.equal(valid.float(), mask)
 
 
 @pytest.mark.slow
