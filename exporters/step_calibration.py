@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from exporters.rounding import matrix_layers, noisiest
+from exporters.rounding import noisiest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,9 @@ _SYMBOLS_PER_FRAME = 2
 """Of a trained model's steps few emit more; an untrained one emits without end."""
 
 _STEPS = 255
-_ACTIVATION_SQNR_DB = 60.0
-"""Layers get a second code, noisiest first, until the noise of all inputs is this far down."""
+_ACTIVATION_SQNR_DB = 56.0
+"""A second code costs a step a twentieth of its time. Layers get one, noisiest first, until the
+noise of all inputs is this far down."""
 
 
 class Steps(NamedTuple):
@@ -99,12 +100,14 @@ def _decode(
     return seen
 
 
-def noisy_inputs(step: StepGraph, steps: Steps) -> frozenset[str]:
-    """Return the layers whose input should not be one u8 code: by measurement of the logits."""
+def noisy_inputs(
+    step: StepGraph, steps: Steps, layers: Sequence[tuple[str, nn.Linear]]
+) -> frozenset[str]:
+    """Return those of the layers whose input should not be one u8 code: by noise in the logits."""
     exact = _logits(step, steps)
     power = float(exact.square().sum())
     noise = {}
-    for name, layer in matrix_layers(step):
+    for name, layer in layers:
         handle = layer.register_forward_pre_hook(_as_one_code)
         try:
             noise[name] = float((_logits(step, steps) - exact).square().sum()) / power

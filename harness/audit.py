@@ -10,6 +10,7 @@ import numpy as np
 
 from exporters.errors import ExportGateError
 from exporters.variants import variant
+from harness.saturation import saturating_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,7 @@ class Contents:
         dequantize_ops: Operators that turn integers into real values, in the whole file.
         delegates: Subgraphs handed to a backend; 0 for ONNX.
         unportable_ops: Operators of domains that only one kind of machine has, by name.
+        saturating_pairs: Pairs of weights whose products depend on the machine, by constant.
     """
 
     weight_bytes: Mapping[str, int]
@@ -56,6 +58,7 @@ class Contents:
     dequantize_ops: int
     delegates: int
     unportable_ops: Mapping[str, int] = field(default_factory=dict)
+    saturating_pairs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def int8_weight_share(self) -> float:
@@ -134,6 +137,7 @@ def _onnx_contents(path: Path) -> Contents:
             for node in model.graph.node
             if node.domain not in _PORTABLE_DOMAINS
         ),
+        saturating_pairs=saturating_pairs(model),
     )
 
 

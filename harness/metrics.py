@@ -103,6 +103,7 @@ METRICS: dict[str, Metric] = {
     "lexicon_accuracy_loss_low": Metric("", "lower end of that loss's 95 % confidence interval"),
     # quantization
     "int8_weight_share": Metric("", "share of the weights stored in 8 or fewer bits"),
+    "saturating_pairs": Metric("", "pairs of s8 weights that saturate on an x86 without VNNI"),
     "quantize_ops": Metric("", "quantize operators in the file"),
     "dequantize_ops": Metric("", "dequantize operators in the file"),
     # delegation

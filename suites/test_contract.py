@@ -64,3 +64,11 @@ def test_portable(subject: str, evidence: Evidence, record: Callable[..., None])
     found = evidence.contents(subject).unportable_ops
     listing = ", ".join(f"{op} ×{count}" for op, count in sorted(found.items()))
     record("unportable_ops", sum(found.values()), listing)
+
+
+@pytest.mark.measures("saturating_pairs")
+def test_saturation(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+    """No integer product depends on the processor."""
+    found = evidence.contents(subject).saturating_pairs
+    listing = ", ".join(f"{name} ×{count}" for name, count in sorted(found.items()))
+    record("saturating_pairs", sum(found.values()), listing)

@@ -10,13 +10,14 @@ from torch import nn
 
 from exporters.rounding import (
     S4,
-    S7,
     S8,
+    S8_PAIRS,
     Codes,
     channel_scales,
     matrix_layers,
     noisiest,
     observe_grams,
+    pair_sums,
     round_weights,
 )
 
@@ -26,7 +27,7 @@ from exporters.rounding import (
     seed=st.integers(0, 999),
     inputs=st.integers(1, 150),
     outputs=st.integers(1, 6),
-    codes=st.sampled_from([S4, S7, S8]),
+    codes=st.sampled_from([S4, S8, S8_PAIRS]),
 )
 def test_rounding_of_uncorrelated_inputs_is_rounding_to_the_nearest(
     seed: int, inputs: int, outputs: int, codes: Codes
@@ -39,11 +40,15 @@ def test_rounding_of_uncorrelated_inputs_is_rounding_to_the_nearest(
     assert codes.lowest <= int(rounded.min())
     assert int(rounded.max()) <= codes.highest
     assert float((rounded * scales - weight).abs().max()) <= float(scales.max()) * 0.5001
+    if codes.pair is not None:
+        assert _largest_pair(rounded) <= codes.pair
 
 
 @settings(max_examples=20, deadline=None)
 @given(
-    seed=st.integers(0, 999), codes=st.sampled_from([S4, S7, S8]), groups=st.sampled_from([1, 5])
+    seed=st.integers(0, 999),
+    codes=st.sampled_from([S4, S8, S8_PAIRS]),
+    groups=st.sampled_from([1, 5]),
 )
 def test_rounding_makes_up_for_errors_in_correlated_channels(
     seed: int, codes: Codes, groups: int
@@ -56,17 +61,36 @@ def test_rounding_makes_up_for_errors_in_correlated_channels(
     scales = channel_scales(weight.reshape(8 * groups, -1), codes).reshape(8, groups)
     steps = scales.repeat_interleave(160 // groups, dim=1)
     ours = round_weights(weight, (x.T @ x).double(), scales, codes) * steps
-    nearest = (weight / steps).round().clamp(*codes) * steps
+    nearest = (weight / steps).round().clamp(codes.lowest, codes.highest) * steps
     error, nearest_error = (
         float((x @ (rounded - weight).T).square().sum()) for rounded in (ours, nearest)
     )
     assert error <= 0.5 * nearest_error
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), inputs=st.integers(2, 150), large=st.floats(1.0, 20.0))
+def test_pairs_keep_to_their_sum_however_inputs_are_correlated(
+    seed: int, inputs: int, large: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(6, inputs, generator=generator)
+    weight[:, :2] *= large  # where the step is decided
+    x = torch.randn(300, 4, generator=generator) @ torch.randn(4, inputs, generator=generator)
+    rounded = round_weights(weight, (x.T @ x).double(), channel_scales(weight, S8_PAIRS), S8_PAIRS)
+    assert _largest_pair(rounded) <= 128
+    assert 255 * _largest_pair(rounded) < 2**15
+    assert _largest_pair(rounded) >= 120, "steps are coarser than they need to be"
+
+
+def _largest_pair(codes: torch.Tensor) -> int:
+    return int(pair_sums(codes.int()).max())
+
+
 def test_a_layer_of_zeros_is_rounded_to_zeros() -> None:
     weight = torch.zeros(3, 4)
-    scales = channel_scales(weight, S7)
-    assert not round_weights(weight, torch.zeros(4, 4, dtype=torch.float64), scales, S7).any()
+    scales = channel_scales(weight, S8_PAIRS)
+    assert not round_weights(weight, torch.zeros(4, 4, dtype=torch.float64), scales, S8_PAIRS).any()
     assert (scales > 0).all()
 
 

@@ -284,6 +284,12 @@ ENCODER_FAULTS = (
          change_constant("blocks.0.ff1_out.bias.codes", lambda b: b // 16)),
     int8("front end quantised with one scale", 15, "accelerations and positions share 256 codes",
          "sqnr_db_min", change_constant("front_end.out.second.step", lambda s: s * 4096)),
+    int8("weights over the full range of INT8", 16, "right here, wrong on an x86 without VNNI",
+         "saturating_pairs_max",
+         change_constant("blocks.1.ff1_in.weight.codes", lambda w: np.clip(w * 1.5, -127, 127)),
+         scale_part("blocks.1.ff1_in.weight.scale", slice(None), 1 / 1.5),
+         scale_part("blocks.1.ff1_in.bias.scale", slice(None), 1 / 1.5),
+         change_constant("blocks.1.ff1_in.bias.codes", lambda b: b * 1.5)),
     int8("weights of 4 bits", 15, "under an INT8 name", "sqnr_db_min",
          *(change_constant(f"blocks.{i}.{part}.weight.codes", four_bits)
            for i in range(3) for part in ("ff1_in", "ff1_out", "ff2_in", "ff2_out"))),
