@@ -241,7 +241,7 @@ def test_int8_holds_its_matrices_in_eight_bits_that_do_not_saturate(encoders: En
     assert len(weights) == 1 + 8 * 3
     assert all(array.dtype == np.int8 for array in weights.values())
     # Two products in the 16 bits of an x86 without VNNI.
-    pairs = max(int(pair_sums(torch.from_numpy(codes).int()).max()) for codes in weights.values())
+    pairs = max(int(pair_sums(torch.tensor(codes.astype(int))).max()) for codes in weights.values())
     assert 255 * pairs <= np.iinfo(np.int16).max
     assert max(int(np.abs(codes.astype(int)).max()) for codes in weights.values()) > 64
     in_int8 = sum(array.size for array in arrays.values() if array.dtype == np.int8)
