@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from exporters.rounding import noisiest
+from exporters.rounding import matrix_layers, noisiest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,14 +100,12 @@ def _decode(
     return seen
 
 
-def noisy_inputs(
-    step: StepGraph, steps: Steps, layers: Sequence[tuple[str, nn.Linear]]
-) -> frozenset[str]:
-    """Return those of the layers whose input should not be one u8 code: by noise in the logits."""
+def noisy_inputs(step: StepGraph, steps: Steps) -> frozenset[str]:
+    """Return the layers whose input should not be one u8 code: by measurement of the logits."""
     exact = _logits(step, steps)
     power = float(exact.square().sum())
     noise = {}
-    for name, layer in layers:
+    for name, layer in matrix_layers(step):
         handle = layer.register_forward_pre_hook(_as_one_code)
         try:
             noise[name] = float((_logits(step, steps) - exact).square().sum()) / power

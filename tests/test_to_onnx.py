@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from exporters import to_onnx
 from exporters.checkpoint import Checkpoint, load_checkpoint
 from exporters.contract import encoder_contract, step_contract
 from exporters.features import featurize
@@ -403,6 +404,18 @@ def test_int8_step_is_close_and_small(checkpoint: Checkpoint, calibration: Swipe
     results = _session(int8.payload).run(None, {k: v.numpy() for k, v in inputs.items()})
     for result, expected in zip(results, _nemo_step(checkpoint, inputs), strict=True):
         assert _sqnr_db(expected.numpy(), result) >= 32.0
+
+
+def test_noisy_layers_of_a_step_get_a_second_code_and_small_ones_stay_fp32(
+    checkpoint: Checkpoint, calibration: Swipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "noisy_inputs", lambda *_: {"joint.enc", "joint.out"})
+    monkeypatch.setattr(to_onnx, "_SMALL_SHARE", 0.1)
+    program = step_to_onnx(checkpoint, precision="int8", calibration=calibration)
+    assert program.recipe["two_codes"] == ["joint.enc"]
+    constants = {t.name for t in onnx.load_from_string(program.payload).graph.initializer}
+    assert {"joint.enc.codes", "joint.out.weight"} <= constants
+    assert not {"joint.enc.weight", "joint.out.codes"} & constants
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -17,7 +17,7 @@ from exporters.contract import ModelSpec
 from exporters.features import featurize
 from exporters.manifest import read_manifest
 from exporters.step_graph import StepGraph, UnsupportedDecoderError
-from exporters.to_pte import LoweringError, encoder_to_pte, step_to_pte
+from exporters.to_pte import LoweringError, _export, _TimeAxis, encoder_to_pte, step_to_pte
 from harness.pte_file import PteContents, PteTensor, inspect_pte
 from tests.nemo_encoders import nemo_encoder
 
@@ -237,6 +237,18 @@ def test_lowering_leaves_the_checkpoint_as_it_was(
 def test_a_bound_that_leaves_no_dynamic_axis_is_an_error(checkpoint: Checkpoint) -> None:
     with pytest.raises(LoweringError, match="max_trace_len is 5"):
         encoder_to_pte(checkpoint, precision="fp32", calibration=None, max_trace_len=5)
+
+
+class _HalfOfTheFrames(torch.nn.Module):
+    def forward(self, features_bft: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return features_bft[..., : features_bft.shape[2] // 2] + lengths
+
+
+def test_a_graph_that_computes_lengths_is_refused() -> None:
+    axis = _TimeAxis(bound=40, factor=4)
+    inputs = (torch.rand(1, 37, 40), torch.tensor([40]))
+    with pytest.raises(LoweringError, match="the graph computes lengths in floordiv"):
+        _export(_HalfOfTheFrames(), inputs, axis)
 
 
 def random_checkpoint(path: Path, **changes: object) -> Checkpoint:
