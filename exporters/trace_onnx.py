@@ -65,6 +65,7 @@ def trace_to_onnx(
         )
         model = onnx.load(path)
     _strip_provenance(model)
+    _share_constants(model.graph)
     _declare(model.graph.input, contract.inputs)
     _declare(model.graph.output, contract.outputs)
     onnx.checker.check_model(model)
@@ -78,6 +79,23 @@ def _strip_provenance(model: onnx.ModelProto) -> None:
         node.doc_string = ""
         del node.metadata_props[:]
     del model.graph.value_info[:]
+
+
+def _share_constants(graph: onnx.GraphProto) -> None:
+    """Leave one node of all that state the same constant: the tracer writes one for each use."""
+    first: dict[bytes, str] = {}
+    other: dict[str, str] = {}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant":
+            kept = first.setdefault(node.attribute[0].SerializeToString(), node.output[0])
+            if kept != node.output[0]:
+                other[node.output[0]] = kept
+                continue
+        node.input[:] = [other.get(name, name) for name in node.input]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _declare(values: Iterable[onnx.ValueInfoProto], specs: tuple[TensorSpec, ...]) -> None:

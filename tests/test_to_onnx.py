@@ -235,6 +235,12 @@ def test_int8_depends_neither_on_batch_nor_on_padding(encoders: Encoders, swipes
         assert _sqnr_db(alone[0], together[row, :, : valid[row]]) >= 60.0
 
 
+def test_no_constant_is_stated_twice(encoders: Encoders) -> None:
+    graph = onnx.load_from_string(encoders["fp32", "standard"].payload).graph
+    values = [n.attribute[0].SerializeToString() for n in graph.node if n.op_type == "Constant"]
+    assert 1 < len(values) == len(set(values))
+
+
 def test_int8_holds_its_matrices_in_eight_bits_that_do_not_saturate(encoders: Encoders) -> None:
     graph = onnx.load_from_string(encoders["int8", "standard"].payload).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
