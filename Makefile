@@ -55,8 +55,11 @@ accept: setup  ## make the files of the last green gate the baseline
 bench-gate: setup  ## count false alarms and detections of the latency comparison
 	$(BIN)/python -m benchmarks.bench_gate --out build/bench_gate.txt
 
-bench-exporters: setup  ## our files beside NeMo's own export and the plain recipes
+bench-exporters: setup build/full.nemo  ## our files beside NeMo's own export and the plain recipes
 	$(BIN)/python -m benchmarks.exporters --out build/bench_exporters.md
+
+build/full.nemo: | setup  ## a model of full size, 25 minutes of one core
+	$(BIN)/python -m benchmarks.full_model --out $@
 
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
 	apt-get install --yes qemu-user gcc

@@ -110,7 +110,6 @@ def _ones(step: Session) -> dict[str, NDArray[Any]]:
     }
 
 
-def export_one(name: str, path: Path, checkpoint: Path, calibration: Path, check: bool) -> None:
-    """Make one of our files; a model with random weights is not held to a trained one's noise."""
-    options = ExportOptions(checkpoint, manifest=calibration, check_quantization=check)
-    export({name: path}, options)
+def export_one(name: str, path: Path, checkpoint: Path, calibration: Path) -> None:
+    """Make one of our files."""
+    export({name: path}, ExportOptions(checkpoint, manifest=calibration))

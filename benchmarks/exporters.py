@@ -1,6 +1,7 @@
 """Our files beside what others make of the same checkpoint: size, fidelity, words, speed, cost.
 
-``python -m benchmarks.exporters [--model golden|full] [--only onnx|pte] [--ours] …``
+``python -m benchmarks.exporters [--model golden|full] [--only onnx|pte] [--ours] …``; ``full`` is
+``build/full.nemo``, which ``benchmarks.full_model`` trains.
 
 Peers are built in the same run (``benchmarks.peers``): NeMo's own export, the same quantised as
 sherpa-onnx does (dynamically) and as public scripts do (statically, with defaults), and NeMo's
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 GOLDEN = Path("golden")
 TYPICAL_POINTS = 100
 CALIBRATION_SWIPES = 64
-FULL_SWIPES = 16
+FULL = Path("build/full.nemo")
 PLAN = {"golden": Plan(blocks=40, warmup=4, runs=4), "full": Plan(blocks=20, warmup=2, runs=1)}
 STEP_PLAN = Plan(blocks=40, warmup=4, runs=50)
 EXPORT_TIMEOUT_S = 1800.0
@@ -69,13 +70,11 @@ class Model:
         name: ``golden`` or ``full``.
         checkpoint: Its file.
         swipes: (F, T) features of validation swipes.
-        trained: Whether words can be decoded.
     """
 
     name: str
     checkpoint: Path
     swipes: Features
-    trained: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +126,11 @@ def peers_of(model: Model, folder: Path, formats: Sequence[str]) -> list[Peer]:
     if "pte" in formats:
         plain, int8 = folder / "plain_fp32.pte", folder / "plain_int8.pte"
         bound = DEFAULT_MAX_TRACE_LEN
-        rows.append(
-            Peer("no rewrite", plain.name, peers.plain_pte, (model.checkpoint, plain, bound))
-        )
-        if model.trained:
-            args = (model.checkpoint, int8, bound, calibration)
-            rows.append(Peer("plain PT2E static", int8.name, peers.plain_int8_pte, args))
+        quantized = (model.checkpoint, int8, bound, calibration)
+        rows += [
+            Peer("no rewrite", plain.name, peers.plain_pte, (model.checkpoint, plain, bound)),
+            Peer("plain PT2E static", int8.name, peers.plain_int8_pte, quantized),
+        ]
     return rows
 
 
@@ -145,12 +143,8 @@ class Bench:
         with Worker("NeMo", timeout_s=EXPORT_TIMEOUT_S) as worker:
             loaded = worker.make(reference.load, model.checkpoint)
             self.spec: ModelSpec = worker.call(reference.spec_of, loaded)
-            self.tokens: list[tuple[int, ...]] = []
-            if model.trained:
-                found = worker.call(reference.compute, loaded, model.swipes, 0)
-                self.encoded, self.tokens = found.encoded, [h.tokens for h in found.hypotheses]
-            else:
-                self.encoded = tuple(worker.call(reference.encode, loaded, model.swipes))
+            found = worker.call(reference.compute, loaded, model.swipes, 0)
+            self.encoded, self.tokens = found.encoded, [h.tokens for h in found.hypotheses]
         typical = min(model.swipes, key=lambda item: abs(item.shape[1] - TYPICAL_POINTS))
         self.typical = [reference.encoder_input(typical)]
         self.runtimes = Worker("runtimes", timeout_s=EXPORT_TIMEOUT_S)
@@ -173,7 +167,7 @@ class Bench:
         return self._timed(
             work.export_one,
             *(name, target, self.model.checkpoint),
-            *(GOLDEN / "calib.jsonl", self.model.trained),
+            GOLDEN / "calib.jsonl",
         )
 
     def peer_row(self, peer: Peer) -> Row:
@@ -226,9 +220,7 @@ class Bench:
             cost,
         )
 
-    def _words(self, step: Handle, encoded: Sequence[NDArray[np.float32]]) -> float | None:
-        if not self.model.trained:
-            return None
+    def _words(self, step: Handle, encoded: Sequence[NDArray[np.float32]]) -> float:
         found = self.runtimes.call(greedy_decode_all, step, list(encoded), self.spec)
         same = [a.tokens == b for a, b in zip(found, self.tokens, strict=True)]
         return sum(same) / len(same)
@@ -314,7 +306,7 @@ def main() -> None:
     parser.add_argument("--model", choices=["golden", "full"], action="append")
     parser.add_argument("--only", choices=["onnx", "pte"], help="only this format")
     parser.add_argument("--variant", action="append", default=[], help="only this file of ours")
-    parser.add_argument("--swipes", type=int, metavar="N", help="judge golden with fewer swipes")
+    parser.add_argument("--swipes", type=int, metavar="N", help="judge with fewer swipes")
     parser.add_argument("--ours", action="store_true", help="no peer but NeMo's own export")
     parser.add_argument("--artifacts", type=Path, help="folder with our files of the one --model")
     parser.add_argument("--out", type=Path, help="keep the tables in this Markdown file")
@@ -324,16 +316,10 @@ def main() -> None:
     formats = [args.only] if args.only else ["onnx", "pte"]
     for name in args.model or ["golden", "full"]:
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            golden = name == "golden"
-            checkpoint = GOLDEN / "golden.nemo" if golden else folder / "full.nemo"
-            if not golden:
-                from benchmarks.full_model import write_full_model  # noqa: PLC0415 - loads NeMo
-
-                print(f"  {write_full_model(checkpoint)} parameters", file=sys.stderr)
-            swipes = features_of(GOLDEN / "val.jsonl", args.swipes if golden else FULL_SWIPES)
-            model = Model(name, checkpoint, swipes, trained=golden)
-            bench = Bench(model, folder, args.artifacts)
+            checkpoint = GOLDEN / "golden.nemo" if name == "golden" else FULL
+            swipes = features_of(GOLDEN / "val.jsonl", args.swipes)
+            model = Model(name, checkpoint, swipes)
+            bench = Bench(model, Path(temporary), args.artifacts)
             try:
                 rows = rows_of(bench, formats, args.variant, all_peers=not args.ours)
             finally:

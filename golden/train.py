@@ -21,7 +21,7 @@ import torch
 from exporters.artifact import sha256_of, write_text
 from exporters.synthetic import generate
 from golden.checkpoint_io import new_model, save
-from golden.config import D_MODEL, LABELS, SUBSAMPLING_CHANNELS
+from golden.config import LABELS
 from golden.decoding import decode, features_of, word_accuracy
 from golden.rnnt_loss import rnnt_loss
 from golden.words import TRAIN_WORDS, UNSEEN_WORDS, read_words
@@ -82,14 +82,13 @@ class Batch:
     target_lengths: torch.Tensor
 
 
-def train(recipe: Recipe, out: Path, keep_every: int) -> None:
+def train(model: EncDecRNNTModel, recipe: Recipe, out: Path, keep_every: int = 0) -> None:
     """Train, write ``out`` (.nemo) and, every ``keep_every`` steps, an intermediate checkpoint."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
-    model = new_model(recipe.seed)
     _calm_accelerations(model)
     # The CTC head aligns the encoder in the first minutes; it is no part of the saved model.
-    ctc_head = torch.nn.Linear(D_MODEL, len(LABELS) + 1)
+    ctc_head = torch.nn.Linear(model.encoder.d_model, len(LABELS) + 1)
     weights = [*model.parameters(), *ctc_head.parameters()]
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.98), weight_decay=1e-3)
 
@@ -132,7 +131,8 @@ def _calm_accelerations(model: EncDecRNNTModel) -> None:
     The subsampling keeps the order of the channels: a quarter of them, frequency by frequency.
     """
     weight = model.encoder.pre_encode.out.weight
-    columns = weight.detach().view(D_MODEL, SUBSAMPLING_CHANNELS, -1)  # shares the memory
+    channels = model.encoder.pre_encode.conv[0].out_channels
+    columns = weight.detach().view(len(weight), channels, -1)  # shares the memory
     columns[:, :, 0] *= 2.0  # x, y, t
     columns[:, :, 1:3] *= 0.02  # velocities and accelerations
 
@@ -213,7 +213,8 @@ def main() -> None:
         help=f"also write a checkpoint to {CHECKPOINT_DIR} every so many steps (0: none)",
     )
     args = parser.parse_args()
-    train(Recipe(seed=args.seed, steps=args.steps, batch=args.batch), args.out, args.keep_every)
+    recipe = Recipe(seed=args.seed, steps=args.steps, batch=args.batch)
+    train(new_model(recipe.seed), recipe, args.out, args.keep_every)
 
 
 if __name__ == "__main__":
