@@ -49,9 +49,9 @@ _LARGEST_DEPTHWISE_KERNEL = 25
 _HALF_INPUT_SCALE = 1.0 / 16.0
 """Residual streams reach some hundreds, whose square is beyond half precision's 65504."""
 _LARGEST_HALF = torch.finfo(torch.float16).max
-_HALF_STREAM_LIMIT = 4096.0
+_HALF_STREAM_LIMIT = 4000.0
 """Largest number in the stream that enters the first block in half precision: scaled by
-``_HALF_INPUT_SCALE``, its square is the largest that half precision holds."""
+``_HALF_INPUT_SCALE``, its square is 62500."""
 
 
 class UnsupportedEncoderError(ExportGateError, ValueError):

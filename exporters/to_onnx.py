@@ -110,9 +110,8 @@ def step_to_onnx(
 ) -> Program:
     """Export one decoding step for any batch: see ``contract.step_contract``.
 
-    INT8 quantises matrices, activations per call. Written out, the LSTM is
-    smaller and faster than ONNX's own operator: by 20 % in FP32, and in INT8 by 10 % against
-    DynamicQuantizeLSTM.
+    INT8 quantises matrices, activations per call. Written out, the LSTM is smaller and faster than
+    ONNX's own operator: by 20 % in FP32, and in INT8 by 10 % against DynamicQuantizeLSTM.
 
     Args:
         checkpoint: Only read.

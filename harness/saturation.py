@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 _LARGEST_PAIR = (2**15 - 1) // 255
 
 _INTEGER_PRODUCTS = {
-    # Operator to the place of its weights.
-    "MatMulInteger": 1,
-    "MatMulIntegerToFloat": 1,
-    "DynamicQuantizeMatMul": 1,
-    "QLinearMatMul": 3,
-    "QGemm": 3,
-    "DynamicQuantizeLSTM": 1,
-    "ConvInteger": 1,
-    "QLinearConv": 3,
+    # Operator to the places of its weights.
+    "MatMulInteger": (1,),
+    "MatMulIntegerToFloat": (1,),
+    "DynamicQuantizeMatMul": (1,),
+    "DynamicQuantizeLSTM": (1, 2),
+    "QLinearMatMul": (3,),
+    "QGemm": (3,),
+    "ConvInteger": (1,),
+    "QLinearConv": (3,),
 }
-_FLOAT_PRODUCTS = {"MatMul": 1, "Gemm": 1, "Conv": 1}
+_FLOAT_PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Run in integers where both factors come out of a DequantizeLinear."""
 
 
@@ -62,11 +62,10 @@ def _products(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
         if node.op_type == "DequantizeLinear"
     }
     for node in model.graph.node:
-        if node.op_type in _INTEGER_PRODUCTS:
-            yield node, node.input[_INTEGER_PRODUCTS[node.op_type]]
-        elif node.op_type in _FLOAT_PRODUCTS and node.input[0] in dequantized:
-            place = _FLOAT_PRODUCTS[node.op_type]
-            yield node, dequantized.get(node.input[place], "")
+        for place in _INTEGER_PRODUCTS.get(node.op_type, ()):
+            yield node, node.input[place]
+        if node.op_type in _FLOAT_PRODUCTS and node.input[0] in dequantized:
+            yield node, dequantized.get(node.input[1], "")
 
 
 def _sums(node: onnx.NodeProto, weights: NDArray[np.int32]) -> NDArray[np.int32]:

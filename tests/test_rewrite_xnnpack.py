@@ -137,7 +137,7 @@ def test_no_frame_overflows_where_it_enters_half_precision(
         gain = entry.gain(x, mask)
         scaled, valid = entry((x * gain).half(), gain.half())
         expected = out(x) * gain
-    assert scaled.abs().max() <= 4100.0
+    assert float(scaled.abs().max() / 16) ** 2 <= 65504
     assert (scaled - expected).norm() <= 2e-3 * expected.norm()
     assert torch.equal(valid.float(), mask)
 

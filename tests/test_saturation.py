@@ -70,6 +70,12 @@ def test_weights_that_meet_real_numbers_do_not_count() -> None:
     assert saturating_pairs(unsigned) == {}
 
 
+def test_both_matrices_of_an_lstm_count() -> None:
+    weights = np.full((1, 4, 8), 100, np.int8)
+    node = helper.make_node("DynamicQuantizeLSTM", ["x", "other", "w"], ["y"])
+    assert saturating_pairs(model_of(weights, [node])) == {"w": 16}
+
+
 def test_a_convolution_counts_single_weights() -> None:
     weights = np.array([64, -64, 65, -127], np.int8).reshape(1, 1, 2, 2)
     node = helper.make_node("ConvInteger", ["x", "w"], ["y"])
