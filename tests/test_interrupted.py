@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WRITE_FOREVER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from exporters.artifact import atomic_write
+# A shell has its background jobs ignore Ctrl-C, and this process inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with atomic_write(Path(sys.argv[1])) as draft:
     draft.write_bytes(b"half")
     print("writing", flush=True)
