@@ -58,7 +58,7 @@ bench-gate: setup  ## count false alarms and detections of the latency compariso
 bench-exporters: setup build/full.nemo  ## our files beside NeMo's own export and the plain recipes
 	$(BIN)/python -m benchmarks.exporters --out build/bench_exporters.md
 
-build/full.nemo: | setup  ## a model of full size, 25 minutes of one core
+build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 	$(BIN)/python -m benchmarks.full_model --out $@
 
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)

@@ -1,6 +1,6 @@
 """Train a checkpoint of the full-size architecture: ``python -m benchmarks.full_model --out FILE``.
 
-For size, speed, fidelity and cost at the size that is shipped; some 25 minutes of one core, enough
+For size, speed, fidelity and cost at the size that is shipped; some 20 minutes of one core, enough
 for six words of ten. It is made where it is needed and never kept.
 """
 

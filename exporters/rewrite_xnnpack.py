@@ -404,7 +404,7 @@ class HalfEntry(nn.Module):
     def forward(self, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """Return (1, T', D) times the gain, and the mask, of the input times the gain; float16."""
         valid = gain
-        for _ in range(2):  # a valid frame's gain is at least 6e-8
+        for _ in range(2):  # FP16's smallest number times 1e4 is still below 1
             valid = torch.clamp(valid * self.large, 0.0, 1.0)
         return functional.linear(x, self.weight) + self.bias * gain, valid
 

@@ -47,7 +47,8 @@ S8 = Codes(-127, 127)
 S8_PAIRS = Codes(-127, 127, pair=128)
 """An x86 without VNNI adds the u8 x s8 products of two neighbouring inputs in 16 bits, saturating
 (vpmaddubsw), and then the result depends on the machine. 255 * 128 fits. Codes of 7 bits keep to it
-as well, but their steps are coarser by half: few pairs hold two large weights of one sign."""
+as well, but their steps are coarser, measured by a quarter to a half: few pairs hold two large
+weights of one sign."""
 
 
 def channel_scales(weight: Tensor, codes: Codes) -> Tensor:

@@ -24,7 +24,7 @@ _SYMBOLS_PER_FRAME = 2
 
 _STEPS = 255
 _ACTIVATION_SQNR_DB = 56.0
-"""A second code costs a step a twentieth of its time. Layers get one, noisiest first, until the
+"""A second code costs a step a tenth of its time. Layers get one, noisiest first, until the
 noise of all inputs is this far down."""
 
 

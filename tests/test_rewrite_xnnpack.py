@@ -127,6 +127,8 @@ def test_no_frame_overflows_where_it_enters_half_precision(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     out = nn.Linear(600, 8)
+    nn.init.uniform_(out.weight, -0.04, 0.04, generator=generator)
+    nn.init.uniform_(out.bias, -0.04, 0.04, generator=generator)
     entry = HalfEntry(out)
     x = loudest * torch.rand((1, 20, 600), generator=generator)
     x = x * (torch.rand(x.shape, generator=generator) < heard)
