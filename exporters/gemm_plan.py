@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from exporters.rounding import S8_PAIRS, channel_scales, noisiest, observe_grams, round_weights
+from exporters.rounding import S8_PAIRS, Rounder, noisiest, observe_grams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -77,12 +77,9 @@ def plan_gemms(
     grams = observe_grams(encoder.linears(), lambda: _outputs(encoder, swipes))
     plans = {}
     for name, layer in encoder.linears():
-        scales = channel_scales(layer.weight, S8_PAIRS)
-        codes = round_weights(layer.weight, grams.pop(name), scales, S8_PAIRS)
+        weight = Rounder(grams.pop(name)).round(layer.weight, S8_PAIRS)
         scale, zero_point = activation_grid(ranges[name], two_codes=name in noisy)
-        plans[name] = GemmPlan(
-            codes.numpy(), scales[:, 0].numpy(), scale, zero_point, name in noisy
-        )
+        plans[name] = GemmPlan(weight.codes, weight.scales[:, 0], scale, zero_point, name in noisy)
     return plans
 
 

@@ -1,8 +1,8 @@
-"""INT8 for XNNPACK, by PT2E or by torchao's ``quantize_``, and the smoothing that it needs."""
+"""Integer weights for XNNPACK: in modules or by PT2E, and the smoothing that they need."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from executorch.backends.transforms.duplicate_dynamic_quant_chain import (
@@ -13,16 +13,22 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     get_symmetric_quantization_config,
 )
 from torch import Tensor, nn
-from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
-from torchao.quantization.granularity import PerAxis, PerGroup
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.folding import bias_of, linear_layer, weight_of
-from exporters.rounding import S4, S8, matrix_layers, observe_grams, round_weights
+from exporters.rounding import (
+    S4,
+    S8,
+    EncoderPlan,
+    MatrixCodes,
+    Rounder,
+    matrix_layers,
+    observe_grams,
+)
 from exporters.smoothing import balance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,31 +44,38 @@ _SMALLEST_PEAK = 0.01
 """Of the median: a channel that calibration hardly excites is scaled as if it were this loud."""
 
 
-def prepare(encoder: XnnpackEncoder, swipes: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
-    """Smooth the front end, in place, and return what ``rounding.observe_grams`` sees afterwards.
+def plan_encoder(
+    encoder: XnnpackEncoder, swipes: Sequence[NDArray[np.float32]], precisions: Iterable[str]
+) -> EncoderPlan:
+    """Decide what to quantize an encoder's weights to.
 
     Args:
-        encoder: Rewritten encoder.
+        encoder: Rewritten encoder; its front end is smoothed, in place.
         swipes: (F, T) float32 each.
+        precisions: ``int8``, ``int4`` or both.
     """
     calibration = [torch.from_numpy(swipe)[None] for swipe in swipes]
-    smooth_front_end(encoder, calibration)
+    smoothing = front_end_smoothing(encoder, calibration)
+    smooth_front_end(encoder, smoothing)
 
     def run() -> None:
         for swipe in calibration:
             encoder(swipe, torch.tensor([swipe.shape[2]]))
 
-    return observe_grams(matrix_layers(encoder), run)
+    grams = observe_grams(matrix_layers(encoder), run)
+    return EncoderPlan(smoothing, round_layers(encoder, grams, precisions))
 
 
-def smooth_front_end(encoder: XnnpackEncoder, calibration: Sequence[Tensor]) -> None:
-    """Even out the channels that the front end's linear reads; its function stays the same.
+def front_end_smoothing(
+    encoder: XnnpackEncoder, calibration: Sequence[Tensor]
+) -> NDArray[np.float32]:
+    """Return by what to divide the channels that the front end's linear reads.
 
     Accelerations of 1e3 to 1e6 and positions in [0, 1] share one scale when that input is
     quantized: alone, this linear costs 40 dB. See ``smoothing``.
 
     Args:
-        encoder: Rewritten encoder; changed in place.
+        encoder: Rewritten encoder.
         calibration: Features of one swipe each, (1, F, T) float32.
     """
     front = encoder.front
@@ -73,52 +86,100 @@ def smooth_front_end(encoder: XnnpackEncoder, calibration: Sequence[Tensor]) -> 
         ]
     peak = torch.stack(peaks).amax(dim=0).double()
     peak = peak.clamp_min(_SMALLEST_PEAK * peak.median().clamp_min(1e-6))
-    weight = weight_of(front.out)
-    scale = balance(peak, weight, SMOOTHING_ALPHA)
+    return balance(peak, weight_of(front.out), SMOOTHING_ALPHA).float().numpy()
+
+
+def smooth_front_end(encoder: XnnpackEncoder, smoothing: NDArray[np.float32]) -> None:
+    """Divide the channels that the front end's linear reads, in place; its function stays."""
+    front, scale = encoder.front, torch.from_numpy(smoothing).double()
     front.smoothing = nn.Parameter((1.0 / scale).float(), requires_grad=False)
-    front.out = linear_layer(weight * scale, bias_of(front.out))
+    front.out = linear_layer(weight_of(front.out) * scale, bias_of(front.out))
 
 
-def quantize_weights(
-    module: nn.Module, grams: Mapping[str, Tensor], *, four_bits: bool = False
-) -> None:
-    """Quantize every linear in place by torchao: INT8 weights per channel, inputs at each call.
+def round_layers(
+    module: nn.Module, grams: dict[str, Tensor], precisions: Iterable[str]
+) -> dict[str, dict[str, MatrixCodes]]:
+    """Return the integers of every matrix layer's weights, by precision and the layer's name.
+
+    With ``int4``, 32 inputs share a step; layers whose inputs do not divide by 32 get INT8.
 
     Args:
         module: Rewritten encoder or step.
-        grams: From ``rounding.observe_grams``, of all its matrix layers.
-        four_bits: Give weights 4 bits, with a step for each 32 inputs; layers whose inputs do not
-            divide by 32 stay in INT8.
+        grams: From ``rounding.observe_grams``, of all its matrix layers; it is emptied on the way.
+        precisions: ``int8``, ``int4`` or both.
     """
-    layers = dict(matrix_layers(module))
-    small = {
-        name for name, layer in layers.items() if four_bits and layer.in_features % _GROUP == 0
-    }
-    weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    for dtype, granularity, names in (
-        (torch.int4, PerGroup(_GROUP), small),  # type: ignore[attr-defined]  # torch's stubs lack it
-        (torch.int8, PerAxis(0), layers.keys() - small),
-    ):
-        config = Int8DynamicActivationIntxWeightConfig(
-            weight_dtype=dtype, weight_granularity=granularity
-        )
-        quantize_(module, config, filter_fn=lambda _layer, name, names=names: name in names)
-    for name, layer in layers.items():
-        # torchao rounds to the nearest; its steps are kept, its codes are not.
-        held: Any = layer.weight
-        codes = S4 if name in small else S8
-        held.qdata.copy_(round_weights(weights[name], grams[name], held.scale, codes))
+    found: dict[str, dict[str, MatrixCodes]] = {precision: {} for precision in precisions}
+    for name, layer in matrix_layers(module):
+        rounder, weight = Rounder(grams.pop(name)), layer.weight.detach()
+        for precision, layers in found.items():
+            four_bits = precision == "int4" and layer.in_features % _GROUP == 0
+            codes, group = (S4, _GROUP) if four_bits else (S8, None)
+            layers[name] = rounder.round(weight, codes, group=group)
+    return found
+
+
+def quantize_layers(module: nn.Module, codes: Mapping[str, MatrixCodes]) -> None:
+    """Put quantized linears into the places of a module's linears; inputs are quantized per call.
+
+    Args:
+        module: Rewritten encoder or step.
+        codes: From ``round_layers``, by the layer's name.
+    """
+    for name, weight in codes.items():
+        parent, _, attribute = name.rpartition(".")
+        owner = module.get_submodule(parent)
+        setattr(owner, attribute, _QuantizedLinear(getattr(owner, attribute), weight))
+
+
+class _QuantizedLinear(nn.Module):
+    """A linear of integer weights, in the operators that XNNPACK's partitioner looks for.
+
+    torchao's ``quantize_`` makes the same program of a tensor subclass; taking that apart at each
+    of the backend's passes takes a third longer.
+    """
+
+    weight: Tensor
+    scales: Tensor
+    zeros: Tensor
+
+    def __init__(self, linear: nn.Linear, weight: MatrixCodes) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.by_group = weight.scales.shape[1] > 1
+        scales = torch.from_numpy(weight.scales if self.by_group else weight.scales[:, 0])
+        self.register_buffer("weight", torch.from_numpy(weight.codes))
+        self.register_buffer("scales", scales)
+        zeros = torch.zeros(scales.shape, dtype=torch.int8 if self.by_group else torch.int64)
+        self.register_buffer("zeros", zeros)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (…, out) of (…, in); each row of the input has a step of its own."""
+        ops = torch.ops.quantized_decomposed
+        grid = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
+        rounded = ops.quantize_per_token(x, *grid, -128, 127, torch.int8)
+        x = ops.dequantize_per_token(rounded, *grid, -128, 127, torch.int8, torch.float32)
+        if self.by_group:
+            weight = ops.dequantize_per_channel_group(
+                *(self.weight, self.scales, self.zeros),
+                *(S4.lowest, S4.highest, torch.int8, _GROUP, torch.float32),
+            )
+        else:
+            weight = ops.dequantize_per_channel(
+                *(self.weight, self.scales, self.zeros, 0, S8.lowest, S8.highest, torch.int8)
+            )
+        return nn.functional.linear(x, weight, self.bias)
 
 
 def quantize_by_pt2e(
-    exported: ExportedProgram, inputs: tuple[Tensor, ...], grams: Mapping[str, Tensor]
+    exported: ExportedProgram, inputs: tuple[Tensor, ...], codes: Mapping[str, MatrixCodes]
 ) -> torch.fx.GraphModule:
     """Quantize every linear by PT2E: INT8 weights per channel, inputs at each call.
 
     Args:
         exported: The traced program.
         inputs: Any valid inputs: observers of weights want to see one call.
-        grams: From ``rounding.observe_grams``, of all matrix layers of what was traced.
+        codes: From ``round_layers``, of what was traced: INT8.
     """
     quantizer = XNNPACKQuantizer()
     quantizer.set_operator_type(
@@ -128,7 +189,7 @@ def quantize_by_pt2e(
     quantizer.set_filter_function(_is_matrix_product)
     prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
     prepared(*inputs)
-    _round_observed_weights(prepared, grams)
+    _round_observed_weights(prepared, codes)
     converted: torch.fx.GraphModule = convert_pt2e(prepared)
     # Linears that share an input would share its quantization, which XNNPACK cannot: the graph
     # would be cut between them.
@@ -136,16 +197,14 @@ def quantize_by_pt2e(
     return converted
 
 
-def _round_observed_weights(prepared: torch.fx.GraphModule, grams: Mapping[str, Tensor]) -> None:
+def _round_observed_weights(
+    prepared: torch.fx.GraphModule, codes: Mapping[str, MatrixCodes]
+) -> None:
     """Put weights on the grid that their observers chose: PT2E would round them to the nearest."""
-    for name, gram in grams.items():
+    for name, rounded in codes.items():
         (node,) = prepared.graph.find_nodes(op="get_attr", target=f"{name}.weight")
-        (observer,) = node.users
-        chosen: Any = prepared.get_submodule(observer.target)
-        scales, _ = chosen.calculate_qparams()
         weight = prepared.get_parameter(node.target)
-        scales = scales.float()[:, None]
-        weight.data = round_weights(weight.detach(), gram, scales, S8) * scales
+        weight.data = torch.from_numpy(rounded.codes * rounded.scales)
 
 
 def _is_matrix_product(node: torch.fx.Node) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporters.artifact import (
     Program,
@@ -38,11 +39,11 @@ from exporters.cli import (
 )
 from exporters.errors import ExportGateError
 from exporters.features import feature_spec
-from exporters.side_by_side import run_forked, usable_cores
+from exporters.side_by_side import Task, run_forked, usable_cores
 from exporters.variants import TARGETS, Variant, is_quantized, variant, variants_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from exporters.checkpoint import Checkpoint
 
@@ -68,11 +69,69 @@ class Made:
     sqnr_db: float
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What several files are made from.
+
+    Attributes:
+        value: An ``EncoderPlan`` for XNNPACK, or the ``Program`` of the INT8 ONNX encoder.
+        seconds: That it took.
+    """
+
+    value: Any
+    seconds: float
+
+
+_PLAN, _GRAPH = "integer weights for XNNPACK", "INT8 graph for ONNX Runtime"
+
+
+def _needs(row: Variant) -> str | None:
+    """Return the name of what a file is made from, which others are made from too."""
+    if row.graph != "encoder" or not is_quantized(row.precision):
+        return None
+    return _PLAN if row.format == "pte" else _GRAPH
+
+
+def _make_common(
+    name: str,
+    rows: Sequence[Variant],
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    max_trace_len: int,
+) -> Common:
+    start = time.perf_counter()
+    # Imported here, as below: each runtime takes seconds to load, and an export needs one of them.
+    if name == _PLAN:
+        from exporters import to_pte  # noqa: PLC0415
+
+        precisions = sorted({row.precision for row in rows if _needs(row) == _PLAN})
+        made: Any = to_pte.plan_encoder(
+            checkpoint,
+            precisions,
+            calibration=calibration.features,
+            max_trace_len=max_trace_len,
+        )
+    else:
+        from exporters import to_onnx  # noqa: PLC0415
+
+        made = to_onnx.encoder_to_onnx(
+            checkpoint,
+            precision="int8",
+            calibration=calibration.features,
+            max_trace_len=max_trace_len,
+            flavour="standard",
+        )
+    return Common(made, time.perf_counter() - start)
+
+
 def build(
-    row: Variant, checkpoint: Checkpoint, calibration: Calibration, max_trace_len: int
+    row: Variant,
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    max_trace_len: int,
+    common: Common | None,
 ) -> Program:
     """Make the file of a row of the table, in memory."""
-    # Imported here: each runtime takes seconds to load, and an export needs one of them.
     swipes = calibration.features
     if row.format == "pte":
         from exporters import to_pte  # noqa: PLC0415
@@ -84,12 +143,16 @@ def build(
             precision=row.precision,
             calibration=swipes,
             max_trace_len=max_trace_len,
-            quantizer="torchao" if row.exporter == "export_pte_ultra" else "pt2e",
+            quantizer="eager" if row.exporter == "export_pte_ultra" else "pt2e",
+            plan=common.value if common else None,
         )
     from exporters import to_onnx  # noqa: PLC0415
 
     if row.graph == "step":
         return to_onnx.step_to_onnx(checkpoint, precision=row.precision, calibration=swipes)
+    if common:
+        standard: Program = common.value
+        return to_onnx.for_web(standard) if "web" in row.targets else standard
     return to_onnx.encoder_to_onnx(
         checkpoint,
         precision=row.precision,
@@ -121,15 +184,7 @@ def export(outputs: Mapping[str, Path], options: ExportOptions) -> list[Written]
                 rows[name] = written(path, sidecar, time.perf_counter() - start, cached=True)
     missing = [name for name in outputs if name not in rows]
     if missing:
-        checkpoint, calibration = _loaded(options)
-
-        def make(name: str) -> Written:
-            row = _export_one(variant(name), outputs[name], options, checkpoint, calibration)
-            if options.cache is not None and row.path == outputs[name]:
-                store(options.cache, keys[name], outputs[name])
-            return row
-
-        rows |= _made(make, {name: outputs[name] for name in missing}, options.jobs)
+        rows |= _made({name: outputs[name] for name in missing}, keys, options)
     return [rows[name] for name in outputs]
 
 
@@ -147,26 +202,73 @@ def _loaded(options: ExportOptions) -> tuple[Checkpoint, Calibration]:
 
 
 def _made(
-    make: Callable[[str], Written], outputs: Mapping[str, Path], jobs: int
+    outputs: Mapping[str, Path], keys: Mapping[str, str], options: ExportOptions
 ) -> dict[str, Written]:
-    """Make the files, those that take longest first, and say so."""
+    """Make the files, and say so."""
+    checkpoint, calibration = _loaded(options)
+    variants = [variant(name) for name in outputs]
+
+    def do(name: str, common: Common | None) -> Common | Written:
+        if name not in outputs:
+            return _make_common(name, variants, checkpoint, calibration, options.max_trace_len)
+        path = outputs[name]
+        row = _export_one(variant(name), path, options, checkpoint, calibration, common)
+        if options.cache is not None and row.path == path:
+            store(options.cache, keys[name], path)
+        return row
+
+    tasks = _tasks(variants)
+    jobs = min(options.jobs, len(outputs))
+    results = _one_by_one(do, tasks, outputs) if jobs == 1 else _at_once(do, tasks, jobs)
+    return _with_shares(results, tasks)
+
+
+def _one_by_one(
+    do: Callable[[str, Any], Any], tasks: Sequence[Task], outputs: Mapping[str, Path]
+) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for task in tasks:
+        with stage(f"export {outputs.get(task.name, task.name)}"):
+            results[task.name] = do(task.name, results[task.needs] if task.needs else None)
+    return results
+
+
+def _at_once(do: Callable[[str, Any], Any], tasks: Sequence[Task], jobs: int) -> dict[str, Any]:
+    files = sum(task.name not in (_PLAN, _GRAPH) for task in tasks)
+    print(f"  export {files} files, {jobs} at a time", file=sys.stderr, flush=True)
+    results = {}
+    for name, found in run_forked(do, tasks, jobs):
+        what = found.path if isinstance(found, Written) else name
+        print(f"  export {what} … {found.seconds:.1f} s", file=sys.stderr, flush=True)
+        results[name] = found
+    return results
+
+
+def _with_shares(results: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Written]:
+    """Return the files, each with its share of the time of what it was made from."""
+    users = Counter(task.needs for task in tasks)
     rows = {}
-    jobs = min(jobs, len(outputs))
-    if jobs == 1:
-        for name, path in outputs.items():
-            with stage(f"export {path}"):
-                rows[name] = make(name)
-        return rows
-    print(f"  export {len(outputs)} files, {jobs} at a time", file=sys.stderr, flush=True)
-    for name, row in run_forked(make, sorted(outputs, key=_is_quick), jobs):
-        print(f"  export {row.path} … {row.seconds:.1f} s", file=sys.stderr, flush=True)
-        rows[name] = row
+    for task in tasks:
+        row = results[task.name]
+        if isinstance(row, Written):
+            share = results[task.needs].seconds / users[task.needs] if task.needs else 0.0
+            rows[task.name] = replace(row, seconds=row.seconds + share)
     return rows
 
 
-def _is_quick(name: str) -> bool:
-    row = variant(name)
-    return row.format == "onnx" or row.graph == "step"
+def _tasks(rows: Sequence[Variant]) -> list[Task]:
+    """Return what is to be done, the work that takes longest first."""
+
+    def haste(row: Variant) -> tuple[bool, bool]:
+        return row.format == "onnx" or row.graph == "step", not is_quantized(row.precision)
+
+    tasks: list[Task] = []
+    for row in sorted(rows, key=haste):
+        needed = _needs(row)
+        if needed and Task(needed) not in tasks:
+            tasks.append(Task(needed))
+        tasks.append(Task(row.name, needed))
+    return tasks
 
 
 def _export_one(
@@ -175,9 +277,10 @@ def _export_one(
     options: ExportOptions,
     checkpoint: Checkpoint,
     calibration: Calibration,
+    common: Common | None,
 ) -> Written:
     start = time.perf_counter()
-    made = _checked(row, options, checkpoint, calibration)
+    made = _checked(row, options, checkpoint, calibration, common)
     if made.program.precision != row.precision:
         # A file that is not what its variant promises must not look like it.
         path = path.with_name(f"{path.stem}.{made.program.precision}-fallback{path.suffix}")
@@ -186,18 +289,22 @@ def _export_one(
 
 
 def _checked(
-    row: Variant, options: ExportOptions, checkpoint: Checkpoint, calibration: Calibration
+    row: Variant,
+    options: ExportOptions,
+    checkpoint: Checkpoint,
+    calibration: Calibration,
+    common: Common | None,
 ) -> Made:
     """Build a file and run it beside NeMo; a broken quantized one is refused or replaced."""
     from exporters.selfcheck import BROKEN_DB, sqnr_db  # noqa: PLC0415 - loads torch
 
-    program = build(row, checkpoint, calibration, options.max_trace_len)
+    program = build(row, checkpoint, calibration, options.max_trace_len, common)
     found = sqnr_db(row, program, checkpoint, calibration.features)
     if row.precision == "fp32" or found >= BROKEN_DB or not options.check_quantization:
         return Made(program, found)
     if not options.fallback_to_fp32 or row.baseline is None:
         raise QuantizationCheckError(row.name, found, BROKEN_DB)
-    plain = build(variant(row.baseline), checkpoint, calibration, options.max_trace_len)
+    plain = build(variant(row.baseline), checkpoint, calibration, options.max_trace_len, None)
     return Made(plain, sqnr_db(row, plain, checkpoint, calibration.features))
 
 

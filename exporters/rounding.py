@@ -7,6 +7,7 @@ calibration swipes, not of its weights. On swipe models it lowers the noise of 8
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _DAMPING = 0.01
@@ -51,14 +54,44 @@ as well, but their steps are coarser, measured by a quarter to a half: few pairs
 weights of one sign."""
 
 
-def channel_scales(weight: Tensor, codes: Codes) -> Tensor:
-    """Return (out, 1) float32: the smallest step with which a channel's weights fit the codes.
+@dataclass(frozen=True, slots=True)
+class MatrixCodes:
+    """A layer's weights as integers.
+
+    Attributes:
+        codes: (out, in) int8, ``weight ~ codes * scales``.
+        scales: (out, groups) float32: a step for each ``in / groups`` neighbouring inputs.
+    """
+
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderPlan:
+    """What calibration decided about an encoder's weights; files of several precisions share it.
+
+    Attributes:
+        smoothing: (in,) float32: what the front end's linear has its input channels divided by.
+        codes: By precision, the integers of each layer's weights, by its name.
+    """
+
+    smoothing: NDArray[np.float32]
+    codes: Mapping[str, Mapping[str, MatrixCodes]]
+
+
+def channel_scales(weight: Tensor, codes: Codes, *, group: int | None = None) -> Tensor:
+    """Return (out, groups) float32: the step with which the largest weight gets the largest code.
+
+    With S4 it lies half a step beyond the largest code, which gives all others finer steps.
 
     Args:
         weight: (out, in) float32.
         codes: Those that its weights may take.
+        group: Neighbouring inputs that share a step, a divisor of ``in``; None for all.
     """
-    scales = weight.abs().amax(dim=1, keepdim=True) / codes.highest
+    by_group = weight.reshape(len(weight), -1, group or weight.shape[1])
+    scales = by_group.abs().amax(dim=2) / ((codes.highest - codes.lowest) / 2)
     if codes.pair is not None:
         # Both of a pair may be rounded up.
         scales = scales.maximum(pair_sums(weight).amax(dim=1, keepdim=True) / (codes.pair - 1))
@@ -73,23 +106,29 @@ def pair_sums(weight: Tensor) -> Tensor:
     return positive.maximum((-first).clamp(min=0) + (-second).clamp(min=0))
 
 
-def round_weights(weight: Tensor, gram: Tensor, scales: Tensor, codes: Codes) -> Tensor:
-    """Return int8 codes with ``weight ~ codes * scales``, (out, in).
+class Rounder:
+    """Rounds the weights of layers that read one input.
 
     Args:
-        weight: (out, in) float32.
         gram: (in, in) float64: sum over calibration frames of ``x x^T``.
-        scales: (out, groups) float32: one step for each ``in / groups`` neighbouring inputs.
-        codes: Those that a weight may take.
     """
-    steps = scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
-    # Channels that carry most go first, while there are many left to make up for them.
-    order = torch.argsort(gram.diagonal(), descending=True, stable=True)
-    factor = _inverse_factor(gram[order[:, None], order])
-    found = torch.empty_like(weight, dtype=torch.int8)
-    rounded = _round_columns(weight.double()[:, order], factor, steps[:, order], codes, order)
-    found[:, order] = rounded.to(torch.int8)
-    return found
+
+    def __init__(self, gram: Tensor) -> None:
+        # Channels that carry most go first, while there are many left to make up for them.
+        self._order = torch.argsort(gram.diagonal(), descending=True, stable=True)
+        gram = gram[self._order[:, None], self._order]  # the caller's may be dropped here
+        self._factor = _inverse_factor(gram)
+
+    def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
+        """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
+        scales, order = channel_scales(weight, codes, group=group), self._order
+        steps = scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
+        found = torch.empty_like(weight, dtype=torch.int8)
+        rounded = _round_columns(
+            weight.double()[:, order], self._factor, steps[:, order], codes, order
+        )
+        found[:, order] = rounded.to(torch.int8)
+        return MatrixCodes(found.numpy(), scales.numpy())
 
 
 def observe_grams(

@@ -18,13 +18,7 @@ from exporters.gemm_plan import plan_gemms
 from exporters.onnx_storage import store_fp16, store_sliced_int8
 from exporters.quantize_onnx import MatrixPlan, quantize_gemms, quantize_matrices
 from exporters.rewrite_onnx import LeanEncoder
-from exporters.rounding import (
-    S8_PAIRS,
-    channel_scales,
-    matrix_layers,
-    observe_grams,
-    round_weights,
-)
+from exporters.rounding import S8_PAIRS, Rounder, matrix_layers, observe_grams
 from exporters.smoothing import observe, smooth
 from exporters.step_calibration import noisy_inputs, observe_steps
 from exporters.step_graph import StepGraph, example_step_inputs
@@ -82,7 +76,7 @@ def encoder_to_onnx(
         msg = f"max_trace_len is {max_trace_len}, but should be 2 or more"
         raise OnnxExportError(msg)
     encoder = LeanEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
-    recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET, "flavour": flavour}
+    recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET, "flavour": "standard"}
     if precision == "int8":
         swipes = checked_features(calibration, checkpoint.spec.feature_dim, longest=max_trace_len)
         model, quantization = _int8_encoder(encoder, checkpoint.spec, swipes)
@@ -99,7 +93,12 @@ def encoder_to_onnx(
         max_trace_len=max_trace_len,
         recipe=recipe,
     )
-    return ort_optimized(program) if flavour == "web" else program
+    return for_web(program) if flavour == "web" else program
+
+
+def for_web(program: Program) -> Program:
+    """Return the web's flavour of a standard encoder."""
+    return ort_optimized(replace(program, recipe={**program.recipe, "flavour": "web"}))
 
 
 def step_to_onnx(
@@ -231,7 +230,6 @@ def _matrix_plans(step: StepGraph, steps: Steps) -> dict[str, MatrixPlan]:
     for name, layer in layers:
         if name in noisy and layer.weight.numel() < small:
             continue
-        scales = channel_scales(layer.weight, S8_PAIRS)
-        codes = round_weights(layer.weight, grams[name], scales, S8_PAIRS)
-        plans[name] = MatrixPlan(codes.numpy(), scales[:, 0].numpy(), name in noisy)
+        weight = Rounder(grams.pop(name)).round(layer.weight, S8_PAIRS)
+        plans[name] = MatrixPlan(weight.codes, weight.scales[:, 0], name in noisy)
     return plans

@@ -25,15 +25,17 @@ from exporters.step_graph import StepGraph, example_step_inputs
 from exporters.variants import is_quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from types import ModuleType
 
     import numpy as np
 
     from exporters.checkpoint import Checkpoint
+    from exporters.rounding import EncoderPlan, MatrixCodes
     from exporters.variants import Precision
 
-Quantizer = Literal["pt2e", "torchao"]
+Quantizer = Literal["pt2e", "eager"]
+"""PT2E annotates the traced graph as XNNPACKQuantizer says; ``eager`` exchanges the linears."""
 
 
 class LoweringError(ExportGateError, RuntimeError):
@@ -48,6 +50,7 @@ def encoder_to_pte(
     max_trace_len: int,
     quantizer: Quantizer = "pt2e",
     options: RewriteOptions | None = None,
+    plan: EncoderPlan | None = None,
 ) -> Program:
     """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
 
@@ -58,9 +61,9 @@ def encoder_to_pte(
             convolutions in FP32.
         calibration: Features of real swipes, each (F, T) float32, for INT8 and INT4.
         max_trace_len: Largest T.
-        quantizer: By PT2E with XNNPACKQuantizer, or by torchao's ``quantize_``; only this one makes
-            INT4.
+        quantizer: See ``Quantizer``; only ``eager`` makes INT4.
         options: What to rewrite; everything by default.
+        plan: From ``plan_encoder`` with the same arguments; made here by default.
 
     Raises:
         LoweringError: The program does not take every T, or INT4 is asked of PT2E.
@@ -68,7 +71,7 @@ def encoder_to_pte(
         UnsupportedEncoderError: The encoder has a part that cannot be rewritten.
     """
     if precision == "int4" and quantizer == "pt2e":
-        msg = "PT2E gives INT8, and a file named INT4 would hold it; quantize INT4 by torchao"
+        msg = "PT2E gives INT8, and a file named INT4 would hold it; quantize INT4 with eager"
         raise LoweringError(msg)
     prepared = prepare_encoder(
         checkpoint,
@@ -76,6 +79,7 @@ def encoder_to_pte(
         calibration=calibration,
         max_trace_len=max_trace_len,
         options=options,
+        plan=plan,
     )
     payload, lowering, recipe = _made(prepared, quantizer)
     return Program(
@@ -110,7 +114,7 @@ def step_to_pte(
         msg = f"there is no {precision} step for ExecuTorch; export it as fp32 or int8"
         raise LoweringError(msg)
     prepared = prepare_step(checkpoint, precision=precision, calibration=calibration)
-    payload, lowering, recipe = _made(prepared, "torchao")
+    payload, lowering, recipe = _made(prepared, "eager")
     return Program(
         payload=payload,
         contract=step_contract(checkpoint.spec, batch=1),
@@ -130,7 +134,7 @@ class Prepared:
         precision: Of the weights, once it is traced.
         inputs: To trace with.
         time_axis: The encoder's; None for a step.
-        grams: From ``rounding.observe_grams``; empty where nothing is quantized.
+        codes: Integers of the weights by layer; empty where nothing is quantized.
         recipe: What was done to it.
     """
 
@@ -138,8 +142,29 @@ class Prepared:
     precision: Precision
     inputs: tuple[Tensor, ...]
     time_axis: _TimeAxis | None
-    grams: Mapping[str, Tensor]
+    codes: Mapping[str, MatrixCodes]
     recipe: dict[str, Any]
+
+
+def plan_encoder(
+    checkpoint: Checkpoint,
+    precisions: Collection[Precision],
+    *,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    options: RewriteOptions | None = None,
+) -> EncoderPlan:
+    """Observe the swipes and decide on integer weights for these precisions, INT8, INT4 or both.
+
+    Both cost little more than one. The other arguments are those of ``encoder_to_pte``.
+    """
+    encoder = rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    )
+    swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
+    with _quiet_and_reproducible():
+        plan: EncoderPlan = _quantization().plan_encoder(encoder, swipes, precisions)
+    return plan
 
 
 def prepare_encoder(
@@ -149,27 +174,33 @@ def prepare_encoder(
     calibration: Sequence[np.ndarray] | None,
     max_trace_len: int,
     options: RewriteOptions | None = None,
+    plan: EncoderPlan | None = None,
 ) -> Prepared:
-    """Rewrite the encoder and observe the swipes; arguments as those of ``encoder_to_pte``."""
+    """Rewrite the encoder; arguments as those of ``encoder_to_pte``."""
     options = options or RewriteOptions()
     encoder = rewrite_encoder(
         checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
     )
-    width = encoder.front.feature_dim
     recipe: dict[str, Any] = {"rewrite": options.to_json()}
-    grams: Mapping[str, Tensor] = {}
+    codes: Mapping[str, MatrixCodes] = {}
     if is_quantized(precision):
-        swipes = checked_features(calibration, width, longest=max_trace_len)
-        with _quiet_and_reproducible():
-            quantize = _quantization()
-            grams = quantize.prepare(encoder, swipes)
-            recipe |= {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        plan = plan or plan_encoder(
+            checkpoint,
+            [precision],
+            calibration=calibration,
+            max_trace_len=max_trace_len,
+            options=options,
+        )
+        quantize = _quantization()
+        quantize.smooth_front_end(encoder, plan.smoothing)
+        codes = plan.codes[precision]
+        recipe |= {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
     return Prepared(
         module=encoder,
         precision=precision,
-        inputs=_example_encoder_inputs(width, max_trace_len),
+        inputs=_example_encoder_inputs(encoder.front.feature_dim, max_trace_len),
         time_axis=_TimeAxis(max_trace_len, encoder.front.factor),
-        grams=grams,
+        codes=codes,
         recipe=recipe,
     )
 
@@ -179,17 +210,18 @@ def prepare_step(
 ) -> Prepared:
     """Rewrite the step and observe the swipes; arguments as those of ``step_to_pte``."""
     step = StepGraph(checkpoint.model, fold_embedding=True).eval()
-    grams: Mapping[str, Tensor] = {}
+    codes: Mapping[str, MatrixCodes] = {}
     if is_quantized(precision):
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
         steps = observe_steps(checkpoint, step, swipes)
         grams = observe_grams(matrix_layers(step), lambda: step(*steps))
+        codes = _quantization().round_layers(step, grams, [precision])[precision]
     return Prepared(
         module=step,
         precision=precision,
         inputs=example_step_inputs(checkpoint.spec, batch=1),
         time_axis=None,
-        grams=grams,
+        codes=codes,
         recipe={"fold_embedding": True},
     )
 
@@ -200,11 +232,11 @@ def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
     with _quiet_and_reproducible():
         if precision == "fp16" and isinstance(module, XnnpackEncoder):
             module.halve()
-        if is_quantized(precision) and quantizer == "torchao":
-            _quantization().quantize_weights(module, prepared.grams, four_bits=precision == "int4")
+        if is_quantized(precision) and quantizer == "eager":
+            _quantization().quantize_layers(module, prepared.codes)
         exported = _export(module, prepared.inputs, prepared.time_axis)
         if is_quantized(precision) and quantizer == "pt2e":
-            converted = _quantization().quantize_by_pt2e(exported, prepared.inputs, prepared.grams)
+            converted = _quantization().quantize_by_pt2e(exported, prepared.inputs, prepared.codes)
             exported = _export(converted, prepared.inputs, prepared.time_axis)
     return exported
 
@@ -223,8 +255,9 @@ def _made(prepared: Prepared, quantizer: Quantizer) -> tuple[bytes, dict[str, An
 
 
 def _quantization() -> ModuleType:
-    """Import late, because torchao writes to the terminal when it is imported."""
-    from exporters import quantize_xnnpack  # noqa: PLC0415
+    """Import late and quietly: torchao writes to the terminal when it is imported."""
+    with _quiet_and_reproducible():
+        from exporters import quantize_xnnpack  # noqa: PLC0415
 
     return quantize_xnnpack
 
@@ -324,13 +357,16 @@ def _lower(exported: ExportedProgram, time_axis: _TimeAxis | None) -> tuple[byte
         to_edge_transform_and_lower,
     )
 
+    from exporters.idle_passes import without_idle_passes  # noqa: PLC0415 - slow
+
     start = time.perf_counter()
-    edge = to_edge_transform_and_lower(
-        exported,
-        partitioner=[XnnpackPartitioner()],
-        # The validity check does not know the operators of quantized programs.
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),
-    )
+    with without_idle_passes():
+        edge = to_edge_transform_and_lower(
+            exported,
+            partitioner=[XnnpackPartitioner()],
+            # The validity check does not know the operators of quantized programs.
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
     lowered = edge.exported_program()
     if time_axis:
         time_axis.check(lowered, "lowering")

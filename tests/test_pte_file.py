@@ -41,13 +41,14 @@ def lowered(*, quantized: bool, four_bits: bool = False) -> bytes:
         to_edge_transform_and_lower,
     )
 
-    from exporters.quantize_xnnpack import quantize_weights
+    from exporters.quantize_xnnpack import quantize_layers, round_layers
 
     torch.manual_seed(0)
     module = Small().eval()
     if quantized:
+        precision = "int4" if four_bits else "int8"
         grams = {"linear": torch.eye(32, dtype=torch.float64)}
-        quantize_weights(module, grams, four_bits=four_bits)
+        quantize_layers(module, round_layers(module, grams, [precision])[precision])
     inputs = (torch.randn(1, 5, 32), torch.tensor([4]))
     axes = {"x": {1: torch.export.Dim("T", max=64)}, "lengths": None}
     with torch.no_grad():

@@ -13,12 +13,12 @@ from exporters.rounding import (
     S8,
     S8_PAIRS,
     Codes,
-    channel_scales,
+    MatrixCodes,
+    Rounder,
     matrix_layers,
     noisiest,
     observe_grams,
     pair_sums,
-    round_weights,
 )
 
 
@@ -34,11 +34,12 @@ def test_rounding_of_uncorrelated_inputs_is_rounding_to_the_nearest(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(outputs, inputs, generator=generator)
-    scales = channel_scales(weight, codes)
-    rounded = round_weights(weight, torch.eye(inputs, dtype=torch.float64), scales, codes)
+    found = Rounder(torch.eye(inputs, dtype=torch.float64)).round(weight, codes)
+    rounded, scales = _tensors(found)
     assert rounded.dtype == torch.int8
     assert codes.lowest <= int(rounded.min())
     assert int(rounded.max()) <= codes.highest
+    # With S4 the largest weight lies half a step beyond its code.
     assert float((rounded * scales - weight).abs().max()) <= float(scales.max()) * 0.5001
     if codes.pair is not None:
         assert _largest_pair(rounded) <= codes.pair
@@ -58,12 +59,15 @@ def test_rounding_makes_up_for_errors_in_correlated_channels(
     x = torch.randn(500, 6, generator=generator) @ mixing
     x += 0.05 * torch.randn(x.shape, generator=generator)
     weight = torch.randn(8, 160, generator=generator)
-    scales = channel_scales(weight.reshape(8 * groups, -1), codes).reshape(8, groups)
+    rounded, scales = _tensors(
+        Rounder((x.T @ x).double()).round(weight, codes, group=160 // groups)
+    )
+    assert scales.shape == (8, groups)
     steps = scales.repeat_interleave(160 // groups, dim=1)
-    ours = round_weights(weight, (x.T @ x).double(), scales, codes) * steps
+    ours = rounded * steps
     nearest = (weight / steps).round().clamp(codes.lowest, codes.highest) * steps
     error, nearest_error = (
-        float((x @ (rounded - weight).T).square().sum()) for rounded in (ours, nearest)
+        float((x @ (found - weight).T).square().sum()) for found in (ours, nearest)
     )
     assert error <= 0.5 * nearest_error
 
@@ -77,10 +81,14 @@ def test_pairs_keep_to_their_sum_however_inputs_are_correlated(
     weight = torch.randn(6, inputs, generator=generator)
     weight[:, :2] *= large  # where the step is decided
     x = torch.randn(300, 4, generator=generator) @ torch.randn(4, inputs, generator=generator)
-    rounded = round_weights(weight, (x.T @ x).double(), channel_scales(weight, S8_PAIRS), S8_PAIRS)
+    rounded, _ = _tensors(Rounder((x.T @ x).double()).round(weight, S8_PAIRS))
     assert _largest_pair(rounded) <= 128
     assert 255 * _largest_pair(rounded) < 2**15
     assert _largest_pair(rounded) >= 120, "steps are coarser than they need to be"
+
+
+def _tensors(found: MatrixCodes) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(found.codes), torch.from_numpy(found.scales)
 
 
 def _largest_pair(codes: torch.Tensor) -> int:
@@ -88,10 +96,9 @@ def _largest_pair(codes: torch.Tensor) -> int:
 
 
 def test_a_layer_of_zeros_is_rounded_to_zeros() -> None:
-    weight = torch.zeros(3, 4)
-    scales = channel_scales(weight, S8_PAIRS)
-    assert not round_weights(weight, torch.zeros(4, 4, dtype=torch.float64), scales, S8_PAIRS).any()
-    assert (scales > 0).all()
+    found = Rounder(torch.zeros(4, 4, dtype=torch.float64)).round(torch.zeros(3, 4), S8_PAIRS)
+    assert not found.codes.any()
+    assert (found.scales > 0).all()
 
 
 @pytest.mark.parametrize("rows", [1, 2047, 5000])

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
 from exporters.release import QuantizationCheckError
-from exporters.side_by_side import ExportDiedError, run_forked
+from exporters.side_by_side import ExportDiedError, Task, run_forked
 
 
 def test_each_name_is_done_elsewhere_and_comes_back() -> None:
     state = object()  # cannot be pickled by value: the processes inherit it
 
-    def work(name: str) -> tuple[str, int, int]:
+    def work(name: str, _needed: None) -> tuple[str, int, int]:
         return name.upper(), os.getpid(), id(state)
 
-    results = dict(run_forked(work, ["a", "b", "c"], jobs=2))
+    results = dict(run_forked(work, [Task(name) for name in "abc"], jobs=2))
     assert {name: upper for name, (upper, _, _) in results.items()} == {
         "a": "A",
         "b": "B",
@@ -28,16 +29,33 @@ def test_each_name_is_done_elsewhere_and_comes_back() -> None:
 
 
 def test_an_error_keeps_its_type_and_message() -> None:
-    def work(name: str) -> None:
+    def work(name: str, _needed: None) -> None:
         raise QuantizationCheckError(name, 3.0, 20.0)
 
     with pytest.raises(QuantizationCheckError, match=r"a: 3\.0 dB against NeMo"):
-        list(run_forked(work, ["a"], jobs=2))
+        list(run_forked(work, [Task("a")], jobs=2))
 
 
 def test_a_death_is_an_error_and_not_a_hang() -> None:
-    def work(_name: str) -> None:
+    def work(_name: str, _needed: None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(ExportDiedError, match="--jobs 1"):
-        list(run_forked(work, ["a", "b"], jobs=2))
+        list(run_forked(work, [Task("a"), Task("b")], jobs=2))
+
+
+def test_a_task_gets_what_it_needs_and_others_go_first_meanwhile() -> None:
+    def work(name: str, needed: str | None) -> str:
+        if name == "slow":
+            time.sleep(0.5)
+        return f"{name} of {needed}"
+
+    tasks = [Task("slow"), Task("one", "slow"), Task("free"), Task("two", "slow")]
+    results = list(run_forked(work, tasks, jobs=2))
+    assert [name for name, _ in results[:2]] == ["free", "slow"]
+    assert dict(results) == {
+        "slow": "slow of None",
+        "free": "free of None",
+        "one": "one of slow of None",
+        "two": "two of slow of None",
+    }

@@ -33,7 +33,7 @@ BOUND = 200
 ENCODERS = {
     "fp32": ("fp32", "pt2e"),
     "int8": ("int8", "pt2e"),
-    "ultra": ("int8", "torchao"),
+    "ultra": ("int8", "eager"),
     "fp16": ("fp16", "pt2e"),
 }
 SQNR_DB = {"fp32": 100.0, "int8": 44.0, "ultra": 44.0, "fp16": 50.0}
@@ -300,7 +300,7 @@ def test_four_bits_go_where_inputs_divide_by_the_group(tmp_path: Path) -> None:
     small = random_checkpoint(tmp_path, d_model=32, subsampling_conv_channels=9)
     swipes = [np.random.default_rng(0).random((37, 30), dtype=np.float32)]
     program = encoder_to_pte(
-        small, precision="int4", calibration=swipes, max_trace_len=40, quantizer="torchao"
+        small, precision="int4", calibration=swipes, max_trace_len=40, quantizer="eager"
     )
     exported = loaded("int4", program, tmp_path)
     assert exported.contents.delegates == 1
@@ -312,7 +312,7 @@ def test_four_bits_go_where_inputs_divide_by_the_group(tmp_path: Path) -> None:
 
 
 def test_four_bits_are_not_asked_of_pt2e(checkpoint: Checkpoint) -> None:
-    with pytest.raises(LoweringError, match="by torchao"):
+    with pytest.raises(LoweringError, match="with eager"):
         encoder_to_pte(checkpoint, precision="int4", calibration=None, max_trace_len=BOUND)
 
 
