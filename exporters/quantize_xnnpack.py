@@ -145,7 +145,7 @@ class _QuantizedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, weight: MatrixCodes) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.by_group = weight.scales.shape[1] > 1
+        self.by_group = weight.range == S4
         scales = torch.from_numpy(weight.scales if self.by_group else weight.scales[:, 0])
         self.register_buffer("weight", torch.from_numpy(weight.codes))
         self.register_buffer("scales", scales)

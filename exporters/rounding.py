@@ -61,10 +61,12 @@ class MatrixCodes:
     Attributes:
         codes: (out, in) int8, ``weight ~ codes * scales``.
         scales: (out, groups) float32: a step for each ``in / groups`` neighbouring inputs.
+        range: What the codes may be.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
+    range: Codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Rounder:
             weight.double()[:, order], self._factor, steps[:, order], codes, order
         )
         found[:, order] = rounded.to(torch.int8)
-        return MatrixCodes(found.numpy(), scales.numpy())
+        return MatrixCodes(found.numpy(), scales.numpy(), codes)
 
 
 def observe_grams(

@@ -357,10 +357,10 @@ def _lower(exported: ExportedProgram, time_axis: _TimeAxis | None) -> tuple[byte
         to_edge_transform_and_lower,
     )
 
-    from exporters.idle_passes import without_idle_passes  # noqa: PLC0415 - slow
+    from exporters.lean_lowering import lean_lowering  # noqa: PLC0415 - slow
 
     start = time.perf_counter()
-    with without_idle_passes():
+    with lean_lowering():
         edge = to_edge_transform_and_lower(
             exported,
             partitioner=[XnnpackPartitioner()],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from exporters.checkpoint import quiet_nemo
+from exporters.checkpoint import Checkpoint, quiet_nemo
+from exporters.contract import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def nemo_encoder(**changes: object) -> Any:
@@ -38,3 +43,23 @@ def nemo_encoder(**changes: object) -> Any:
         elif tensor.is_floating_point() and ("pos_bias" in name or "norm" in name):
             nn.init.normal_(tensor, 1.0 if name.endswith("weight") else 0.0, 0.3)
     return encoder
+
+
+def random_checkpoint(path: Path, **changes: object) -> Checkpoint:
+    """Return a checkpoint of an encoder alone, with random weights."""
+    encoder = nemo_encoder(**changes)
+    spec = ModelSpec(
+        feature_dim=37,
+        d_model=encoder.d_model,
+        encoder_layers=1,
+        attention_heads=2,
+        conv_kernel=7,
+        subsampling="striding",
+        subsampling_factor=encoder.subsampling_factor,
+        pred_hidden=1,
+        pred_layers=1,
+        joint_hidden=1,
+        labels=("a",),
+        max_symbols=1,
+    )
+    return Checkpoint(path, "0" * 64, SimpleNamespace(encoder=encoder), spec)

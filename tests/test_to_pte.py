@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,19 +11,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.checkpoint import Checkpoint, load_checkpoint
-from exporters.contract import ModelSpec
+from exporters.checkpoint import load_checkpoint
 from exporters.features import featurize
 from exporters.manifest import read_manifest
 from exporters.step_graph import StepGraph, UnsupportedDecoderError
-from exporters.to_pte import LoweringError, _export, _TimeAxis, encoder_to_pte, step_to_pte
+from exporters.to_pte import (
+    LoweringError,
+    _export,
+    _TimeAxis,
+    encoder_to_pte,
+    plan_encoder,
+    step_to_pte,
+)
 from harness.pte_file import PteContents, PteTensor, inspect_pte
-from tests.nemo_encoders import nemo_encoder
+from tests.nemo_encoders import random_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from exporters.artifact import Program
+    from exporters.checkpoint import Checkpoint
+    from exporters.variants import Precision
 
 pytestmark = pytest.mark.slow
 
@@ -251,26 +258,6 @@ def test_a_graph_that_computes_lengths_is_refused() -> None:
         _export(_HalfOfTheFrames(), inputs, axis)
 
 
-def random_checkpoint(path: Path, **changes: object) -> Checkpoint:
-    """Return a checkpoint of an encoder alone, with random weights."""
-    encoder = nemo_encoder(**changes)
-    spec = ModelSpec(
-        feature_dim=37,
-        d_model=encoder.d_model,
-        encoder_layers=1,
-        attention_heads=2,
-        conv_kernel=7,
-        subsampling="striding",
-        subsampling_factor=encoder.subsampling_factor,
-        pred_hidden=1,
-        pred_layers=1,
-        joint_hidden=1,
-        labels=("a",),
-        max_symbols=1,
-    )
-    return Checkpoint(path, "0" * 64, SimpleNamespace(encoder=encoder), spec)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -309,6 +296,27 @@ def test_four_bits_go_where_inputs_divide_by_the_group(tmp_path: Path) -> None:
     features, lengths = torch.from_numpy(swipes[0])[None], torch.tensor([30])
     wanted, _ = reference(small, features, lengths)
     assert sqnr_db([(wanted, exported.method.execute((features, lengths))[0])]) >= 20.0
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_plan_for_several_files_gives_the_file_that_is_made_alone(
+    precision: Precision, tmp_path: Path
+) -> None:
+    small = random_checkpoint(tmp_path, d_model=32, subsampling_conv_channels=9)
+    swipes = [np.random.default_rng(0).random((37, 30), dtype=np.float32)]
+    plan = plan_encoder(small, ["int4", "int8"], calibration=swipes, max_trace_len=40)
+    alone, shared = (
+        encoder_to_pte(
+            small,
+            precision=precision,
+            calibration=swipes,
+            max_trace_len=40,
+            quantizer="eager",
+            plan=made,
+        )
+        for made in (None, plan)
+    )
+    assert alone.payload == shared.payload
 
 
 def test_four_bits_are_not_asked_of_pt2e(checkpoint: Checkpoint) -> None:

@@ -1,7 +1,9 @@
-"""Lowering without the passes of XNNPACK's backend that have nothing to find.
+"""Lowering without work that changes nothing; the program is the same, byte for byte.
 
-Each of its passes takes the whole graph apart and traces it anew, whether it changes anything or
-not. Eight of its 17 look for operators that a rewritten encoder has none of.
+Each pass of XNNPACK's backend takes the whole graph apart and traces it anew, whether it changes
+anything or not, and nine of its 17 look for what a rewritten encoder has none of. And
+each node's history, which grows with every pass and is never changed, is copied whenever a node is
+made from another.
 """
 
 from __future__ import annotations
@@ -20,81 +22,73 @@ from executorch.backends.xnnpack._passes.decompose_batch_norm import DecomposeBa
 from executorch.backends.xnnpack._passes.decompose_cat import DecomposeConcatenate
 from executorch.backends.xnnpack._passes.fuse_batch_norm import FuseBatchNormPass
 from executorch.backends.xnnpack._passes.prelu_reshape_pass import PReLUReshapePass
-from executorch.backends.xnnpack.partition.graphs import bilinear_2d, sdpa
+from executorch.backends.xnnpack._passes.propagate_custom_meta_pass import PropagateCustomMetaPass
 from executorch.exir.dialects._ops import ops
+from torch.fx.traceback import NodeSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch.export import ExportedProgram
-    from torch.fx import Graph, GraphModule, Node
+    from torch.fx import Node
 
 
 @contextlib.contextmanager
-def without_idle_passes() -> Iterator[None]:
-    """Have XNNPACK's backend leave out, of each graph, the passes that cannot match in it."""
+def lean_lowering() -> Iterator[None]:
+    """Have XNNPACK's backend leave out passes that cannot match, and torch share histories."""
     transform = XNNPACKPassManager.transform
 
     def chosen(self: XNNPACKPassManager) -> ExportedProgram:
-        calls = _calls(self.exported_program.graph)
-        self.passes = [kind for kind in self.passes if not is_idle(kind, calls)]
+        nodes = list(self.exported_program.graph.nodes)
+        self.passes = [kind for kind in self.passes if not is_idle(kind, nodes)]
         transformed: ExportedProgram = transform(self)
         return transformed
 
     XNNPACKPassManager.transform = chosen
+    NodeSource.__deepcopy__ = lambda self, _memo: self  # type: ignore[attr-defined]  # it has none
     try:
         yield
     finally:
         XNNPACKPassManager.transform = transform
+        del NodeSource.__deepcopy__  # type: ignore[attr-defined]  # as above
 
 
-def is_idle(kind: type, calls: Sequence[Node]) -> bool:
+def is_idle(kind: type, nodes: Sequence[Node]) -> bool:
     """Tell whether a pass looks for what a graph lacks.
 
     Args:
         kind: The pass.
-        calls: The graph's nodes that call an operator.
+        nodes: The graph's.
     """
     finds = _FINDS.get(kind)
-    return finds is not None and not finds(calls)
-
-
-def _calls(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if node.op == "call_function"]
+    return finds is not None and not finds(nodes)
 
 
 def _any_of(*operators: object) -> Callable[[Sequence[Node]], bool]:
-    return lambda calls: any(node.target in operators for node in calls)
+    return lambda nodes: any(node.target in operators for node in nodes)
 
 
-def _pattern_of(patterns: Callable[[], Iterable[GraphModule]]) -> Callable[[Sequence[Node]], bool]:
-    """Return whether a graph has all operators of one of the patterns, without which none fits."""
-
-    def finds(calls: Sequence[Node]) -> bool:
-        present = {node.target for node in calls}
-        return any(
-            present.issuperset(node.target for node in _calls(pattern.graph))
-            for pattern in patterns()
-        )
-
-    return finds
-
-
-def _convolution_of_one_axis(calls: Sequence[Node]) -> bool:
+def _convolution_of_one_axis(nodes: Sequence[Node]) -> bool:
     return any(
         node.target == ops.edge.aten.convolution.default
         and len(cast("Sequence[int]", node.args[3])) == 1  # its stride
-        for node in calls
+        for node in nodes
     )
+
+
+def _custom_metadata(nodes: Sequence[Node]) -> bool:
+    return any("custom" in node.meta for node in nodes)
 
 
 _FINDS: dict[type, Callable[[Sequence[Node]], bool]] = {
     Conv1dUnsqueezePass: _convolution_of_one_axis,
-    ConvertToSDPAPass: _pattern_of(sdpa.get_graphs),
-    ConvertToUpsampleBilinear2d: _pattern_of(bilinear_2d.get_graphs_dict),
+    # These two look for patterns, each of which has this operator.
+    ConvertToSDPAPass: _any_of(ops.edge.aten.logical_not.default),
+    ConvertToUpsampleBilinear2d: _any_of(ops.edge.aten.upsample_bilinear2d.vec),
     DecomposeBatchNorm: _any_of(*DecomposeBatchNorm.BATCH_NORM_OPS),
     DecomposeConcatenate: _any_of(ops.edge.aten.cat.default),
     FuseBatchNormPass: _any_of(*DecomposeBatchNorm.BATCH_NORM_OPS),
+    PropagateCustomMetaPass: _custom_metadata,
     PReLUReshapePass: _any_of(ops.edge.aten._prelu_kernel.default),  # noqa: SLF001
     RemoveGetItemPass: _any_of(
         ops.edge.aten.max_pool2d_with_indices.default, ops.edge.aten.max.dim
