@@ -154,7 +154,7 @@ class FrequencyBasis:
     max_error: float
 
 
-def frequency_basis(d_model: int, reach: int, *, tolerance: float = 1e-10) -> FrequencyBasis:
+def frequency_basis(d_model: int, reach: int, *, tolerance: float) -> FrequencyBasis:
     """Compress the relative-position sinusoids for distances below ``reach``.
 
     Most of NeMo's frequencies are so low that they differ little over a short trace; the ones that
@@ -163,7 +163,7 @@ def frequency_basis(d_model: int, reach: int, *, tolerance: float = 1e-10) -> Fr
     Args:
         d_model: Width of the positional encoding.
         reach: Number of frames; distances are ``1 - reach`` to ``reach - 1``.
-        tolerance: Largest absolute error. Far below float32's 6e-8, because a map may amplify.
+        tolerance: Largest absolute error.
     """
     frequencies = inverse_frequencies(d_model)
     distances = torch.arange(reach, dtype=torch.float64)[:, None]
@@ -171,7 +171,7 @@ def frequency_basis(d_model: int, reach: int, *, tolerance: float = 1e-10) -> Fr
     order = _pivots(torch.cat([cosines, sines]))
     for count in range(min(8, len(order)), len(order), 4):
         chosen = order[:count].sort().values
-        basis = _basis_of(frequencies, cosines, sines, chosen)
+        basis = _basis_of(frequencies, cosines, sines, chosen, tolerance)
         # Large coefficients cancel each other, which float32 cannot do.
         largest = max(basis.cosine_map.abs().max().item(), basis.sine_map.abs().max().item())
         if basis.max_error < tolerance and largest < 4.0:
@@ -181,11 +181,14 @@ def frequency_basis(d_model: int, reach: int, *, tolerance: float = 1e-10) -> Fr
 
 
 def _basis_of(
-    frequencies: Tensor, cosines: Tensor, sines: Tensor, chosen: Tensor
+    frequencies: Tensor, cosines: Tensor, sines: Tensor, chosen: Tensor, tolerance: float
 ) -> FrequencyBasis:
-    # gelsd: the sines' first row is zero, and low frequencies are nearly dependent.
-    cosine_map = torch.linalg.lstsq(cosines[:, chosen], cosines, driver="gelsd").solution
-    sine_map = torch.linalg.lstsq(sines[:, chosen], sines, driver="gelsd").solution
+    # The sines' first row is zero, and low frequencies are nearly dependent: what gelsd takes for
+    # dependent (rcond) does not get large coefficients.
+    cosine_map, sine_map = (
+        torch.linalg.lstsq(of[:, chosen], of, rcond=tolerance / 100.0, driver="gelsd").solution
+        for of in (cosines, sines)
+    )
     errors = (
         (cosines[:, chosen] @ cosine_map - cosines).abs().max().item(),
         (sines[:, chosen] @ sine_map - sines).abs().max().item(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from executorch.backends.transforms.duplicate_dynamic_quant_chain import (
@@ -40,6 +40,8 @@ SMOOTHING_ALPHA = 0.3
 """How much of a channel's range moves into the weights; from 0.8 on the weights are ruined."""
 _GROUP = 32
 """Inputs that share a scale of 4-bit weights; XNNPACK wants a multiple of 32."""
+_SMALLEST_STEP = 1e-12
+"""Of weights: only channels of zeros have a smaller one."""
 _SMALLEST_PEAK = 0.01
 """Of the median: a channel that calibration hardly excites is scaled as if it were this loud."""
 
@@ -200,9 +202,15 @@ def quantize_by_pt2e(
 def _round_observed_weights(
     prepared: torch.fx.GraphModule, codes: Mapping[str, MatrixCodes]
 ) -> None:
-    """Put weights on the grid that their observers chose: PT2E would round them to the nearest."""
+    """Put weights on the grid of their codes: PT2E would round them to the nearest.
+
+    Its observers take no step below 2**-12, where small weights would be left a few codes only.
+    """
     for name, rounded in codes.items():
         (node,) = prepared.graph.find_nodes(op="get_attr", target=f"{name}.weight")
+        (observer,) = node.users
+        observing: Any = prepared.get_submodule(observer.target)
+        observing.eps.fill_(_SMALLEST_STEP)
         weight = prepared.get_parameter(node.target)
         weight.data = torch.from_numpy(rounded.codes * rounded.scales)
 

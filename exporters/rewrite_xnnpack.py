@@ -67,11 +67,14 @@ class RewriteOptions:
             torch's own operator, which XNNPACK does not take.
         split_depthwise: Split depthwise convolutions of more than 25 taps.
         compress_positions: Express the position channels by the few frequencies that span them.
+        position_error: Largest absolute error of a sine or cosine in doing so; float32 angles of
+            some hundred frames have as much.
     """
 
     layer_norm: Literal["rms", "native"] = "rms"
     split_depthwise: bool = True
     compress_positions: bool = True
+    position_error: float = 1e-6
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for an artifact's recipe."""
@@ -242,7 +245,7 @@ class Positions(nn.Module):
         self.basis: FrequencyBasis | None = None
         frequencies = inverse_frequencies(encoder.d_model)
         if options.compress_positions:
-            self.basis = frequency_basis(encoder.d_model, reach)
+            self.basis = frequency_basis(encoder.d_model, reach, tolerance=options.position_error)
             frequencies = self.basis.frequencies
         self.register_buffer("frequencies", frequencies.float().view(1, 1, -1))
 

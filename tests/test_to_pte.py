@@ -23,7 +23,7 @@ from exporters.to_pte import (
     plan_encoder,
     step_to_pte,
 )
-from harness.pte_file import PteContents, PteTensor, inspect_pte
+from harness.pte_file import PteContents, PteTensor, inspect_pte, read_weights
 from tests.nemo_encoders import random_checkpoint
 
 if TYPE_CHECKING:
@@ -317,6 +317,29 @@ def test_a_plan_for_several_files_gives_the_file_that_is_made_alone(
         for made in (None, plan)
     )
     assert alone.payload == shared.payload
+
+
+def test_both_quantizers_keep_to_the_plan_however_small_the_weights_are(tmp_path: Path) -> None:
+    small = random_checkpoint(tmp_path, d_model=32)
+    for layer in small.model.encoder.layers:
+        layer.feed_forward1.linear1.weight.data *= 1e-3
+    swipes = [np.random.default_rng(0).random((37, 30), dtype=np.float32)]
+    plan = plan_encoder(small, ["int8"], calibration=swipes, max_trace_len=40)
+    planned = {name: code.codes * code.scales for name, code in plan.codes["int8"].items()}
+    for quantizer in ("pt2e", "eager"):
+        program = encoder_to_pte(
+            small,
+            precision="int8",
+            calibration=swipes,
+            max_trace_len=40,
+            quantizer=quantizer,
+            plan=plan,
+        )
+        exported = loaded(quantizer, program, tmp_path)
+        held = [weight for _, weight in read_weights(exported.path)]
+        for name, weight in planned.items():
+            same = [w.shape == weight.shape and np.allclose(w, weight, 1e-6, 0.0) for w in held]
+            assert any(same), f"{quantizer}: {name}"
 
 
 def test_four_bits_are_not_asked_of_pt2e(checkpoint: Checkpoint) -> None:
