@@ -259,8 +259,8 @@ def _with_shares(results: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str,
 def _tasks(rows: Sequence[Variant]) -> list[Task]:
     """Return what is to be done, the work that takes longest first."""
 
-    def haste(row: Variant) -> tuple[bool, bool]:
-        return row.format == "onnx" or row.graph == "step", not is_quantized(row.precision)
+    def haste(row: Variant) -> tuple[bool, bool, bool]:
+        return row.graph == "step", row.format == "onnx", not is_quantized(row.precision)
 
     tasks: list[Task] = []
     for row in sorted(rows, key=haste):
