@@ -1,9 +1,9 @@
 """Lowering without work that changes nothing; the program is the same, byte for byte.
 
 Each pass of XNNPACK's backend takes the whole graph apart and traces it anew, whether it changes
-anything or not, and nine of its 17 look for what a rewritten encoder has none of. And
-each node's history, which grows with every pass and is never changed, is copied whenever a node is
-made from another.
+anything or not, and nine of its 17 look for what a rewritten encoder has none of. And each node's
+history, which grows with every pass and is never changed, is copied whenever a node is made from
+another.
 """
 
 from __future__ import annotations
