@@ -158,7 +158,7 @@ def build(
         precision=row.precision,
         calibration=swipes,
         max_trace_len=max_trace_len,
-        flavour="web" if "web" in row.targets else "standard",
+        flavour="standard",
     )
 
 

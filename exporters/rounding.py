@@ -73,6 +73,8 @@ class MatrixCodes:
 class EncoderPlan:
     """What calibration decided about an encoder's weights; files of several precisions share it.
 
+    It stands here because processes pass it on: reading it must not import torchao.
+
     Attributes:
         smoothing: (in,) float32: what the front end's linear has its input channels divided by.
         codes: By precision, the integers of each layer's weights, by its name.

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from exporters.release import QuantizationCheckError
 from exporters.side_by_side import ExportDiedError, Task, run_forked
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_each_name_is_done_elsewhere_and_comes_back() -> None:
@@ -44,10 +48,17 @@ def test_a_death_is_an_error_and_not_a_hang() -> None:
         list(run_forked(work, [Task("a"), Task("b")], jobs=2))
 
 
-def test_a_task_gets_what_it_needs_and_others_go_first_meanwhile() -> None:
+def test_a_task_gets_what_it_needs_and_others_go_first_meanwhile(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
     def work(name: str, needed: str | None) -> str:
+        if name == "free":
+            begun.touch()
         if name == "slow":
-            time.sleep(0.5)
+            deadline = time.monotonic() + 30.0
+            while not begun.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.5)  # for the other's result to arrive
         return f"{name} of {needed}"
 
     tasks = [Task("slow"), Task("one", "slow"), Task("free"), Task("two", "slow")]
