@@ -3,13 +3,16 @@
 Same function, fewer and faster operators. Each change is exact up to rounding:
 
 - activations are (B * T', D), so that every linear layer is one Gemm with its bias inside;
-- queries, keys and values come out of one Gemm; pointwise convolutions are Gemms too;
+- queries, keys and values come out of one Gemm, the content bias inside it; pointwise convolutions
+  are Gemms too;
 - 0.5 of the feed-forwards, 1 / sqrt(d_k), the input's sqrt(D) and BatchNorm go into the weights;
 - ``linear_pos`` of the sinusoids is a table per block, cut to the longest trace: NeMo's buffer of
   5000 positions alone is 10 MB at D = 256, and its projection is paid for at each call;
 - the table has one more row in front, which takes the place of the padding in the relative shift
   (Transformer-XL, arXiv:1901.02860, appendix B);
-- the depthwise convolution is two-dimensional of height 1: ONNX Runtime's fast path needs 4 axes;
+- the depthwise convolution is two-dimensional of height 1, and channels are the last axis before
+  and after every convolution: ONNX Runtime's own layout of 4 axes then is one copy away;
+- parts are split at constant places, and lengths are calculated: no node asks for a shape twice;
 - masked keys get a large negative number added, instead of two fills of the scores.
 
 Frames behind a swipe's length hold other garbage than NeMo's; neither is ever to be read.
@@ -104,7 +107,8 @@ class FrontEnd(nn.Module):
             )
             if not _is_relu(layer)
         ]
-        self.out = scaled_linear(encoder.pre_encode.out, encoder.xscale or 1.0)
+        out = scaled_linear(encoder.pre_encode.out, encoder.xscale or 1.0)
+        self.out = _channels_last(out, encoder.pre_encode.conv[0].out_channels)
         self.register_buffer("frame_numbers", torch.arange(max_trace_len))
         self.smoothed = False
         self.register_buffer("out_scale", torch.ones(self.out.in_features))
@@ -123,11 +127,11 @@ class FrontEnd(nn.Module):
                 x = x * valid[:, None, :, None]
             x = conv(x)
             if conv.stride != (1, 1):
-                lengths = (lengths + 1) // 2
-                valid = (self.frame_numbers[: x.shape[2]] < lengths[:, None]).to(x.dtype)
+                lengths, frames = (lengths + 1) // 2, (frames + 1) // 2
+                valid = (self.frame_numbers[:frames] < lengths[:, None]).to(x.dtype)
             if relu:
                 x = F.relu(x)
-        x = x.transpose(1, 2).reshape(-1, self.out.in_features)
+        x = x.permute(0, 2, 3, 1).reshape(-1, self.out.in_features)
         if self.smoothed:
             x = x * self.out_scale
         return self.out(x), valid, lengths
@@ -137,6 +141,7 @@ class LeanBlock(nn.Module):
     """One Conformer block over (B * T', D)."""
 
     positions: Tensor
+    bias_v_less_u: Tensor
 
     def __init__(self, layer: Any, positions: Tensor) -> None:  # noqa: ANN401 - NeMo: no types
         """Copy a NeMo ``ConformerLayer``; ``positions`` are (2 L, D) float64."""
@@ -147,10 +152,13 @@ class LeanBlock(nn.Module):
         self.norm_attention = copy.deepcopy(layer.norm_self_att)
         scale = 1.0 / math.sqrt(attention.d_k)
         query = scaled_linear(attention.linear_q, scale)
+        bias_u, bias_v = (
+            bias.detach().double() * scale for bias in (attention.pos_bias_u, attention.pos_bias_v)
+        )
+        query = linear_layer(weight_of(query), bias_of(query) + bias_u.flatten())
         self.qkv = stacked_linear(query, attention.linear_k, attention.linear_v)
         self.attention_out = _copied_linear(attention.linear_out)
-        self.bias_u = _row(attention.pos_bias_u, scale)
-        self.bias_v = _row(attention.pos_bias_v, scale)
+        self.register_buffer("bias_v_less_u", (bias_v - bias_u).unsqueeze(1).float())
         projected = weight_of(attention.linear_pos) @ positions.T
         self.register_buffer("positions", projected.float())
         self._copy_convolution(layer)
@@ -193,28 +201,27 @@ class LeanBlock(nn.Module):
     def _attend(self, qkv: Tensor, key_bias: Tensor) -> Tensor:
         batch, frames = key_bias.shape[0], key_bias.shape[3]
         heads, width = self.heads, self.head_width
-        q, k, v = qkv.chunk(3, dim=-1)
-        q_content = (q + self.bias_u).reshape(batch, frames, heads, width).transpose(1, 2)
-        q_position = (q + self.bias_v).reshape(batch, frames, heads, width).transpose(1, 2)
-        keys = k.reshape(batch, frames, heads, width).permute(0, 2, 3, 1)
-        values = v.reshape(batch, frames, heads, width).transpose(1, 2)
+        qkv = qkv.reshape(batch, frames, 3 * heads, width).transpose(1, 2)
+        q_content, keys, values = torch.split(qkv, [heads, heads, heads], dim=1)
+        q_position = q_content + self.bias_v_less_u
         centre = self.positions.shape[1] // 2
         table = self.positions[:, centre - frames : centre + frames]
         by_position = q_position @ table.reshape(heads, width, 2 * frames)
         # Relative shift: read row by row with one column less, row i begins i columns earlier.
         by_position = by_position.reshape(batch, heads, 2 * frames, frames)[:, :, 1:]
         by_position = by_position.reshape(batch, heads, frames, 2 * frames - 1)[..., :frames]
-        scores = q_content @ keys + by_position + key_bias
+        scores = q_content @ keys.transpose(2, 3) + by_position + key_bias
         attended: Tensor = torch.softmax(scores, dim=-1) @ values
         return attended.transpose(1, 2).reshape(batch * frames, heads * width)
 
     def _convolve(self, x: Tensor, frame_mask: Tensor, key_bias: Tensor) -> Tensor:
         batch, frames = key_bias.shape[0], key_bias.shape[3]
-        left, right = self.pointwise1(x).chunk(2, dim=-1)
+        width = self.pointwise2.in_features
+        left, right = torch.split(self.pointwise1(x), [width, width], dim=-1)
         x = left * torch.sigmoid(right) * frame_mask
-        x = x.reshape(batch, frames, -1).transpose(1, 2).unsqueeze(2)
-        x = _swish(self.depthwise(x)).squeeze(2).transpose(1, 2)
-        return x.reshape(batch * frames, -1)
+        x = x.reshape(batch, 1, frames, width).permute(0, 3, 1, 2)
+        x = self.depthwise(x).permute(0, 2, 3, 1).reshape(batch * frames, width)
+        return _swish(x)
 
 
 def _relative_positions(encoder: Any, reach: int) -> Tensor:  # noqa: ANN401 - NeMo: no types
@@ -230,16 +237,19 @@ def _relative_positions(encoder: Any, reach: int) -> Tensor:  # noqa: ANN401 - N
     return torch.cat([torch.zeros(1, rows.shape[1], dtype=rows.dtype), rows])
 
 
+def _channels_last(linear: nn.Linear, channels: int) -> nn.Linear:
+    """Return the Linear over (frequency, channel) that equals one over (channel, frequency)."""
+    weight = weight_of(linear)
+    weight = weight.reshape(len(weight), channels, -1).transpose(1, 2).flatten(1)
+    return linear_layer(weight, bias_of(linear))
+
+
 def _is_relu(layer: nn.Module) -> bool:
     return isinstance(layer, nn.ReLU)
 
 
 def _copied_linear(linear: nn.Linear) -> nn.Linear:
     return linear_layer(weight_of(linear), bias_of(linear))
-
-
-def _row(bias: Tensor, scale: float) -> nn.Parameter:
-    return nn.Parameter((bias.detach().double() * scale).reshape(-1).float(), requires_grad=False)
 
 
 def _swish(x: Tensor) -> Tensor:
