@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.folding import bias_of, linear_layer, weight_of
+from exporters.rewrite_xnnpack import Table
 from exporters.rounding import (
     S4,
     S8,
@@ -121,16 +122,18 @@ def round_layers(
 
 
 def quantize_layers(module: nn.Module, codes: Mapping[str, MatrixCodes]) -> None:
-    """Put quantized linears into the places of a module's linears; inputs are quantized per call.
+    """Put quantized linears and tables into the places of a module's own.
 
     Args:
         module: Rewritten encoder or step.
         codes: From ``round_layers``, by the layer's name.
     """
     for name, weight in codes.items():
-        parent, _, attribute = name.rpartition(".")
-        owner = module.get_submodule(parent)
-        setattr(owner, attribute, _QuantizedLinear(getattr(owner, attribute), weight))
+        linear: Any = module.get_submodule(name)
+        module.set_submodule(name, _QuantizedLinear(linear, weight))
+    for name, found in [*module.named_modules()]:
+        if isinstance(found, Table):
+            module.set_submodule(name, _QuantizedTable(found.values))
 
 
 class _QuantizedLinear(nn.Module):
@@ -171,6 +174,24 @@ class _QuantizedLinear(nn.Module):
                 *(self.weight, self.scales, self.zeros, 0, S8.lowest, S8.highest, torch.int8)
             )
         return nn.functional.linear(x, weight, self.bias)
+
+
+class _QuantizedTable(nn.Module):
+    """A table in INT8 of one step: XNNPACK turns it to FP32 at each call, which is not felt."""
+
+    codes: Tensor
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.step = max(float(values.abs().max()) / S8.highest, _SMALLEST_STEP)
+        self.register_buffer("codes", (values / self.step).round().to(torch.int8))
+
+    def forward(self) -> Tensor:
+        """Return the table in FP32."""
+        out: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor(
+            self.codes, self.step, 0, S8.lowest, S8.highest, torch.int8
+        )
+        return out
 
 
 def quantize_by_pt2e(

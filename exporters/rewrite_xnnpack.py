@@ -447,6 +447,18 @@ class _FeedForward(nn.Module):
         return out
 
 
+class Table(nn.Module):
+    """Numbers that are computed with as they are; quantized, another module takes its place."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = _fixed(values.float().contiguous())
+
+    def forward(self) -> Tensor:
+        """Return them."""
+        return self.values
+
+
 class _Attention(nn.Module):
     """Self-attention with relative positions (Transformer-XL, appendix B), without a shift.
 
@@ -465,23 +477,25 @@ class _Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.head_width = attention.h, attention.d_k
-        scale = 1.0 / math.sqrt(self.head_width)
         content = attention.pos_bias_u.detach().double().flatten()
         position = attention.pos_bias_v.detach().double().flatten()
-        query = fold_layer_norm(norm, attention.linear_q)
-        self.query = linear_layer(weight_of(query) * scale, (bias_of(query) + content) * scale)
-        self.key = fold_layer_norm(norm, attention.linear_k)
+        columns = weight_of(attention.linear_pos).view(self.heads, self.head_width, -1)
+        sines, cosines = columns[:, :, 0::2], columns[:, :, 1::2]
+        if basis is not None:
+            sines, cosines = sines @ basis.sine_map.T, cosines @ basis.cosine_map.T
+        # One step then suits all columns: what a channel's are divided by goes to the query.
+        reach = _balanced_reach(torch.cat([sines, cosines], dim=2))
+        self.sine_columns = Table(sines / reach)
+        self.cosine_columns = Table(cosines / reach)
+        query, reach = fold_layer_norm(norm, attention.linear_q), reach.flatten()
+        scale = reach / math.sqrt(self.head_width)
+        self.query = _scaled_rows(linear_layer(weight_of(query), bias_of(query) + content), scale)
+        self.key = _scaled_rows(fold_layer_norm(norm, attention.linear_k), 1.0 / reach)
         self.value = fold_layer_norm(norm, attention.linear_v)
         out = attention.linear_out
         self.out = centred_linear(out) if centre else stacked_linear(out)
         difference = ((position - content) * scale).float()
         self.position_bias = nn.Parameter(difference, requires_grad=False)
-        columns = weight_of(attention.linear_pos).view(self.heads, self.head_width, -1)
-        sines, cosines = columns[:, :, 0::2], columns[:, :, 1::2]
-        if basis is not None:
-            sines, cosines = sines @ basis.sine_map.T, cosines @ basis.cosine_map.T
-        self.sine_columns = nn.Parameter(sines.float().contiguous(), requires_grad=False)
-        self.cosine_columns = nn.Parameter(cosines.float().contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor, score_mask: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
         sine, cosine, key_sine, key_cosine = tables
@@ -489,7 +503,7 @@ class _Attention(nn.Module):
         key = self.key(x).view(-1, self.heads, self.head_width).permute(1, 2, 0)
         scores = torch.bmm(self._per_head(query), key)
         shifted = self._per_head(query + self.position_bias)
-        a, b = torch.bmm(shifted, self.sine_columns), torch.bmm(shifted, self.cosine_columns)
+        a, b = torch.bmm(shifted, self.sine_columns()), torch.bmm(shifted, self.cosine_columns())
         scores = scores + torch.bmm(a * sine + b * cosine, key_cosine)
         scores = scores + torch.bmm(b * sine - a * cosine, key_sine)
         weights = torch.softmax(scores + score_mask, dim=-1)
@@ -606,6 +620,19 @@ def _every_second(scale: float) -> nn.Conv2d:
     conv = nn.Conv2d(1, 1, 1, stride=(2, 1), bias=False)
     conv.weight = nn.Parameter(torch.full((1, 1, 1, 1), scale), requires_grad=False)
     return conv
+
+
+def _scaled_rows(linear: nn.Linear, scale: Tensor) -> nn.Linear:
+    return linear_layer(weight_of(linear) * scale[:, None], bias_of(linear) * scale)
+
+
+def _balanced_reach(columns: Tensor) -> Tensor:
+    """Return (heads, head width, 1): largest magnitude of each channel, of geometric mean 1.
+
+    Channels that hardly see a position are left as they are within a factor of 16.
+    """
+    reach = columns.abs().amax(dim=2, keepdim=True).clamp_min(1e-12)
+    return (reach / reach.log().mean().exp()).clamp(1 / 16, 16.0)
 
 
 def _times(x: Tensor, gain: Tensor | None) -> Tensor:
