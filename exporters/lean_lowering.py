@@ -1,9 +1,10 @@
 """Lowering without work that changes nothing; the program is the same, byte for byte.
 
 Each pass of XNNPACK's backend takes the whole graph apart and traces it anew, whether it changes
-anything or not, and nine of its 17 look for what a rewritten encoder has none of. And each node's
-history, which grows with every pass and is never changed, is copied whenever a node is made from
-another.
+anything or not, and nine of its 17 look for what a rewritten encoder has none of. ExecuTorch's
+third decomposition, which does the same, is for operators that its second was to keep and that the
+partitioner then refused. And each node's history, which grows with every pass and is never changed,
+is copied whenever a node is made from another.
 """
 
 from __future__ import annotations
@@ -24,19 +25,23 @@ from executorch.backends.xnnpack._passes.fuse_batch_norm import FuseBatchNormPas
 from executorch.backends.xnnpack._passes.prelu_reshape_pass import PReLUReshapePass
 from executorch.backends.xnnpack._passes.propagate_custom_meta_pass import PropagateCustomMetaPass
 from executorch.exir.dialects._ops import ops
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
 from torch.fx.traceback import NodeSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from torch.export import ExportedProgram
     from torch.fx import Node
+
+    Table = Mapping[object, Callable[..., object]]
 
 
 @contextlib.contextmanager
 def lean_lowering() -> Iterator[None]:
-    """Have XNNPACK's backend leave out passes that cannot match, and torch share histories."""
-    transform = XNNPACKPassManager.transform
+    """Leave out passes and decompositions that cannot match, and have torch share histories."""
+    transform, decompose = XNNPACKPassManager.transform, ExportedProgram.run_decompositions
+    last: tuple[ExportedProgram, Collection[object]] | None = None
 
     def chosen(self: XNNPACKPassManager) -> ExportedProgram:
         nodes = list(self.exported_program.graph.nodes)
@@ -44,13 +49,31 @@ def lean_lowering() -> Iterator[None]:
         transformed: ExportedProgram = transform(self)
         return transformed
 
+    def decompose_once(self: ExportedProgram, table: Table) -> ExportedProgram:
+        nonlocal last
+        if last is None or self is not last[0] or decomposes(self, table.keys() - last[1]):
+            last = decompose(self, table), table.keys()
+        return last[0]
+
     XNNPACKPassManager.transform = chosen
+    ExportedProgram.run_decompositions = decompose_once  # type: ignore[method-assign]
     NodeSource.__deepcopy__ = lambda self, _memo: self  # type: ignore[attr-defined]  # it has none
     try:
         yield
     finally:
         XNNPACKPassManager.transform = transform
+        ExportedProgram.run_decompositions = decompose  # type: ignore[method-assign]
         del NodeSource.__deepcopy__  # type: ignore[attr-defined]  # as above
+
+
+def decomposes(program: ExportedProgram, operators: Collection[object]) -> bool:
+    """Tell whether a program has one of these operators, in its graph or one inside it."""
+    return any(
+        node.target in operators
+        for module in program.graph_module.modules()
+        if isinstance(module, GraphModule)
+        for node in module.graph.nodes
+    )
 
 
 def is_idle(kind: type, nodes: Sequence[Node]) -> bool:
