@@ -6,7 +6,9 @@ broken here is not worth writing, so INT8 below ``BROKEN_DB`` is refused.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ import torch
 from exporters.step_calibration import nemo_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,15 +81,38 @@ def _onnx_runner(path: Path) -> Run:
 
 
 def _pte_runner(path: Path) -> Run:
-    from executorch.runtime import Runtime  # noqa: PLC0415 - only .pte exports pay for it
+    with _native_chatter_kept_back():
+        # Only .pte exports pay for these.
+        from executorch.extension.pybindings.portable_lib import (  # noqa: PLC0415
+            _unsafe_reset_threadpool,
+        )
+        from executorch.runtime import Runtime  # noqa: PLC0415
 
-    method = Runtime.get().load_program(path).load_method("forward")
+        _unsafe_reset_threadpool(1)  # exports run side by side, and its idle threads spin
+        method = Runtime.get().load_program(path).load_method("forward")
 
     def run(inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
         outputs = method.execute([torch.from_numpy(np.ascontiguousarray(i)) for i in inputs])
         return [output.numpy() for output in outputs]
 
     return run
+
+
+@contextlib.contextmanager
+def _native_chatter_kept_back() -> Iterator[None]:
+    """Show what native code writes to the terminal only if it fails."""
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(terminal, kept.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _encoder_pairs(

@@ -140,3 +140,13 @@ def test_a_step_carries_its_provenance(golden: Path, tmp_path: Path) -> None:
     assert [i["name"] for i in sidecar["contract"]["inputs"]] == ["y_prev", "h0", "c0", "enc_t"]
     assert sidecar["sqnr_db"] > 100
     assert "SQNR dB" in done.stdout
+
+
+@pytest.mark.slow
+def test_an_export_says_what_it_does_and_a_runtime_nothing(golden: Path, tmp_path: Path) -> None:
+    done = run(
+        "export_rnnt_step",
+        *("--checkpoint", golden / "golden.nemo", "--pte_out", tmp_path / "step.pte"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["load", "export"]

@@ -115,6 +115,25 @@ def test_a_program_is_the_same_and_a_pass_that_finds_something_runs(
     assert ours == lowered(module, shape, every_pass=True)
 
 
+@pytest.mark.parametrize(("refused", "decompositions"), [(False, 2), (True, 3)])
+def test_an_operator_that_the_partitioner_refuses_is_decomposed_in_the_end(
+    refused: bool, decompositions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Kept for XNNPACK at first, which takes no pooling that leaves numbers out.
+    module = nn.Sequential(nn.Conv2d(4, 4, 2), nn.MaxPool2d(2, stride=3 if refused else 2))
+    decompose, tables = torch.export.ExportedProgram.run_decompositions, []
+
+    def counted(program: torch.export.ExportedProgram, table: object) -> object:
+        tables.append(table)
+        return decompose(program, table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.export.ExportedProgram, "run_decompositions", counted)
+        ours = lowered(module, IMAGE, every_pass=False)
+    assert len(tables) == decompositions
+    assert ours == lowered(module, IMAGE, every_pass=True)
+
+
 def test_a_graph_that_has_a_pattern_has_the_operator_that_is_looked_for() -> None:
     from executorch.backends.xnnpack._passes.convert_to_sdpa import ConvertToSDPAPass
     from executorch.backends.xnnpack._passes.convert_to_upsample_bilinear2d import (

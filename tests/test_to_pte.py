@@ -198,6 +198,8 @@ def test_encoder_file_holds_the_precision_that_it_promises(encoder: Exported) ->
         assert held["qcint8"] / total > 0.8
         assert fully_connected["qcint8"] == 34
         assert quantized > 0
+        # 3 blocks, sines and cosines, 96 channels of the query, 20 frequencies
+        assert held["int8"] == (3 * 2 * 96 * 20 if encoder.kind == "ultra" else 0)
     elif encoder.program.precision == "fp16":
         assert held["float16"] / total > 0.8
     else:
