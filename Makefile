@@ -13,7 +13,7 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
 .PHONY: gate test lint setup golden lock clean release mutants accept bench-gate \
-	bench-exporters setup-exact
+	bench-exporters bench-rewrites setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
@@ -57,6 +57,9 @@ bench-gate: setup  ## count false alarms and detections of the latency compariso
 
 bench-exporters: setup build/full.nemo  ## our files beside NeMo's own export and the plain recipes
 	$(BIN)/python -m benchmarks.exporters --out build/bench_exporters.md
+
+bench-rewrites: setup build/full.nemo  ## what each part of the rewrites buys
+	$(BIN)/python -m benchmarks.rewrites --out build/bench_rewrites.md
 
 build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 	$(BIN)/python -m benchmarks.full_model --out $@

@@ -289,7 +289,7 @@ def written(path: Path, sidecar: Sidecar, seconds: float, *, cached: bool = Fals
 def print_table(rows: Sequence[Written]) -> None:
     """Print what was written: file, precision, megabytes (1e6 bytes), dB against NeMo, seconds."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
+    table.add_column("file", no_wrap=True)
     table.add_column("precision")
     for heading in ("MB", "MB deflated", "SQNR dB", "seconds"):
         table.add_column(heading, justify="right")
@@ -302,13 +302,21 @@ def print_table(rows: Sequence[Written]) -> None:
             "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
             "cached" if row.cached else f"{row.seconds:.1f}",
         )
-    Console(soft_wrap=True).print(table)
+    _print_whole(table)
+
+
+def _print_whole(table: Table) -> None:
+    """Print a table as wide as it is: a path that is cut cannot be copied."""
+    console = Console()
+    wide = console.options.update(max_width=10_000)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
 
 
 def print_compression(paths: Sequence[Path]) -> None:
     """Print how far general compressors shrink files: what a download or a package costs."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
+    table.add_column("file", no_wrap=True)
     for heading in ("MB", "deflate", "bzip2", "lzma"):
         table.add_column(heading, justify="right")
     for path in paths:
@@ -316,7 +324,7 @@ def print_compression(paths: Sequence[Path]) -> None:
         sizes = (zlib.compress(payload, 9), bz2.compress(payload), lzma.compress(payload))
         ratios = [f"{len(data) / len(payload):.3f}" for data in sizes]
         table.add_row(str(path), f"{len(payload) / 1e6:.3f}", *ratios)
-    Console(soft_wrap=True).print(table)
+    _print_whole(table)
 
 
 def run(main: Callable[[], object]) -> None:

@@ -49,6 +49,28 @@ def scaled_linear(linear: nn.Linear, factor: float) -> nn.Linear:
     return linear_layer(weight_of(linear) * factor, bias_of(linear) * factor)
 
 
+class Scale(nn.Module):
+    """A multiplication that is not folded into the weights before it."""
+
+    factor: Tensor
+
+    def __init__(self, factor: float) -> None:
+        """Keep the factor: in a tensor, since a number would stay in FP32."""
+        super().__init__()
+        self.register_buffer("factor", torch.tensor([factor]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``factor * x``."""
+        return x * self.factor
+
+
+def times(linear: nn.Linear, factor: float, *, fold: bool) -> nn.Module:
+    """Return a layer that computes ``factor * linear(x)``: a Linear, or one and a ``Scale``."""
+    if fold:
+        return scaled_linear(linear, factor)
+    return nn.Sequential(scaled_linear(linear, 1.0), Scale(factor))
+
+
 def pointwise_as_linear(conv: nn.Conv1d) -> nn.Linear:
     """Return the Linear over the last axis that equals a convolution of one tap over channels."""
     if conv.kernel_size != (1,) or conv.groups != 1:
@@ -105,6 +127,13 @@ def fold_batch_norm(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[Tensor, Tens
     weight = weight_of(conv) * scale[:, None, None]
     bias = (bias_of(conv) - norm.running_mean.double()) * scale + norm.bias.detach().double()
     return weight.float(), bias.float()
+
+
+def batch_norm_2d(norm: nn.BatchNorm1d) -> nn.BatchNorm2d:
+    """Return the same BatchNorm over (B, C, H, W)."""
+    copy = nn.BatchNorm2d(norm.num_features, eps=norm.eps)
+    copy.load_state_dict(norm.state_dict())
+    return copy.requires_grad_(requires_grad=False).eval()
 
 
 def inverse_frequencies(d_model: int) -> Tensor:

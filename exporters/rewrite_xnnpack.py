@@ -28,6 +28,8 @@ from torch.nn import functional
 from exporters.errors import ExportGateError
 from exporters.folding import (
     FrequencyBasis,
+    Scale,
+    batch_norm_2d,
     bias_of,
     centred_linear,
     fold_batch_norm,
@@ -39,6 +41,7 @@ from exporters.folding import (
     pointwise_as_linear,
     scaled_linear,
     stacked_linear,
+    times,
     weight_of,
 )
 
@@ -65,6 +68,9 @@ class RewriteOptions:
     Attributes:
         layer_norm: ``rms`` from delegable operators on a centred residual stream; ``native`` is
             torch's own operator, which XNNPACK does not take.
+        fold_layer_norm: Gain and shift are in the weights of the linear layers that follow.
+        fold_batch_norm: BatchNorm is in the depthwise weights.
+        fold_constants: 0.5 of the feed-forwards and 1 / sqrt(d_k) are in the weights.
         split_depthwise: Split depthwise convolutions of more than 25 taps.
         compress_positions: Express the position channels by the few frequencies that span them.
         position_error: Largest absolute error of a sine or cosine in doing so; float32 angles of
@@ -72,6 +78,9 @@ class RewriteOptions:
     """
 
     layer_norm: Literal["rms", "native"] = "rms"
+    fold_layer_norm: bool = True
+    fold_batch_norm: bool = True
+    fold_constants: bool = True
     split_depthwise: bool = True
     compress_positions: bool = True
     position_error: float = 1e-6
@@ -324,18 +333,14 @@ class _Block(nn.Module):
         super().__init__()
         centre = options.layer_norm == "rms"
         self.norm1 = _normalize(layer.norm_feed_forward1, options)
-        self.feed_forward1 = _FeedForward(
-            layer.feed_forward1, layer.norm_feed_forward1, centre=centre
-        )
+        self.feed_forward1 = _FeedForward(layer.feed_forward1, layer.norm_feed_forward1, options)
         self.norm2 = _normalize(layer.norm_self_att, options)
-        self.attention = _Attention(layer.self_attn, layer.norm_self_att, basis, centre=centre)
+        self.attention = _Attention(layer.self_attn, layer.norm_self_att, basis, options)
         self.norm3 = _normalize(layer.norm_conv, options)
         self.convolution = _Convolution(layer.conv, layer.norm_conv, options)
         self.norm4 = _normalize(layer.norm_feed_forward2, options)
-        self.feed_forward2 = _FeedForward(
-            layer.feed_forward2, layer.norm_feed_forward2, centre=centre
-        )
-        self.norm5 = _normalize(layer.norm_out, options)
+        self.feed_forward2 = _FeedForward(layer.feed_forward2, layer.norm_feed_forward2, options)
+        self.norm5 = _plain_normalize(layer.norm_out, options)
         # The stream that leaves a block is the next one's residual; the encoder's output is not.
         self.affine = _Affine(layer.norm_out, centre=centre and not last)
 
@@ -435,11 +440,11 @@ class _Affine(nn.Module):
 class _FeedForward(nn.Module):
     """NeMo's feed-forward after its LayerNorm, times the half step."""
 
-    def __init__(self, feed_forward: Any, norm: nn.LayerNorm, *, centre: bool) -> None:  # noqa: ANN401
+    def __init__(self, feed_forward: Any, norm: nn.LayerNorm, options: RewriteOptions) -> None:  # noqa: ANN401
         super().__init__()
-        self.linear1 = fold_layer_norm(norm, feed_forward.linear1)
-        linear2 = scaled_linear(feed_forward.linear2, 0.5)
-        self.linear2 = centred_linear(linear2) if centre else linear2
+        self.linear1 = _behind(norm, feed_forward.linear1, options)
+        linear2 = _into_stream(feed_forward.linear2, options)
+        self.linear2 = times(linear2, 0.5, fold=options.fold_constants)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear1(x)
@@ -472,8 +477,7 @@ class _Attention(nn.Module):
         attention: Any,  # noqa: ANN401 - NeMo has no types
         norm: nn.LayerNorm,
         basis: FrequencyBasis | None,
-        *,
-        centre: bool,
+        options: RewriteOptions,
     ) -> None:
         super().__init__()
         self.heads, self.head_width = attention.h, attention.d_k
@@ -487,13 +491,14 @@ class _Attention(nn.Module):
         reach = _balanced_reach(torch.cat([sines, cosines], dim=2))
         self.sine_columns = Table(sines / reach)
         self.cosine_columns = Table(cosines / reach)
-        query, reach = fold_layer_norm(norm, attention.linear_q), reach.flatten()
-        scale = reach / math.sqrt(self.head_width)
+        query, reach = _behind(norm, attention.linear_q, options), reach.flatten()
+        factor = 1.0 / math.sqrt(self.head_width)
+        self.scale = nn.Identity() if options.fold_constants else Scale(factor)
+        scale = reach * factor if options.fold_constants else reach
         self.query = _scaled_rows(linear_layer(weight_of(query), bias_of(query) + content), scale)
-        self.key = _scaled_rows(fold_layer_norm(norm, attention.linear_k), 1.0 / reach)
-        self.value = fold_layer_norm(norm, attention.linear_v)
-        out = attention.linear_out
-        self.out = centred_linear(out) if centre else stacked_linear(out)
+        self.key = _scaled_rows(_behind(norm, attention.linear_k, options), 1.0 / reach)
+        self.value = _behind(norm, attention.linear_v, options)
+        self.out = _into_stream(attention.linear_out, options)
         difference = ((position - content) * scale).float()
         self.position_bias = nn.Parameter(difference, requires_grad=False)
 
@@ -506,7 +511,7 @@ class _Attention(nn.Module):
         a, b = torch.bmm(shifted, self.sine_columns()), torch.bmm(shifted, self.cosine_columns())
         scores = scores + torch.bmm(a * sine + b * cosine, key_cosine)
         scores = scores + torch.bmm(b * sine - a * cosine, key_sine)
-        weights = torch.softmax(scores + score_mask, dim=-1)
+        weights = torch.softmax(self.scale(scores) + score_mask, dim=-1)
         mixed = torch.bmm(weights, self._per_head(self.value(x)))
         width = self.heads * self.head_width
         out: Tensor = self.out(mixed.permute(1, 0, 2).contiguous().view(1, -1, width))
@@ -523,14 +528,12 @@ class _Convolution(nn.Module):
     def __init__(self, conv: Any, norm: nn.LayerNorm, options: RewriteOptions) -> None:  # noqa: ANN401
         super().__init__()
         self.width = conv.d_model
-        gated = fold_layer_norm(norm, pointwise_as_linear(conv.pointwise_conv1))
+        gated = _behind(norm, pointwise_as_linear(conv.pointwise_conv1), options)
         # Two linears in the place of one and a split, which XNNPACK lacks for a dynamic length.
         self.signal = linear_rows(gated, 0, self.width)
         self.gate = linear_rows(gated, self.width, 2 * self.width)
-        weight, bias = fold_batch_norm(conv.depthwise_conv, conv.batch_norm)
-        self.depthwise = DepthwiseConvolution(weight, bias, split=options.split_depthwise)
-        out = pointwise_as_linear(conv.pointwise_conv2)
-        self.out = centred_linear(out) if options.layer_norm == "rms" else out
+        self.depthwise = _depthwise_with_norm(conv.depthwise_conv, conv.batch_norm, options)
+        self.out = _into_stream(pointwise_as_linear(conv.pointwise_conv2), options)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         x = self.signal(x) * torch.sigmoid(self.gate(x)) * valid
@@ -564,6 +567,16 @@ class DepthwiseConvolution(nn.Module):
         """Return (1, C, 1, T)."""
         out: Tensor = self.even(x)
         return out if self.odd is None else out + self.odd(x)
+
+
+def _depthwise_with_norm(
+    conv: nn.Conv1d, norm: nn.BatchNorm1d, options: RewriteOptions
+) -> nn.Module:
+    split = options.split_depthwise
+    if options.fold_batch_norm:
+        return DepthwiseConvolution(*fold_batch_norm(conv, norm), split=split)
+    apart = DepthwiseConvolution(conv.weight.detach(), bias_of(conv).float(), split=split)
+    return nn.Sequential(apart, batch_norm_2d(norm))
 
 
 def _depthwise(weight: Tensor, bias: Tensor | None, *, padding: int, dilation: int) -> nn.Conv2d:
@@ -647,7 +660,24 @@ def _constant(value: float) -> nn.Parameter:
     return _fixed(torch.full((1, 1, 1), value))
 
 
+def _behind(norm: nn.LayerNorm, linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
+    """Return the linear for what ``_normalize`` gives."""
+    return fold_layer_norm(norm, linear) if options.fold_layer_norm else stacked_linear(linear)
+
+
+def _into_stream(linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
+    """Return the linear for a residual stream that is centred, if it is to be."""
+    return centred_linear(linear) if options.layer_norm == "rms" else stacked_linear(linear)
+
+
 def _normalize(norm: nn.LayerNorm, options: RewriteOptions) -> nn.Module:
+    plain = _plain_normalize(norm, options)
+    if options.fold_layer_norm:
+        return plain
+    return nn.Sequential(plain, _Affine(norm, centre=False))
+
+
+def _plain_normalize(norm: nn.LayerNorm, options: RewriteOptions) -> nn.Module:
     if options.layer_norm == "native":
         return nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)
     return RmsNormalize(norm.normalized_shape[0], norm.eps)

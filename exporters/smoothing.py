@@ -118,7 +118,8 @@ def smooth(
 
     front = smoothed.front_end
     front.smoothed = True
-    front.out_scale = 1.0 / divide("front_end.out", front.out, FRONT_END_ALPHA)
+    front_out = dict(smoothed.linears())["front_end.out"]
+    front.out_scale = 1.0 / divide("front_end.out", front_out, FRONT_END_ALPHA)
     for index, block in enumerate(smoothed.conformer_blocks()):
         for layer_name, norm_name in _LN_OF.items():
             norm = getattr(block, norm_name)

@@ -17,7 +17,7 @@ from exporters.contract import encoder_contract, step_contract
 from exporters.gemm_plan import plan_gemms
 from exporters.onnx_storage import store_fp16, store_sliced_int8
 from exporters.quantize_onnx import MatrixPlan, quantize_gemms, quantize_matrices
-from exporters.rewrite_onnx import LeanEncoder
+from exporters.rewrite_onnx import LeanEncoder, LeanOptions
 from exporters.rounding import S8_PAIRS, Rounder, matrix_layers, observe_grams
 from exporters.smoothing import observe, smooth
 from exporters.step_calibration import noisy_inputs, observe_steps
@@ -55,6 +55,7 @@ def encoder_to_onnx(
     calibration: Sequence[NDArray[np.float32]] | None,
     max_trace_len: int,
     flavour: Flavour,
+    options: LeanOptions | None = None,
 ) -> Program:
     """Export the encoder for any batch and any T up to a bound: see ``contract.encoder_contract``.
 
@@ -67,15 +68,21 @@ def encoder_to_onnx(
         calibration: For INT8: (F, T) float32 features of swipes, T up to ``max_trace_len``.
         max_trace_len: Largest T; the runtime refuses a longer trace.
         flavour: Where the file is to run.
+        options: What to rewrite, but for INT8; everything by default.
 
     Raises:
-        OnnxExportError: A bound below 2.
+        OnnxExportError: A bound below 2, or INT8 with options.
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
     """
     if max_trace_len < 2:
         msg = f"max_trace_len is {max_trace_len}, but should be 2 or more"
         raise OnnxExportError(msg)
-    encoder = LeanEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
+    if options is not None and precision == "int8":
+        msg = (
+            "INT8 quantises the layers of the whole rewrite; leave parts of it out in fp32 or fp16"
+        )
+        raise OnnxExportError(msg)
+    encoder = LeanEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len, options=options)
     recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET, "flavour": "standard"}
     if precision == "int8":
         swipes = checked_features(calibration, checkpoint.spec.feature_dim, longest=max_trace_len)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from exporters.cli import ExportOptions, OptionError, Parser, check_model
+from exporters.cli import (
+    ExportOptions,
+    OptionError,
+    Parser,
+    Written,
+    check_model,
+    print_table,
+)
 from exporters.contract import ModelSpec
 from exporters.variants import VARIANTS
 
@@ -150,3 +157,9 @@ def test_an_export_says_what_it_does_and_a_runtime_nothing(golden: Path, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["load", "export"]
+
+
+def test_a_long_path_is_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("build") / ("long" * 40) / "step.pte"
+    print_table([Written(path, "fp32", 1000, 900, 130.0, 2.0, cached=False)])
+    assert str(path) in capsys.readouterr().out

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 import pytest
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from exporters.contract import IoContract, TensorSpec
-from exporters.rewrite_onnx import LeanEncoder
+from exporters.rewrite_onnx import LeanEncoder, LeanOptions
 from exporters.trace_onnx import trace_to_onnx
 from tests import nemo_encoders
+
+if TYPE_CHECKING:
+    import onnx
 
 BOUND = 48
 
@@ -29,6 +33,15 @@ def sqnr_db(reference: Tensor, other: Tensor) -> float:
 def nemo_encoder(**changes: object) -> Any:
     """Build a small encoder of nine channels."""
     return nemo_encoders.nemo_encoder(**({"feat_in": 9, "pos_emb_max_len": 24} | changes))
+
+
+def traced(encoder: LeanEncoder, feature_dim: int = 9, width: int = 16) -> onnx.ModelProto:
+    bft = TensorSpec("features_bft", "float32", ("B", feature_dim, "T"))
+    bdt = TensorSpec("encoded_bdt", "float32", ("B", width, "T_out"))
+    lengths = [TensorSpec(name, "int64", ("B",)) for name in ("lengths", "encoded_lengths")]
+    contract = IoContract((bft, lengths[0]), (bdt, lengths[1]))
+    example = (torch.zeros(2, feature_dim, BOUND), torch.tensor([BOUND, 9]))
+    return trace_to_onnx(encoder, example, contract)
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -80,6 +93,25 @@ def test_rewrite_equals_nemo_on_a_padded_batch(config: dict[str, Any], data: st.
     assert encoded_lengths.tolist() == valid.tolist()
     for row, frames in enumerate(valid.tolist()):
         assert sqnr_db(reference[row, :, :frames], encoded[row, :, :frames]) >= 100.0
+
+
+def each_left_out() -> list[LeanOptions]:
+    return [LeanOptions(**{field.name: False}) for field in dataclasses.fields(LeanOptions)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", each_left_out(), ids=str)
+def test_each_replacement_can_be_left_out(options: LeanOptions) -> None:
+    encoder = nemo_encoder(n_layers=2)
+    features, lengths = torch.randn(2, 9, 30), torch.tensor([30, 21])
+    rewritten = LeanEncoder(encoder, max_trace_len=BOUND, options=options)
+    with torch.no_grad():
+        reference, valid = encoder(audio_signal=features, length=lengths)
+        encoded, _ = rewritten(features, lengths)
+    for row, frames in enumerate(valid.tolist()):
+        assert sqnr_db(reference[row, :, :frames], encoded[row, :, :frames]) >= 100.0
+    whole = traced(LeanEncoder(encoder, max_trace_len=BOUND))
+    assert traced(rewritten).graph.node != whole.graph.node, "the switch changes nothing"
 
 
 @pytest.mark.slow
@@ -136,12 +168,7 @@ def test_rewrite_shares_nothing_with_the_encoder() -> None:
 @given(config=configurations())
 def test_exported_graph_equals_nemo_at_every_length(config: dict[str, Any]) -> None:
     encoder = nemo_encoder(**config)
-    bft = TensorSpec("features_bft", "float32", ("B", config["feat_in"], "T"))
-    bdt = TensorSpec("encoded_bdt", "float32", ("B", config["d_model"], "T_out"))
-    lengths = [TensorSpec(name, "int64", ("B",)) for name in ("lengths", "encoded_lengths")]
-    contract = IoContract((bft, lengths[0]), (bdt, lengths[1]))
-    example = (torch.zeros(2, config["feat_in"], BOUND), torch.tensor([BOUND, 9]))
-    model = trace_to_onnx(LeanEncoder(encoder, max_trace_len=BOUND), example, contract)
+    model = traced(LeanEncoder(encoder, max_trace_len=BOUND), config["feat_in"], config["d_model"])
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -78,6 +78,10 @@ def test_rewrite_equals_nemo_with_garbage_in_the_padding(
     "options",
     [
         RewriteOptions(layer_norm="native"),
+        RewriteOptions(layer_norm="native", fold_layer_norm=False),
+        RewriteOptions(fold_layer_norm=False),
+        RewriteOptions(fold_batch_norm=False),
+        RewriteOptions(fold_constants=False),
         RewriteOptions(split_depthwise=False),
         RewriteOptions(compress_positions=False),
     ],

@@ -1,0 +1,170 @@
+"""What each rewrite of the encoder buys: the FP32 file with one part left out, beside the whole.
+
+``python -m benchmarks.rewrites [--model golden|full] [--only onnx|pte] [--out FILE]``
+
+Latency is processor time on one core, as the median over interleaved A B B A blocks of the ratio to
+the whole rewrite's file on the same runtime: above 1, the part makes it faster. Outside of XNNPACK
+is what its delegates leave to portable kernels, between which activations are handed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import exporter_work as work
+from benchmarks.exporters import FULL, GOLDEN, PLAN, TYPICAL_POINTS, features_of
+from exporters.artifact import write_text
+from exporters.checkpoint import load_checkpoint
+from exporters.cli import DEFAULT_MAX_TRACE_LEN, run
+from exporters.rewrite_onnx import LeanOptions
+from exporters.rewrite_xnnpack import RewriteOptions
+from exporters.to_onnx import encoder_to_onnx
+from exporters.to_pte import encoder_to_pte
+from harness import parity, reference
+from harness.isolate import Worker
+from harness.measure import environment
+
+if TYPE_CHECKING:
+    from exporters.artifact import Program
+    from exporters.checkpoint import Checkpoint
+
+    Options = LeanOptions | RewriteOptions
+
+SWIPES = 20
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        left_out: The switch; empty for the whole rewrite.
+        size_mb: Of the file, in units of 1e6 bytes.
+        latency: Ratio to the whole rewrite's file.
+        sqnr_db: Against NeMo.
+        delegates: Of a .pte.
+        outside: Nodes of a .pte outside its delegates.
+    """
+
+    left_out: str
+    size_mb: float
+    latency: float
+    sqnr_db: float
+    delegates: int | None
+    outside: int | None
+
+
+def variants_of(suffix: str) -> dict[str, Options]:
+    """Return the whole rewrite under an empty name, and it with each part left out."""
+    whole: Options = LeanOptions() if suffix == "onnx" else RewriteOptions()
+    switches = [field.name for field in dataclasses.fields(whole) if field.type == "bool"]
+    found = {"": whole} | {name: dataclasses.replace(whole, **{name: False}) for name in switches}
+    if isinstance(whole, RewriteOptions):
+        found["layer_norm of its own"] = RewriteOptions(layer_norm="native")
+    return found
+
+
+def exported(checkpoint: Checkpoint, options: Options) -> Program:
+    """Make the FP32 encoder."""
+    bound = DEFAULT_MAX_TRACE_LEN
+    if isinstance(options, LeanOptions):
+        return encoder_to_onnx(
+            checkpoint,
+            precision="fp32",
+            calibration=None,
+            max_trace_len=bound,
+            flavour="standard",
+            options=options,
+        )
+    return encoder_to_pte(
+        checkpoint, precision="fp32", calibration=None, max_trace_len=bound, options=options
+    )
+
+
+def rows_of(model: str, suffix: str, folder: Path) -> list[Row]:
+    """Make and measure the files of a model in one format."""
+    path = GOLDEN / "golden.nemo" if model == "golden" else FULL
+    swipes = features_of(GOLDEN / "val.jsonl", SWIPES)
+    typical = min(swipes, key=lambda item: abs(item.shape[1] - TYPICAL_POINTS))
+    inputs = [reference.encoder_input(typical)]
+    with Worker("NeMo", timeout_s=TIMEOUT_S) as worker:
+        loaded = worker.make(reference.load, path)
+        nemo = worker.call(reference.compute, loaded, swipes, 0).encoded
+    checkpoint, rows = load_checkpoint(path), []
+    with Worker("runtimes", timeout_s=TIMEOUT_S) as runtimes:
+        runtimes.call(work.pin_to_one_core)
+        whole = None
+        for number, (name, options) in enumerate(variants_of(suffix).items()):
+            program = exported(checkpoint, options)
+            file = folder / f"{number}.{suffix}"
+            file.write_bytes(program.payload)
+            session = runtimes.make(work.open_peer, file, checkpoint.spec)
+            whole = whole or session
+            encoded = runtimes.call(parity.run_encoder, session, swipes).encoded
+            lowering = program.lowering or {}
+            rows.append(
+                Row(
+                    name,
+                    len(program.payload) / 1e6,
+                    runtimes.call(
+                        work.latency_ratio, session, whole, (inputs, inputs), PLAN[model]
+                    ),
+                    parity.compare_encodings(nemo, encoded).sqnr_db,
+                    lowering.get("delegates"),
+                    lowering.get("undelegated_nodes"),
+                )
+            )
+            print(f"  {_line(rows[-1])}", file=sys.stderr, flush=True)
+    return rows
+
+
+def _line(row: Row) -> str:
+    name = f"without `{row.left_out}`" if row.left_out else "the whole rewrite"
+    numbers = f"{row.size_mb:.2f} | {row.latency:.3f} | {row.sqnr_db:.1f}"
+    if row.delegates is None:
+        return f"| {name} | {numbers} |"
+    return f"| {name} | {numbers} | {row.delegates} | {row.outside} |"
+
+
+def section(title: str, suffix: str, rows: list[Row]) -> str:
+    """Return a titled table with the machine that it was measured on."""
+    env = environment()
+    where = f"{env.cpu} ({', '.join(env.cpu_flags)}), one thread, load {env.load_1min:.1f}"
+    more = "" if suffix == "onnx" else " Delegates | Nodes outside |"
+    head = [
+        f"| FP32 encoder | MB | Latency ÷ whole | SQNR dB |{more}",
+        f"|---|--:|--:|--:|{'--:|--:|' if more else ''}",
+    ]
+    return "\n".join([f"## {title}", "", f"{where}.", "", *head, *map(_line, rows), ""])
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.rewrites",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", choices=["golden", "full"], default="full")
+    parser.add_argument("--only", choices=["onnx", "pte"], help="only this format")
+    parser.add_argument("--out", type=Path, help="write the tables to this Markdown file")
+    args = parser.parse_args()
+    sections = ["# What each rewrite of the encoder buys\n"]
+    for suffix in [args.only] if args.only else ["onnx", "pte"]:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = rows_of(args.model, suffix, Path(folder))
+        sections.append(section(f"{args.model}, {suffix}", suffix, rows))
+        print(sections[-1])
+    if args.out:
+        write_text(args.out, "\n".join(sections))
+
+
+if __name__ == "__main__":
+    run(main)
