@@ -67,7 +67,7 @@ def variants_of(suffix: str) -> dict[str, Options]:
     switches = [field.name for field in dataclasses.fields(whole) if field.type == "bool"]
     found = {"": whole} | {name: dataclasses.replace(whole, **{name: False}) for name in switches}
     if isinstance(whole, RewriteOptions):
-        found["layer_norm of its own"] = RewriteOptions(layer_norm="native")
+        found["layer_norm"] = RewriteOptions(layer_norm="native")
     return found
 
 
