@@ -44,6 +44,11 @@ def weight_of(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> Tensor:
     return layer.weight.detach().double()
 
 
+def copied_linear(linear: nn.Linear) -> nn.Linear:
+    """Return a copy; it has a bias in any case."""
+    return linear_layer(weight_of(linear), bias_of(linear))
+
+
 def scaled_linear(linear: nn.Linear, factor: float) -> nn.Linear:
     """Return a Linear that computes ``factor * linear(x)``."""
     return linear_layer(weight_of(linear) * factor, bias_of(linear) * factor)
@@ -68,7 +73,7 @@ def times(linear: nn.Linear, factor: float, *, fold: bool) -> nn.Module:
     """Return a layer that computes ``factor * linear(x)``: a Linear, or one and a ``Scale``."""
     if fold:
         return scaled_linear(linear, factor)
-    return nn.Sequential(scaled_linear(linear, 1.0), Scale(factor))
+    return nn.Sequential(copied_linear(linear), Scale(factor))
 
 
 def pointwise_as_linear(conv: nn.Conv1d) -> nn.Linear:

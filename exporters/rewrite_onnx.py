@@ -33,6 +33,7 @@ from exporters.folding import (
     Scale,
     batch_norm_2d,
     bias_of,
+    copied_linear,
     fold_batch_norm,
     linear_layer,
     pointwise_as_linear,
@@ -200,10 +201,10 @@ class LeanBlock(nn.Module):
     def _copy_feed_forwards(self, layer: Any) -> None:  # noqa: ANN401 - NeMo: no types
         fold = self.options.fold_constants
         self.norm_ff1 = copy.deepcopy(layer.norm_feed_forward1)
-        self.ff1_in = _copied_linear(layer.feed_forward1.linear1)
+        self.ff1_in = copied_linear(layer.feed_forward1.linear1)
         self.ff1_out = times(layer.feed_forward1.linear2, layer.fc_factor, fold=fold)
         self.norm_ff2 = copy.deepcopy(layer.norm_feed_forward2)
-        self.ff2_in = _copied_linear(layer.feed_forward2.linear1)
+        self.ff2_in = copied_linear(layer.feed_forward2.linear1)
         self.ff2_out = times(layer.feed_forward2.linear2, layer.fc_factor, fold=fold)
 
     def _copy_attention(self, attention: Any, positions: Tensor) -> None:  # noqa: ANN401 - NeMo: no types
@@ -219,8 +220,8 @@ class LeanBlock(nn.Module):
         if self.options.stacked:
             self.qkv = stacked_linear(*inputs)
         else:
-            self.query, self.key, self.value = (_copied_linear(linear) for linear in inputs)
-        self.attention_out = _copied_linear(attention.linear_out)
+            self.query, self.key, self.value = (copied_linear(linear) for linear in inputs)
+        self.attention_out = copied_linear(attention.linear_out)
         self.register_buffer("bias_v_less_u", ((bias_v - bias_u) * folded).unsqueeze(1).float())
         if self.options.position_tables:
             positions = positions @ weight_of(attention.linear_pos).T
@@ -343,10 +344,6 @@ def _channels_last(linear: nn.Linear, channels: int) -> nn.Linear:
 
 def _is_relu(layer: nn.Module) -> bool:
     return isinstance(layer, nn.ReLU)
-
-
-def _copied_linear(linear: nn.Linear) -> nn.Linear:
-    return linear_layer(weight_of(linear), bias_of(linear))
 
 
 def _swish(x: Tensor) -> Tensor:

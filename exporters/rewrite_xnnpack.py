@@ -32,6 +32,7 @@ from exporters.folding import (
     batch_norm_2d,
     bias_of,
     centred_linear,
+    copied_linear,
     fold_batch_norm,
     fold_layer_norm,
     frequency_basis,
@@ -40,7 +41,6 @@ from exporters.folding import (
     linear_rows,
     pointwise_as_linear,
     scaled_linear,
-    stacked_linear,
     times,
     weight_of,
 )
@@ -642,7 +642,7 @@ def _scaled_rows(linear: nn.Linear, scale: Tensor) -> nn.Linear:
 def _balanced_reach(columns: Tensor) -> Tensor:
     """Return (heads, head width, 1): largest magnitude of each channel, of geometric mean 1.
 
-    Channels that hardly see a position are left as they are within a factor of 16.
+    Factors are cut at 16: the query, which takes them, may be in half precision.
     """
     reach = columns.abs().amax(dim=2, keepdim=True).clamp_min(1e-12)
     return (reach / reach.log().mean().exp()).clamp(1 / 16, 16.0)
@@ -662,12 +662,12 @@ def _constant(value: float) -> nn.Parameter:
 
 def _behind(norm: nn.LayerNorm, linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
     """Return the linear for what ``_normalize`` gives."""
-    return fold_layer_norm(norm, linear) if options.fold_layer_norm else stacked_linear(linear)
+    return fold_layer_norm(norm, linear) if options.fold_layer_norm else copied_linear(linear)
 
 
 def _into_stream(linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
     """Return the linear for a residual stream that is centred, if it is to be."""
-    return centred_linear(linear) if options.layer_norm == "rms" else stacked_linear(linear)
+    return centred_linear(linear) if options.layer_norm == "rms" else copied_linear(linear)
 
 
 def _normalize(norm: nn.LayerNorm, options: RewriteOptions) -> nn.Module:
