@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from harness.evidence import once
 from tests.faults import consumers
@@ -18,6 +18,7 @@ from tests.faults.surgery import (
     after_input,
     before_output,
     change_constant,
+    constant,
     operate,
     put,
     redeclare,
@@ -43,6 +44,19 @@ def fp32(name: str, row: int | None, what: str, gate: str, *changes: Any, **clai
 
 def int8(name: str, row: int | None, what: str, gate: str, *changes: Any) -> Fault:
     return Fault(name, row, what, (INT8,), f"{INT8} {gate}", operate(INT8, *changes))
+
+
+def blank_favoured(nats: float) -> Callable[[onnx.ModelProto], None]:
+    """Return a change that adds to the blank's logit in the INT8 step, through its bias."""
+
+    def apply(model: onnx.ModelProto) -> None:
+        # What the bias is added to is multiplied by each label's share.
+        share = numpy_helper.to_array(constant(model, "joint.out.shares"))[-1]
+        change_constant(
+            "joint.out.bias", lambda b: b + np.eye(1, len(b), len(b) - 1)[0] * nats / share
+        )(model)
+
+    return apply
 
 
 def blank_first(model: onnx.ModelProto) -> None:
@@ -159,9 +173,9 @@ STEP_FAULTS = (
     fp32("NaN for one symbol", None, "the logit of one label", "nonfinite_max",
          change_constant("joint.out.bias", lambda b: np.where(np.arange(len(b)) == 3, np.nan, b))),
     int8("INT8 step: one scale 20 % off", 22, "a row of the joint's output", "sqnr_db_min",
-         scale_part("joint.out.scale", 4, 1.2)),
+         scale_part("joint.out.shares", 4, 1.2)),
     int8("INT8 step: blank favoured", 22, "the blank's bias is 1 nat off", "logit_shift_max",
-         change_constant("joint.out.bias", lambda b: b + np.eye(1, len(b), len(b) - 1)[0])),
+         blank_favoured(1.0)),
 )  # fmt: skip
 
 __all__ = ["STEP_FAULTS"]
