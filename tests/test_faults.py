@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 slow = pytest.mark.slow
 pytestmark = pytest.mark.nested
 
-FILES = ("encoder_fp32.onnx", "encoder_int8.onnx", "step_fp32.onnx", "step_fp32.pte")
+FILES = (
+    "encoder_fp32.onnx",
+    "encoder_int8.onnx",
+    "step_fp32.onnx",
+    "step_int8.onnx",
+    "step_fp32.pte",
+)
 QUICK = (
     "blank at 0",
     "weights dropped on load",
@@ -95,6 +101,14 @@ def test_another_order_gives_the_same_report(lab: FaultLab, workspace: Workspace
 def test_a_fault_is_caught_by_the_gate_named_for_it(lab: FaultLab, fault: Fault) -> None:
     outcome = run_fault(lab, fault)
     assert outcome.caught, f"{fault.gate} is green; red: {outcome.red}; {outcome.reason}"
+
+
+@slow
+def test_faults_still_fit_the_files_that_are_made_today(lab: FaultLab, tmp_path: Path) -> None:
+    fitting = [fault for fault in FAULTS if set(fault.variants) <= set(FILES)]
+    assert len(fitting) > 70
+    for number, fault in enumerate(fitting):
+        fault.inject(lab.workspace(tmp_path / str(number)))
 
 
 @slow
