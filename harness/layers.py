@@ -8,6 +8,7 @@ nothing but the weights can be compared.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,17 +88,21 @@ def layer_errors(
     """
     wanted = product_outputs(baseline)
     computed = set(all_outputs(candidate))
-    shared = [name for name in wanted if name in computed]
+    rectified = _rectified_outputs(baseline)
+    # Optimised ahead, a convolution and its ReLU are one node: they are compared behind it.
+    value = {name: name if name in computed else rectified.get(name, name) for name in wanted}
+    shared = [name for name in wanted if value[name] in computed]
     if not shared:
         msg = f"{candidate}: no layer has the name of one in {baseline.name}: not the same graph"
         raise LayersError(msg)
-    reference = run_with_outputs(baseline, shared, baseline_feeds or feeds)
-    found = run_with_outputs(candidate, shared, feeds)
+    values = [value[name] for name in shared]
+    reference = run_with_outputs(baseline, values, baseline_feeds or feeds)
+    found = run_with_outputs(candidate, values, feeds)
     errors = [
         layer_error(
             name,
-            _channels_last(name, wanted[name], reference[name]),
-            _channels_last(name, wanted[name], found[name]),
+            _channels_last(name, wanted[name], reference[value[name]]),
+            _channels_last(name, wanted[name], found[value[name]]),
         )
         for name in shared
     ]
@@ -112,6 +117,17 @@ def product_outputs(path: Path) -> dict[str, str]:
         node.output[0]: node.op_type
         for node in graph.node
         if node.op_type in _PRODUCTS and any(name in constants for name in node.input)
+    }
+
+
+def _rectified_outputs(path: Path) -> dict[str, str]:
+    """Return the ReLU's output for each value that nothing but a ReLU reads."""
+    graph = _load(path).graph
+    readers = Counter(name for node in graph.node for name in node.input)
+    return {
+        node.input[0]: node.output[0]
+        for node in graph.node
+        if node.op_type == "Relu" and readers[node.input[0]] == 1
     }
 
 

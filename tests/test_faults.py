@@ -35,6 +35,7 @@ FILES = (
     "encoder_int8.onnx",
     "step_fp32.onnx",
     "step_int8.onnx",
+    "encoder_fp32.pte",
     "step_fp32.pte",
 )
 QUICK = (

@@ -17,6 +17,7 @@ from harness.report import Report, write_report
 from tests.faults.consumers import kill_myself_while_writing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 WRITE_FOREVER = """
@@ -112,7 +113,16 @@ EXPORT = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Programs begun in a shell's background, and what they begin, would ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_during_an_export_leaves_whole_files_only(tmp_path: Path, golden: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     command = [sys.executable, *EXPORT, "--out", str(out), "--cache", str(cache)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -51,6 +52,40 @@ def test_the_layer_and_its_channel_are_named(tmp_path: Path, layer: int, name: s
     assert (bad.name, bad.gain_channel) == (name, 3)
     assert bad.gain_error == pytest.approx(0.05, rel=1e-3)
     assert f"first bad layer: {name}" in sentence(bad)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.05])
+def test_a_convolution_that_took_its_relu_in_is_found_behind_it(
+    tmp_path: Path, gain: float
+) -> None:
+    weight = RNG.standard_normal((4, 2, 3)).astype(np.float32)
+    sound, rectified = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    for path, factor in ((sound, 1.0), (tmp_path / "c.onnx", gain)):
+        changed = weight.copy()
+        changed[2] *= factor
+        graph = helper.make_graph(
+            [
+                helper.make_node("Conv", ["x", "w"], ["sum"], pads=[1, 1]),
+                helper.make_node("Relu", ["sum"], ["y"]),
+            ],
+            "one layer",
+            [helper.make_tensor_value_info("x", FLOAT, ["N", 2, 9])],
+            [helper.make_tensor_value_info("y", FLOAT, ["N", 4, 9])],
+            [numpy_helper.from_array(changed, "w")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        model.ir_version = 8
+        onnx.save(model, path)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(rectified)
+    onnxruntime.InferenceSession(tmp_path / "c.onnx", options, providers=["CPUExecutionProvider"])
+    assert [node.op_type for node in onnx.load(rectified).graph.node] == ["FusedConv"]
+
+    feeds = [{"x": RNG.standard_normal((1, 2, 9)).astype(np.float32)}]
+    (found,), missing = layer_errors(rectified, sound, feeds)
+    assert missing == []
+    assert (found.name, found.gain_error > 0.04) == ("sum", gain > 1.0)
 
 
 def test_equal_files_have_no_bad_layer(tmp_path: Path) -> None:
