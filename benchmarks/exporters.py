@@ -110,6 +110,12 @@ def features_of(manifest: Path, count: int | None = None) -> Features:
     return [np.ascontiguousarray(featurize(swipe.points).T) for swipe in chosen]
 
 
+def typical_input(swipes: Features) -> list[dict[str, NDArray[Any]]]:
+    """Return the encoder's inputs for the swipe whose latency is measured, in a list."""
+    typical = min(swipes, key=lambda item: abs(item.shape[1] - TYPICAL_POINTS))
+    return [reference.encoder_input(typical)]
+
+
 def peers_of(model: Model, folder: Path, formats: Sequence[str]) -> list[Peer]:
     """Return the peers to build, NeMo's own export first: others are made from it."""
     calibration = features_of(GOLDEN / "calib.jsonl", CALIBRATION_SWIPES)
@@ -146,8 +152,7 @@ class Bench:
             self.spec: ModelSpec = worker.call(reference.spec_of, loaded)
             found = worker.call(reference.compute, loaded, model.swipes, 0)
             self.encoded, self.tokens = found.encoded, [h.tokens for h in found.hypotheses]
-        typical = min(model.swipes, key=lambda item: abs(item.shape[1] - TYPICAL_POINTS))
-        self.typical = [reference.encoder_input(typical)]
+        self.typical = typical_input(model.swipes)
         self.runtimes = Worker("runtimes", timeout_s=EXPORT_TIMEOUT_S)
         self.runtimes.call(work.pin_to_one_core)
         self.baselines: dict[str, Handle] = {}
@@ -280,12 +285,14 @@ def _progress(rows: Sequence[Row]) -> None:
 
 def section(title: str, swipes: int, rows: Sequence[Row]) -> str:
     """Return a titled table with the machine that it was measured on."""
+    return "\n".join([f"## {title}", "", f"{swipes} swipes; {machine()}.", "", *table(rows), ""])
+
+
+def machine() -> str:
+    """Return what a figure was measured on: processor, its load, packages."""
     env = environment()
     where = f"{env.cpu} ({', '.join(env.cpu_flags)}), one thread, load {env.load_1min:.1f}"
-    packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
-    return "\n".join(
-        [f"## {title}", "", f"{swipes} swipes; {where}; {packages}.", "", *table(rows), ""]
-    )
+    return f"{where}; {', '.join(f'{name} {number}' for name, number in env.versions.items())}"
 
 
 def keep(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import exporter_work as work
-from benchmarks.exporters import FULL, GOLDEN, PLAN, TYPICAL_POINTS, features_of
+from benchmarks.exporters import FULL, GOLDEN, PLAN, features_of, machine, typical_input
 from exporters.artifact import write_text
 from exporters.checkpoint import load_checkpoint
 from exporters.cli import DEFAULT_MAX_TRACE_LEN, run
@@ -28,7 +28,6 @@ from exporters.to_onnx import encoder_to_onnx
 from exporters.to_pte import encoder_to_pte
 from harness import parity, reference
 from harness.isolate import Worker
-from harness.measure import environment
 
 if TYPE_CHECKING:
     from exporters.artifact import Program
@@ -64,7 +63,8 @@ class Row:
 def variants_of(suffix: str) -> dict[str, Options]:
     """Return the whole rewrite under an empty name, and it with each part left out."""
     whole: Options = LeanOptions() if suffix == "onnx" else RewriteOptions()
-    switches = [field.name for field in dataclasses.fields(whole) if field.type == "bool"]
+    fields = [field.name for field in dataclasses.fields(whole)]
+    switches = [name for name in fields if getattr(whole, name) is True]
     found = {"": whole} | {name: dataclasses.replace(whole, **{name: False}) for name in switches}
     if isinstance(whole, RewriteOptions):
         found["layer_norm"] = RewriteOptions(layer_norm="native")
@@ -92,8 +92,7 @@ def rows_of(model: str, suffix: str, folder: Path) -> list[Row]:
     """Make and measure the files of a model in one format."""
     path = GOLDEN / "golden.nemo" if model == "golden" else FULL
     swipes = features_of(GOLDEN / "val.jsonl", SWIPES)
-    typical = min(swipes, key=lambda item: abs(item.shape[1] - TYPICAL_POINTS))
-    inputs = [reference.encoder_input(typical)]
+    inputs = typical_input(swipes)
     with Worker("NeMo", timeout_s=TIMEOUT_S) as worker:
         loaded = worker.make(reference.load, path)
         nemo = worker.call(reference.compute, loaded, swipes, 0).encoded
@@ -135,14 +134,12 @@ def _line(row: Row) -> str:
 
 def section(title: str, suffix: str, rows: list[Row]) -> str:
     """Return a titled table with the machine that it was measured on."""
-    env = environment()
-    where = f"{env.cpu} ({', '.join(env.cpu_flags)}), one thread, load {env.load_1min:.1f}"
     more = "" if suffix == "onnx" else " Delegates | Nodes outside |"
     head = [
         f"| FP32 encoder | MB | Latency ÷ whole | SQNR dB |{more}",
         f"|---|--:|--:|--:|{'--:|--:|' if more else ''}",
     ]
-    return "\n".join([f"## {title}", "", f"{where}.", "", *head, *map(_line, rows), ""])
+    return "\n".join([f"## {title}", "", f"{machine()}.", "", *head, *map(_line, rows), ""])
 
 
 def main() -> None:

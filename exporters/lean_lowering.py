@@ -56,13 +56,13 @@ def lean_lowering() -> Iterator[None]:
         return last[0]
 
     XNNPACKPassManager.transform = chosen
-    ExportedProgram.run_decompositions = decompose_once  # type: ignore[method-assign]
+    ExportedProgram.run_decompositions = decompose_once  # type: ignore[method-assign]  # no switch
     NodeSource.__deepcopy__ = lambda self, _memo: self  # type: ignore[attr-defined]  # it has none
     try:
         yield
     finally:
         XNNPACKPassManager.transform = transform
-        ExportedProgram.run_decompositions = decompose  # type: ignore[method-assign]
+        ExportedProgram.run_decompositions = decompose  # type: ignore[method-assign]  # as above
         del NodeSource.__deepcopy__  # type: ignore[attr-defined]  # as above
 
 

@@ -18,6 +18,7 @@ from exporters.checkpoint import Checkpoint, load_checkpoint
 from exporters.contract import encoder_contract, step_contract
 from exporters.features import featurize
 from exporters.manifest import read_manifest
+from exporters.rewrite_onnx import LeanOptions
 from exporters.rounding import pair_sums
 from exporters.to_onnx import encoder_to_onnx, ort_optimized, step_to_onnx
 from exporters.trace_onnx import OnnxExportError
@@ -359,6 +360,19 @@ def _fingerprint(model: torch.nn.Module) -> str:
         digest.update(tensor.detach().numpy().tobytes())
     digest.update(str(model.joint.log_softmax).encode())
     return digest.hexdigest()
+
+
+@pytest.mark.slow
+def test_int8_takes_the_whole_rewrite_only(checkpoint: Checkpoint, calibration: Swipes) -> None:
+    with pytest.raises(OnnxExportError, match="in fp32 or fp16"):
+        encoder_to_onnx(
+            checkpoint,
+            precision="int8",
+            calibration=calibration,
+            max_trace_len=200,
+            flavour="standard",
+            options=LeanOptions(stacked=False),
+        )
 
 
 def test_a_bound_below_two_is_refused(checkpoint: Checkpoint) -> None:
