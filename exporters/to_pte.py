@@ -367,11 +367,11 @@ def _lower(exported: ExportedProgram, time_axis: _TimeAxis | None) -> tuple[byte
             # The validity check does not know the operators of quantized programs.
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-    lowered = edge.exported_program()
-    if time_axis:
-        time_axis.check(lowered, "lowering")
-    delegation = count_delegation(lowered)
-    program = edge.to_executorch()
+        lowered = edge.exported_program()
+        if time_axis:
+            time_axis.check(lowered, "lowering")
+        delegation = count_delegation(lowered)
+        program = edge.to_executorch()
     plan = program.executorch_program.execution_plan[0]
     return bytes(program.buffer), {
         **delegation.to_json(),

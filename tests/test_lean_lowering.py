@@ -1,29 +1,33 @@
-"""Lowering leaves out passes that cannot find anything, and no other; programs stay the same."""
+"""Lowering leaves out what changes nothing, and nothing else; programs stay the same."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
+from torch.fx.traceback import NodeSource
 
 from exporters.to_pte import encoder_to_pte
 from tests.nemo_encoders import random_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
 
 pytestmark = pytest.mark.slow
 
+RELU = torch.ops.aten.relu.default
+
 
 class Joined(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, x * 2.0], dim=1)
+        return torch.cat([x * float(part) for part in range(6)], dim=1)
 
 
 class Largest(nn.Module):
@@ -71,22 +75,22 @@ NOT_MET = {
 }
 
 
-@contextlib.contextmanager
-def left_out(names: set[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Note the names of the passes that are left out."""
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the passes that trace a graph while it is lowered."""
     from exporters import lean_lowering
 
+    names: set[str] = set()
     is_idle = lean_lowering.is_idle
 
-    def noted(kind: type, nodes: list[torch.fx.Node]) -> bool:
-        idle = is_idle(kind, nodes)
-        if idle:
-            names.add(kind.__name__)
+    def noted(found: Any, module: torch.fx.GraphModule, last: Any) -> bool:
+        idle = is_idle(found, module, last)
+        if not idle:
+            names.add(type(found).__name__)
         return idle
 
-    with monkeypatch.context() as patch:
-        patch.setattr(lean_lowering, "is_idle", noted)
-        yield
+    monkeypatch.setattr(lean_lowering, "is_idle", noted)
+    return names
 
 
 def lowered(module: nn.Module, shape: tuple[int, ...], *, every_pass: bool) -> bytes:
@@ -104,18 +108,15 @@ def lowered(module: nn.Module, shape: tuple[int, ...], *, every_pass: bool) -> b
 
 @pytest.mark.parametrize("kind", NEEDED | NOT_MET)
 def test_a_program_is_the_same_and_a_pass_that_finds_something_runs(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, traced: set[str]
 ) -> None:
     module, shape = (NEEDED | NOT_MET)[kind]
-    names: set[str] = set()
-    with left_out(names, monkeypatch):
-        ours = lowered(module, shape, every_pass=False)
-    assert (kind in names) == (kind in NOT_MET)
-    assert names, "nothing was left out"
+    ours = lowered(module, shape, every_pass=False)
+    assert (kind in traced) == (kind in NEEDED)
     assert ours == lowered(module, shape, every_pass=True)
 
 
-@pytest.mark.parametrize(("refused", "decompositions"), [(False, 2), (True, 3)])
+@pytest.mark.parametrize(("refused", "decompositions"), [(False, 1), (True, 2)])
 def test_an_operator_that_the_partitioner_refuses_is_decomposed_in_the_end(
     refused: bool, decompositions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,46 +142,175 @@ def test_a_graph_that_has_a_pattern_has_the_operator_that_is_looked_for() -> Non
     )
     from executorch.backends.xnnpack.partition.graphs import bilinear_2d, sdpa
 
-    from exporters.lean_lowering import is_idle
+    from exporters.lean_lowering import PATTERNS
 
-    for kind, patterns in (
-        (ConvertToSDPAPass, list(sdpa.get_graphs())),
-        (ConvertToUpsampleBilinear2d, list(bilinear_2d.get_graphs_dict())),
-    ):
+    found = {
+        ConvertToSDPAPass: list(sdpa.get_graphs()),
+        ConvertToUpsampleBilinear2d: list(bilinear_2d.get_graphs_dict()),
+    }
+    assert found.keys() == PATTERNS.keys()
+    for kind, patterns in found.items():
         assert patterns
         for pattern in patterns:
-            assert not is_idle(kind, list(pattern.graph.nodes))
-        assert is_idle(kind, [])
+            assert PATTERNS[kind] in [node.target for node in pattern.graph.nodes]
 
 
-def test_metadata_of_ones_own_is_passed_on() -> None:
-    from executorch.backends.xnnpack._passes.propagate_custom_meta_pass import (
-        PropagateCustomMetaPass,
-    )
-
-    from exporters.lean_lowering import is_idle
-
-    graph = torch.fx.symbolic_trace(nn.Linear(2, 2)).graph
-    nodes = list(graph.nodes)
-    assert is_idle(PropagateCustomMetaPass, nodes)
-    nodes[0].meta["custom"] = {"stage": 1}
-    assert not is_idle(PropagateCustomMetaPass, nodes)
-
-
-def test_an_encoder_is_lowered_to_the_same_file_without_nine_of_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
+    tmp_path: Path, traced: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from exporters import lean_lowering
 
     small = random_checkpoint(tmp_path)
-    names: set[str] = set()
 
     def export() -> bytes:
         program = encoder_to_pte(small, precision="fp32", calibration=None, max_trace_len=35)
         return program.payload
 
-    with left_out(names, monkeypatch):
-        ours = export()
-    assert names == (NEEDED | NOT_MET).keys()
+    ours = export()
+    # The first and the last wants metadata of a graph that was cut; the others change something.
+    assert traced == {
+        "ConvertToLinearPass",
+        "ScalarToTensorPass",
+        "OpReplacePass",
+        "MemoryFormatOpsPass",
+        "FuseActivationPass",
+        "ChannelsLastTaggedReshapePass",
+        "ExportPass",
+    }
     monkeypatch.setattr(lean_lowering, "lean_lowering", contextlib.nullcontext)
     assert ours == export()
+
+
+Call = Callable[..., Any]
+
+
+def keeps(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    return call(op, args, dict(kwargs), meta)
+
+
+def exchanges_the_operator(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    return call(torch.ops.aten.tanh.default if op == RELU else op, args, kwargs, meta)
+
+
+def exchanges_an_argument(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    return call(op, args if op == RELU else (args[0], 2.0), kwargs, meta)
+
+
+def adds_an_argument(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    return call(op, args if op == RELU else (*args, 2.0), kwargs, meta)
+
+
+def adds_an_option(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    return call(op, args, kwargs if op == RELU else {"alpha": 2.0}, meta)
+
+
+def exchanges_metadata(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    return call(op, args, kwargs, meta.copy())
+
+
+def changes_metadata(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    meta["stage"] = 1
+    return call(op, args, kwargs, meta)
+
+
+def repeats(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    call(op, args, kwargs, meta)
+    return call(op, args, kwargs, meta)
+
+
+def leaves_out(call: Call, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+    return args[0] if op == RELU else call(op, args, kwargs, meta)
+
+
+class Rectified(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x) + 1.0
+
+
+def exported(module: nn.Module) -> torch.fx.GraphModule:
+    return torch.export.export(module, (torch.ones(2, 3),)).graph_module
+
+
+def exchanging(exchange: Call, *overridden: str) -> Any:
+    """Return a pass that exchanges operators, and may override more."""
+    from executorch.exir.pass_base import ExportPass
+
+    class Exchanging(ExportPass):
+        def call_operator(self, op: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+            return exchange(super().call_operator, op, args, kwargs, meta)
+
+    for name in overridden:
+        setattr(Exchanging, name, functools.partialmethod(getattr(ExportPass, name)))
+    return Exchanging()
+
+
+def test_a_pass_that_leaves_each_operator_as_it_is_is_idle() -> None:
+    from exporters.lean_lowering import is_idle
+
+    assert is_idle(exchanging(keeps), exported(Rectified()), [])
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        *(exchanges_the_operator, exchanges_an_argument, adds_an_argument, adds_an_option),
+        *(exchanges_metadata, changes_metadata, repeats, leaves_out),
+    ],
+)
+def test_a_pass_that_does_anything_else_is_not(exchange: Call) -> None:
+    from exporters.lean_lowering import is_idle
+
+    assert not is_idle(exchanging(exchange), exported(Rectified()), [])
+
+
+@pytest.mark.parametrize("hook", ["placeholder", "call_getitem", "output"])
+def test_a_pass_that_has_more_to_do_than_to_look_at_operators_is_not(hook: str) -> None:
+    from exporters.lean_lowering import is_idle
+
+    assert not is_idle(exchanging(keeps, hook), exported(Rectified()), [])
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, torch.relu, torch.neg, (x,))
+
+
+def test_a_pass_is_not_asked_about_a_graph_with_graphs_inside() -> None:
+    from exporters.lean_lowering import is_idle
+
+    assert not is_idle(exchanging(keeps), exported(Branching()), [])
+
+
+def test_a_pass_of_its_own_call_is_idle_while_the_graph_is_as_it_was_traced() -> None:
+    from exporters.lean_lowering import is_idle, state_of
+
+    found, module = exchanging(keeps, "call"), exported(Rectified())
+    assert not is_idle(found, module, [])
+    traced = state_of(module)
+    assert is_idle(found, module, traced)
+    add = module.graph.find_nodes(op="call_function", target=torch.ops.aten.add.Tensor)[0]
+    add.args = (add.args[0], 2.0)
+    assert not is_idle(found, module, traced)
+    traced = state_of(module)
+    add.meta["val"] = add.meta["val"].clone()
+    assert not is_idle(found, module, traced)
+    traced = state_of(module)
+    add.replace_all_uses_with(add.args[0])
+    module.graph.erase_node(add)
+    assert not is_idle(found, module, traced)
+
+
+def test_torch_and_executorch_are_left_as_they_were() -> None:
+    from executorch.exir.pass_base import ExportPass
+
+    from exporters.lean_lowering import PATTERNS, lean_lowering
+
+    def state() -> list[dict[str, object]]:
+        kinds = (ExportPass, torch.export.ExportedProgram, NodeSource, *PATTERNS)
+        return [{**vars(kind)} for kind in kinds]
+
+    before = state()
+    with contextlib.suppress(KeyboardInterrupt), lean_lowering():
+        assert all(now != then for now, then in zip(state(), before, strict=True))
+        raise KeyboardInterrupt
+    assert state() == before
