@@ -260,7 +260,7 @@ def _tasks(rows: Sequence[Variant]) -> list[Task]:
     """Return what is to be done, the work that takes longest first."""
 
     def haste(row: Variant) -> tuple[bool, bool, bool]:
-        return row.graph == "step", row.format == "onnx", not is_quantized(row.precision)
+        return row.graph == "step", not is_quantized(row.precision), row.format == "onnx"
 
     tasks: list[Task] = []
     for row in sorted(rows, key=haste):
