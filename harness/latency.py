@@ -23,7 +23,7 @@ import numpy as np
 
 from exporters.artifact import read_sidecar
 from exporters.errors import ExportGateError
-from harness.paired import pinned
+from harness.paired import undisturbed
 from harness.session import open_file
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def measure_alone(path: Path, inputs: Arrays) -> Latency:
 def _measure(path: Path, inputs: Arrays) -> Latency:
     sidecar = read_sidecar(path)
     before = _peak_bytes()
-    with pinned():
+    with undisturbed():
         openings = [_opening(path, sidecar, inputs)]
         growth = _peak_bytes() - before
         openings += [_opening(path, sidecar, inputs) for _ in range(1, OPENINGS)]

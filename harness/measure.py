@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from exporters.artifact import package_versions
+from harness.paired import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,9 +92,10 @@ def paired_round(
         CPU seconds per inference of candidate and baseline: other processes on a busy machine
         take wall-clock time, not this. The mirrored order cancels a drift of the machine's speed.
     """
-    first = _seconds(candidate, inputs)
-    second = _seconds(baseline, inputs) + _seconds(baseline, inputs)
-    last = _seconds(candidate, inputs)
+    with undisturbed():
+        first = _seconds(candidate, inputs)
+        second = _seconds(baseline, inputs) + _seconds(baseline, inputs)
+        last = _seconds(candidate, inputs)
     runs = 2 * len(inputs)
     return (first + last) / runs, second / runs
 

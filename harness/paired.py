@@ -92,24 +92,30 @@ class PairedComparison:
 
 
 @contextmanager
-def pinned() -> Iterator[int | None]:
-    """Keep this process on one core; yields its number, or None where that is not possible."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    before = os.sched_getaffinity(0)
-    core = max(before)
-    os.sched_setaffinity(0, {core})
+def undisturbed() -> Iterator[int | None]:
+    """Keep this process on one core, without garbage collection.
+
+    Yields the core's number, or None where a process cannot be kept on one.
+    """
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    core = max(before) if before else None
+    collecting = gc.isenabled()
+    gc.disable()
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     try:
         yield core
     finally:
-        os.sched_setaffinity(0, before)
+        if before:
+            os.sched_setaffinity(0, before)
+        if collecting:
+            gc.enable()
 
 
 def measure_blocks(
     candidate: Callable[[], object], baseline: Callable[[], object], plan: Plan
 ) -> PairedSamples:
-    """Time two legs in mirrored blocks in this process, pinned, without garbage collection.
+    """Time two legs in mirrored blocks in this process, undisturbed.
 
     Args:
         candidate: A leg: runs the candidate's work once.
@@ -118,20 +124,14 @@ def measure_blocks(
     """
     legs = (candidate, baseline)
     times = np.empty((plan.blocks, 2, 4, 2))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        with pinned() as core:
-            for block in range(-plan.warmup, plan.blocks):
-                seen = [0, 0]
-                for side in _ORDER:
-                    timed = _timed(legs[side])
-                    if block >= 0:
-                        times[block, side, seen[side]] = timed
-                    seen[side] += 1
-    finally:
-        if collecting:
-            gc.enable()
+    with undisturbed() as core:
+        for block in range(-plan.warmup, plan.blocks):
+            seen = [0, 0]
+            for side in _ORDER:
+                timed = _timed(legs[side])
+                if block >= 0:
+                    times[block, side, seen[side]] = timed
+                seen[side] += 1
     return PairedSamples(
         candidate_cpu_s=times[:, 0, :, 0],
         candidate_wall_s=times[:, 0, :, 1],

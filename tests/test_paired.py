@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 
 import numpy as np
 import pytest
 
-from harness.paired import PairedSamples, Plan, compare_samples, measure_blocks, pinned
+from harness.paired import PairedSamples, Plan, compare_samples, measure_blocks, undisturbed
 from harness.statistics import Decision
 
 
@@ -26,9 +27,21 @@ def test_a_block_is_mirrored_and_the_warmup_is_dropped() -> None:
 
 def test_the_process_is_pinned_and_released() -> None:
     before = os.sched_getaffinity(0)
-    with pinned() as core:
+    with undisturbed() as core:
         assert os.sched_getaffinity(0) == {core}
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_collected_afterwards_if_it_was_before(collecting: bool) -> None:
+    was = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with undisturbed():
+            assert not gc.isenabled()
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_waiting_costs_wall_clock_but_no_processor_time() -> None:
