@@ -22,9 +22,9 @@ gate: setup  ## export the golden checkpoint's files and judge them
 test: setup lint  ## test the harness itself, fast tests first
 	$(BIN)/python -m pytest tests/ -m "not slow"
 	@mkdir -p build
-	@# The gate inside a test runs beside the other slow tests: together they fill two cores.
+	@# The gate inside a test runs beside the other slow tests and ahead of them: it takes longest.
 	@$(BIN)/python -m pytest tests/ -m "slow and nested" > build/test-nested.log 2>&1 & nested=$$!; \
-	$(BIN)/python -m pytest tests/ -m "slow and not nested" -n 2 --dist loadfile; slow=$$?; \
+	nice $(BIN)/python -m pytest tests/ -m "slow and not nested" -n 2 --dist loadfile; slow=$$?; \
 	echo "waiting for the tests that run the gate (build/test-nested.log)"; \
 	wait $$nested; nested=$$?; cat build/test-nested.log; exit $$((slow + nested))
 
