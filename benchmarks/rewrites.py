@@ -23,9 +23,9 @@ from exporters.artifact import write_text
 from exporters.checkpoint import load_checkpoint
 from exporters.cli import DEFAULT_MAX_TRACE_LEN, run
 from exporters.rewrite_onnx import LeanOptions
-from exporters.rewrite_xnnpack import RewriteOptions
 from exporters.to_onnx import encoder_to_onnx
 from exporters.to_pte import encoder_to_pte
+from exporters.xnnpack_options import RewriteOptions
 from harness import parity, reference
 from harness.isolate import Worker
 

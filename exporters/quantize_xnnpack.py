@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.folding import bias_of, linear_layer, weight_of
-from exporters.rewrite_xnnpack import Table
 from exporters.rounding import (
     S4,
     S8,
@@ -27,6 +26,7 @@ from exporters.rounding import (
     observe_grams,
 )
 from exporters.smoothing import balance
+from exporters.xnnpack_attention import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

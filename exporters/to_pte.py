@@ -18,11 +18,12 @@ from exporters.calibration import checked_features
 from exporters.contract import encoder_contract, step_contract
 from exporters.delegation import count_delegation
 from exporters.errors import ExportGateError
-from exporters.rewrite_xnnpack import RewriteOptions, XnnpackEncoder, rewrite_encoder
+from exporters.rewrite_xnnpack import XnnpackEncoder, rewrite_encoder
 from exporters.rounding import matrix_layers, observe_grams
 from exporters.step_calibration import observe_steps
 from exporters.step_graph import StepGraph, example_step_inputs
 from exporters.variants import is_quantized
+from exporters.xnnpack_options import RewriteOptions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

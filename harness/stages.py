@@ -148,7 +148,7 @@ def _prepared(
 ) -> Prepared:
     """Rewrite the graph of a .pte's sidecar as its exporter does."""
     from exporters import to_pte  # noqa: PLC0415 - loads torch
-    from exporters.rewrite_xnnpack import RewriteOptions  # noqa: PLC0415 - as above
+    from exporters.xnnpack_options import RewriteOptions  # noqa: PLC0415 - as above
 
     if sidecar.max_trace_len is None:
         return to_pte.prepare_step(checkpoint, precision=precision, calibration=calibration)
