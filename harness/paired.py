@@ -13,7 +13,6 @@ wrong data without doing anything obviously wrong, ASPLOS 2009).
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from exporters.garbage import uncollected
 from harness.session import open_artifact
 from harness.statistics import Decision, RatioEstimate, bootstrap_ratio, decide, mann_whitney
 
@@ -99,17 +99,15 @@ def undisturbed() -> Iterator[int | None]:
     """
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     core = max(before) if before else None
-    collecting = gc.isenabled()
-    gc.disable()
-    if core is not None:
+    with uncollected():
+        if core is None or before is None:
+            yield None
+            return
         os.sched_setaffinity(0, {core})
-    try:
-        yield core
-    finally:
-        if before:
+        try:
+            yield core
+        finally:
             os.sched_setaffinity(0, before)
-        if collecting:
-            gc.enable()
 
 
 def measure_blocks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -310,7 +311,10 @@ def test_torch_and_executorch_are_left_as_they_were() -> None:
         return [{**vars(kind)} for kind in kinds]
 
     before = state()
+    assert gc.isenabled()
     with contextlib.suppress(KeyboardInterrupt), lean_lowering():
+        assert not gc.isenabled()
         assert all(now != then for now, then in zip(state(), before, strict=True))
         raise KeyboardInterrupt
     assert state() == before
+    assert gc.isenabled()
