@@ -18,6 +18,7 @@ from rich.table import Table
 
 from exporters.artifact import Sidecar, sha256_of
 from exporters.errors import ExportGateError
+from exporters.garbage import leave_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -334,3 +335,5 @@ def run(main: Callable[[], object]) -> None:
     except ExportGateError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        leave_all()

@@ -8,6 +8,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
+from exporters.garbage import leave_all
 from harness.isolate import Handle
 
 
@@ -36,3 +37,4 @@ def serve(connection: Connection) -> None:
 
 if __name__ == "__main__":
     serve(Connection(int(sys.argv[1])))
+    leave_all()
