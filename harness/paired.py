@@ -97,12 +97,12 @@ def undisturbed() -> Iterator[int | None]:
 
     Yields the core's number, or None where a process cannot be kept on one.
     """
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    core = max(before) if before else None
     with uncollected():
-        if core is None or before is None:
+        if not hasattr(os, "sched_setaffinity"):
             yield None
             return
+        before = os.sched_getaffinity(0)
+        core = max(before)
         os.sched_setaffinity(0, {core})
         try:
             yield core
