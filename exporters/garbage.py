@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Leave cycles of garbage in memory until the end; they are collected then, if they were."""
+    """Let cycles of garbage lie meanwhile; the collector is on again afterwards, if it was."""
     collecting = gc.isenabled()
     gc.disable()
     try:

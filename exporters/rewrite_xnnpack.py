@@ -2,7 +2,7 @@
 
 Lowered as it is, the encoder falls into dozens of delegates, because XNNPACK has no LayerNorm, no
 relative shift and no slice of a dynamic length. Here each of them is expressed in operators that it
-has, with the same weights:
+has, with the same weights, here and in the ``xnnpack_`` modules:
 
 * Affine parts of LayerNorms are folded into the linear after them, BatchNorms into the convolution
   before them, the half step of the feed-forwards and all constant scales into a linear.

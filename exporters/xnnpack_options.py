@@ -1,4 +1,4 @@
-"""What of NeMo's Conformer encoder is rewritten for XNNPACK, and what is refused."""
+"""Switches of the rewrite for XNNPACK, and the error of what it does not know."""
 
 from __future__ import annotations
 

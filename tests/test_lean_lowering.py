@@ -168,7 +168,7 @@ def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
         return program.payload
 
     ours = export()
-    # The first and the last wants metadata of a graph that was cut; the others change something.
+    # The first and the last want metadata of a graph that was cut; the others change something.
     assert traced == {
         "ConvertToLinearPass",
         "ScalarToTensorPass",
