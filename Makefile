@@ -50,7 +50,7 @@ mutants: setup  ## inject every fault into real files and show which gates go re
 	$(BIN)/python -m tests.faults
 
 accept: setup  ## make the files of the last green gate the baseline
-	$(BIN)/python -m harness.accept --report build/report/report.json --baseline $(BASELINE)
+	$(BIN)/exportgate promote --report build/report/report.json --baseline $(BASELINE)
 
 bench-gate: setup  ## count false alarms and detections of the latency comparison
 	$(BIN)/python -m benchmarks.bench_gate --out build/bench_gate.txt
@@ -66,7 +66,7 @@ build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
 	apt-get install --yes qemu-user gcc
-	$(BIN)/python -m harness.exact setup
+	$(BIN)/exportgate instructions setup
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

@@ -1,3 +1,3 @@
 """Load the gate's pytest plugin, and pytester for the tests of the plugin itself."""
 
-pytest_plugins = ["harness.pytest_plugin", "pytester"]
+pytest_plugins = ["harness.gate.pytest_plugin", "pytester"]

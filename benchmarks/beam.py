@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.artifact import read_sidecar
-from exporters.features import featurize
-from exporters.manifest import read_manifest
-from harness.beam import BeamConfig, beam_search
-from harness.lexicon import Lexicon, open_lexicon
-from harness.parity import run_encoder, spread
-from harness.session import open_artifact
+from exportgate.artifacts.sidecar import read_sidecar
+from exportgate.data.features import featurize
+from exportgate.data.manifest import read_manifest
+from exportgate.runtime.session import open_artifact
+from harness.decode.beam import BeamConfig, beam_search
+from harness.decode.lexicon import Lexicon, open_lexicon
+from harness.measure.parity import run_encoder, spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporters.contract import ModelSpec
-    from harness.session import Session
+    from exportgate.contract import ModelSpec
+    from exportgate.runtime.session import Session
 
 CACHE = Path("build")
 
@@ -79,7 +79,7 @@ def dictionary_trie(lexicon: Lexicon) -> Node:
 def straightforward_search(
     step: Session, encoded: np.ndarray, spec: ModelSpec, root: Node, config: BeamConfig
 ) -> list[tuple[str, float]]:
-    """Search as ``harness.beam.beam_search`` does, one hypothesis after the other."""
+    """Search as ``harness.decode.beam.beam_search`` does, one hypothesis after the other."""
     state = np.zeros((spec.pred_layers, 1, spec.pred_hidden), np.float32)
     beam = [Plain("", root, spec.blank_id, state, state, 0.0)]
     weight = config.prior_weight

@@ -4,8 +4,9 @@
 
 With a busy loop on each core, a file is compared with itself (each difference that is reported is
 a false alarm) and with itself made 10 % slower (11 inferences instead of 10 in each leg: each
-comparison that does not say "slower" is a miss). Beside the rule of ``harness.statistics.decide``,
-on processor time and on wall time, stands what ``pytest --benchmark-compare-fail=median:5%`` would
+comparison that does not say "slower" is a miss). Beside the rule of
+``harness.measure.statistics.decide``, on processor time and on wall time, stands what
+``pytest --benchmark-compare-fail=median:5%`` would
 have said of the same wall-clock samples: compared within the session, which flatters it, and with
 the samples stored in the comparison before, which is how it is used.
 
@@ -27,17 +28,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.artifact import read_sidecar, write_text
-from exporters.errors import ExportGateError
-from harness.isolate import Worker
-from harness.measure import environment
-from harness.paired import PairedSamples, Plan, compare_samples, measure_files, step_inputs
-from harness.statistics import Decision
+from exportgate.artifacts.sidecar import read_sidecar, write_text
+from exportgate.errors import ExportGateError
+from exportgate.runtime.isolate import Worker
+from harness.measure.environment import environment
+from harness.measure.paired import PairedSamples, Plan, compare_samples, measure_files, step_inputs
+from harness.measure.statistics import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.paired import Clock
+    from harness.measure.paired import Clock
 
 RUNS = 10
 SLOWED_RUNS = 11

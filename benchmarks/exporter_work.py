@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.cli import ExportOptions
-from exporters.contract import IoContract, encoder_contract
+from exporters.pipeline.options import ExportOptions
 from exporters.release import export
-from harness.paired import Plan, measure_blocks, run_times
-from harness.session import OrtSession, PteSession, Session
+from exportgate.contract import IoContract, encoder_contract
+from exportgate.runtime.session import OrtSession, PteSession, Session
+from harness.measure.paired import Plan, measure_blocks, run_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from exporters.contract import ModelSpec
+    from exportgate.contract import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

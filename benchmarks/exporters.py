@@ -27,27 +27,27 @@ import numpy as np
 
 from benchmarks import exporter_work as work
 from benchmarks import peers
-from exporters.artifact import read_sidecar, write_text
-from exporters.bundle import copy_file
-from exporters.cli import DEFAULT_MAX_TRACE_LEN, run
-from exporters.errors import ExportGateError
-from exporters.features import featurize
-from exporters.manifest import read_manifest
+from exporters.pipeline.bundle import copy_file
+from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN, run
 from exporters.variants import VARIANTS, variant
-from harness import parity, reference
-from harness.decode import greedy_decode_all
-from harness.isolate import Worker
-from harness.measure import environment
-from harness.paired import Plan
-from harness.session import OrtSession, open_artifact
+from exportgate.artifacts.sidecar import read_sidecar, write_text
+from exportgate.data.features import featurize
+from exportgate.data.manifest import read_manifest
+from exportgate.errors import ExportGateError
+from exportgate.runtime.isolate import Worker
+from exportgate.runtime.session import OrtSession, open_artifact
+from harness.decode.greedy import greedy_decode_all
+from harness.measure import parity, reference
+from harness.measure.environment import environment
+from harness.measure.paired import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from exporters.contract import ModelSpec
-    from harness.isolate import Handle
+    from exportgate.contract import ModelSpec
+    from exportgate.runtime.isolate import Handle
 
     Features = list[NDArray[np.float32]]
 

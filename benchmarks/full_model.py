@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from nemo.collections.asr.models import EncDecRNNTModel
 
-from exporters.checkpoint import quiet_nemo
+from exporters.nemo.checkpoint import quiet_nemo
 from golden.config import model_config
 from golden.train import Recipe, train
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import Dim, export
 
-from exporters.checkpoint import load_checkpoint, quiet_nemo
+from exporters.nemo.checkpoint import load_checkpoint, quiet_nemo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def static_int8_onnx(
     """Quantise NeMo's export by ONNX Runtime's ``quantize_static`` with its defaults (QDQ)."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static  # noqa: PLC0415
 
-    from harness.reference import encoder_input  # noqa: PLC0415 - as above
+    from harness.measure.reference import encoder_input  # noqa: PLC0415 - as above
 
     names = ("audio_signal", "length")
 

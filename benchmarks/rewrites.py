@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING
 
 from benchmarks import exporter_work as work
 from benchmarks.exporters import FULL, GOLDEN, PLAN, features_of, machine, typical_input
-from exporters.artifact import write_text
-from exporters.checkpoint import load_checkpoint
-from exporters.cli import DEFAULT_MAX_TRACE_LEN, run
-from exporters.rewrite_onnx import LeanOptions
-from exporters.to_onnx import encoder_to_onnx
-from exporters.to_pte import encoder_to_pte
-from exporters.xnnpack_options import RewriteOptions
-from harness import parity, reference
-from harness.isolate import Worker
+from exporters.nemo.checkpoint import load_checkpoint
+from exporters.ort.encoder_graph import LeanOptions
+from exporters.ort.to_onnx import encoder_to_onnx
+from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN, run
+from exporters.xnnpack.options import RewriteOptions
+from exporters.xnnpack.to_pte import encoder_to_pte
+from exportgate.artifacts.sidecar import write_text
+from exportgate.runtime.isolate import Worker
+from harness.measure import parity, reference
 
 if TYPE_CHECKING:
-    from exporters.artifact import Program
-    from exporters.checkpoint import Checkpoint
+    from exporters.nemo.checkpoint import Checkpoint
+    from exportgate.artifacts.sidecar import Program
 
     Options = LeanOptions | RewriteOptions
 

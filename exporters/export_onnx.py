@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from exporters.cli import ExportOptions, Parser, run
+from exporters.pipeline.options import ExportOptions, Parser
 from exporters.release import export_command
+from exportgate.exit import Exit, end
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = Parser(
         "export_onnx",
@@ -22,10 +27,11 @@ def main() -> None:
     parser.option(
         "--output", "--out", dest="out", type=Path, metavar="FILE", help="the INT8 file to write"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     outputs = {"encoder_fp32.onnx": args.fp32_onnx, "encoder_int8.onnx": args.out}
     export_command(outputs, ExportOptions.of(args))
+    return Exit.PASSED
 
 
 if __name__ == "__main__":
-    run(main)
+    end(main)

@@ -13,15 +13,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporters.cli import ExportOptions, Parser, print_compression, run
-from exporters.onnx_companions import write_external_data, write_ort_optimized
+from exporters.ort.derived import write_external_data, write_ort_optimized
+from exporters.pipeline.options import ExportOptions, Parser, print_compression
 from exporters.release import export_command
+from exportgate.exit import Exit, end
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = Parser(
         "export_optimized_onnx",
@@ -33,7 +35,7 @@ def main() -> None:
     parser.encoder_options()
     parser.quantization_options()
     add_outputs(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     rows = export_command(
         {
             "encoder_fp32.onnx": args.fp32_onnx,
@@ -51,6 +53,7 @@ def main() -> None:
             print(f"  wrote {write_external_data(path)}", file=sys.stderr)
     if args.compression_test:
         print_compression(paths)
+    return Exit.PASSED
 
 
 def add_outputs(parser: Parser) -> argparse.ArgumentParser:
@@ -81,4 +84,4 @@ def add_outputs(parser: Parser) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    end(main)

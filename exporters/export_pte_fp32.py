@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from exporters.cli import ExportOptions, Parser, run
+from typing import TYPE_CHECKING
+
+from exporters.pipeline.options import ExportOptions, Parser
 from exporters.release import export_command
+from exportgate.exit import Exit, end
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = Parser(
         "export_pte_fp32",
@@ -16,9 +22,10 @@ def main() -> None:
     parser.checkpoint_options()
     parser.encoder_options()
     parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     export_command({"encoder_fp32.pte": args.out}, ExportOptions.of(args))
+    return Exit.PASSED
 
 
 if __name__ == "__main__":
-    run(main)
+    end(main)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from exporters.cli import ExportOptions, Parser, positive, run
+from exporters.pipeline.options import ExportOptions, Parser, positive
 from exporters.release import export_command
+from exportgate.exit import Exit, end
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = Parser(
         "export_rnnt_step",
@@ -32,13 +37,14 @@ def main() -> None:
         "--hidden", type=positive, metavar="H", help="LSTM width; must equal the checkpoint's"
     )
     parser.option("--val_manifest", type=Path, metavar="FILE", help="swipes to check the step with")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     outputs = {
         f"step_{args.precision}.onnx": args.onnx_out,
         f"step_{args.precision}.pte": args.pte_out,
     }
     export_command(outputs, ExportOptions.of(args))
+    return Exit.PASSED
 
 
 if __name__ == "__main__":
-    run(main)
+    end(main)

@@ -12,19 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.artifact import (
-    Program,
-    Sidecar,
-    atomic_write,
-    package_versions,
-    sha256_of,
-    sidecar_path,
-    write_text,
-)
-from exporters.bundle import check_package_options, write_bundle
-from exporters.cache import cache_key, fetch, store
-from exporters.calibration import Calibration, calibration_of
-from exporters.cli import (
+from exporters.pipeline.bundle import check_package_options, write_bundle
+from exporters.pipeline.options import (
     ExportOptions,
     OptionError,
     Parser,
@@ -33,19 +22,30 @@ from exporters.cli import (
     file_sha256,
     positive,
     print_table,
-    run,
     stage,
     written,
 )
-from exporters.errors import ExportGateError
-from exporters.features import feature_spec
-from exporters.side_by_side import Task, run_forked, usable_cores
+from exporters.pipeline.parallel import Task, run_forked, usable_cores
+from exporters.quantize.calibration import Calibration, calibration_of
 from exporters.variants import TARGETS, Variant, is_quantized, variant, variants_of
+from exportgate.artifacts.cache import cache_key, fetch, store
+from exportgate.artifacts.sidecar import (
+    Program,
+    Sidecar,
+    atomic_write,
+    package_versions,
+    sha256_of,
+    sidecar_path,
+    write_text,
+)
+from exportgate.data.features import feature_spec
+from exportgate.errors import ExportGateError
+from exportgate.exit import Exit, end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from exporters.checkpoint import Checkpoint
+    from exporters.nemo.checkpoint import Checkpoint
 
 
 class QuantizationCheckError(ExportGateError, RuntimeError):
@@ -102,7 +102,7 @@ def _make_common(
     start = time.perf_counter()
     # Imported here, as below: each runtime takes seconds to load, and an export needs one of them.
     if name == _PLAN:
-        from exporters import to_pte  # noqa: PLC0415
+        from exporters.xnnpack import to_pte  # noqa: PLC0415
 
         precisions = sorted({row.precision for row in rows if _needs(row) == _PLAN})
         made: Any = to_pte.plan_encoder(
@@ -112,7 +112,7 @@ def _make_common(
             max_trace_len=max_trace_len,
         )
     else:
-        from exporters import to_onnx  # noqa: PLC0415
+        from exporters.ort import to_onnx  # noqa: PLC0415
 
         made = to_onnx.encoder_to_onnx(
             checkpoint,
@@ -134,7 +134,7 @@ def build(
     """Make the file of a row of the table, in memory."""
     swipes = calibration.features
     if row.format == "pte":
-        from exporters import to_pte  # noqa: PLC0415
+        from exporters.xnnpack import to_pte  # noqa: PLC0415
 
         if row.graph == "step":
             return to_pte.step_to_pte(checkpoint, precision=row.precision, calibration=swipes)
@@ -146,7 +146,7 @@ def build(
             quantizer="eager" if row.exporter == "export_pte_ultra" else "pt2e",
             plan=common.value if common else None,
         )
-    from exporters import to_onnx  # noqa: PLC0415
+    from exporters.ort import to_onnx  # noqa: PLC0415
 
     if row.graph == "step":
         return to_onnx.step_to_onnx(checkpoint, precision=row.precision, calibration=swipes)
@@ -192,7 +192,7 @@ def _loaded(options: ExportOptions) -> tuple[Checkpoint, Calibration]:
     with stage(f"load {options.checkpoint}"):
         import torch  # noqa: PLC0415 - takes seconds
 
-        from exporters.checkpoint import load_checkpoint  # noqa: PLC0415 - as above
+        from exporters.nemo.checkpoint import load_checkpoint  # noqa: PLC0415 - as above
 
         # Sums over swipes differ in their last bits with the number of threads.
         torch.set_num_threads(1)
@@ -296,7 +296,7 @@ def _checked(
     common: Common | None,
 ) -> Made:
     """Build a file and run it beside NeMo; a broken quantized one is refused or replaced."""
-    from exporters.selfcheck import BROKEN_DB, sqnr_db  # noqa: PLC0415 - loads torch
+    from exporters.pipeline.selfcheck import BROKEN_DB, sqnr_db  # noqa: PLC0415 - loads torch
 
     program = build(row, checkpoint, calibration, options.max_trace_len, common)
     found = sqnr_db(row, program, checkpoint, calibration.features)
@@ -377,7 +377,7 @@ def export_command(outputs: Mapping[str, Path | None], options: ExportOptions) -
     return rows
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = Parser(
         "release",
@@ -400,10 +400,11 @@ def main() -> None:
         metavar="N",
         help="files to export at once (default: one for each core, here %(default)s)",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     names = args.variant or [row.name for row in variants_of(args.target)]
     export_command({name: args.out / name for name in names}, ExportOptions.of(args))
+    return Exit.PASSED
 
 
 if __name__ == "__main__":
-    run(main)
+    end(main)

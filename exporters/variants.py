@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from exporters.errors import ExportGateError
+from exportgate.errors import ExportGateError
 
 Graph = Literal["encoder", "step"]
 Format = Literal["pte", "onnx"]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from exporters.artifact import atomic_write, package_versions, sha256_of, write_text
-from exporters.features import feature_spec
-from exporters.manifest import Swipe, read_manifest, write_manifest
+from exportgate.artifacts.sidecar import atomic_write, package_versions, sha256_of, write_text
+from exportgate.data.features import feature_spec
+from exportgate.data.manifest import Swipe, read_manifest, write_manifest
 from golden.checkpoint_io import restore
 from golden.config import LABELS, MAX_SYMBOLS
 from golden.decoding import Decoded, GreedyPath, decode, encode, greedy_path, word_accuracy

@@ -12,7 +12,7 @@ import torch
 from nemo.collections.asr.models import EncDecRNNTModel
 from nemo.utils import logging as nemo_logging
 
-from exporters.artifact import atomic_write
+from exportgate.artifacts.sidecar import atomic_write
 from golden.config import model_config
 
 nemo_logging.setLevel(logging.ERROR)  # restoring prints the whole training setup otherwise

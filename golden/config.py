@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from exporters.features import FEATURE_DIM
+from exportgate.data.features import FEATURE_DIM
 
 LABELS: tuple[str, ...] = ("<blank>", "'", *string.ascii_lowercase, "<unk>")
 """As in the reference vocabulary. ``<blank>`` is a label that nothing emits: NeMo's own blank

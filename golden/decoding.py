@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from exporters.features import featurize_batch
+from exportgate.data.features import featurize_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@
 ``channels`` (names in order), ``tolerance`` and ``cases``, each with ``name``, ``why``, ``points``
 (rows of x, y in keyboard units and t in ms) and ``features`` (a row of 37 numbers a point). A port
 reads ``cases``, computes ``features`` anew from ``points``, writes the same JSON and hands it to
-``python -m harness.features check FILE``. In Kotlin (kotlinx.serialization)::
+``exportgate features check FILE``. In Kotlin (kotlinx.serialization)::
 
     @Serializable data class Case(val name: String, val points: List<List<Double>>,
                                   val features: List<List<Double>>)
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.artifact import write_text
-from exporters.features import CHANNELS, KEY_CENTRES, feature_spec, featurize
-from exporters.synthetic import MAX_POINTS, generate
+from exportgate.artifacts.sidecar import write_text
+from exportgate.data.features import CHANNELS, KEY_CENTRES, feature_spec, featurize
+from exportgate.data.synthetic import MAX_POINTS, generate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

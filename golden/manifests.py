@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.manifest import Swipe
-from exporters.synthetic import generate
+from exportgate.data.manifest import Swipe
+from exportgate.data.synthetic import generate
 from golden.words import TRAIN_WORDS, UNSEEN_WORDS, read_words
 
 if TYPE_CHECKING:

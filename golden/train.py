@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from exporters.artifact import sha256_of, write_text
-from exporters.synthetic import generate
+from exportgate.artifacts.sidecar import sha256_of, write_text
+from exportgate.data.synthetic import generate
 from golden.checkpoint_io import new_model, save
 from golden.config import LABELS
 from golden.decoding import decode, features_of, word_accuracy

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.artifact import write_text
-from exporters.synthetic import strokes
+from exportgate.artifacts.sidecar import write_text
+from exportgate.data.synthetic import strokes
 
 TRAIN_WORDS = Path(__file__).with_name("words_train.txt")
 UNSEEN_WORDS = Path(__file__).with_name("words_unseen.txt")

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.contract import encoder_contract, step_contract
-from exporters.features import feature_spec
 from exporters.variants import variant
-from harness import audit
-from harness.session import contract_of
+from exportgate.contract import encoder_contract, step_contract
+from exportgate.data.features import feature_spec
+from exportgate.runtime.session import contract_of
+from harness.inspect import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.evidence import Evidence
+    from harness.gate.context import Evidence
 
 
 @pytest.mark.measures("contract_mismatches")

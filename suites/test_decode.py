@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.evidence import Evidence
+    from harness.gate.context import Evidence
 
 CLOSE_CALL_NATS = 1e-3
 """NeMo's lead of the best symbol over the second, below which either decision is right."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from harness.measure import PairedLatency
+from harness.measure.environment import PairedLatency
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    from harness.evidence import Evidence
+    from harness.gate.context import Evidence
 
 ROUNDS = 40
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.pinned import pinned_for
+from harness.measure.golden_record import pinned_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.evidence import Evidence
+    from harness.gate.context import Evidence
 
 
 @pytest.mark.measures("missing_keys", "unexpected_keys", "differing_tensors")

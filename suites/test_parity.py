@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from harness import parity
-from harness.layers import SOUND_DB
+from harness.measure import parity
+from harness.measure.layers import SOUND_DB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.evidence import Evidence
+    from harness.gate.context import Evidence
 
 
 @pytest.mark.measures(

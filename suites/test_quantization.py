@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.evidence import Evidence
+    from harness.gate.context import Evidence
 
 
 @pytest.mark.measures("int8_weight_share", "quantize_ops", "dequantize_ops")

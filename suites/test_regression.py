@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from harness.baseline import counted_cost, paired_cost, read_baseline, released_accuracy
-from harness.paired import Plan
+from harness.gate.baseline import counted_cost, paired_cost, read_baseline, released_accuracy
+from harness.measure.paired import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.baseline import Baseline
-    from harness.evidence import Evidence
+    from harness.gate.baseline import Baseline
+    from harness.gate.context import Evidence
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from exporters.variants import variant
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.evidence import Evidence
+    from harness.gate.context import Evidence
 
 
 @pytest.mark.measures("size_ratio")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from harness.accuracy import (
+from harness.decode.accuracy import (
     by_group,
     describe_groups,
     length_group,
@@ -20,13 +20,13 @@ from harness.accuracy import (
     speed_groups,
     summarise,
 )
-from harness.evidence import step_for
+from harness.gate.context import step_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.accuracy import Outcome
-    from harness.evidence import Evidence
+    from harness.decode.accuracy import Outcome
+    from harness.gate.context import Evidence
 
 
 @pytest.mark.measures(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from exporters.checkpoint import Checkpoint, quiet_nemo
-from exporters.contract import ModelSpec
+from exporters.nemo.checkpoint import Checkpoint, quiet_nemo
+from exportgate.contract import ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

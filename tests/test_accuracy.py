@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.accuracy import (
+from harness.decode.accuracy import (
     AccuracyError,
     Outcome,
     by_group,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters import cache
-from exporters.artifact import (
+from exporters.variants import variant
+from exportgate.artifacts import cache
+from exportgate.artifacts.sidecar import (
     ArtifactError,
     Sidecar,
     atomic_write,
@@ -17,8 +18,7 @@ from exporters.artifact import (
     sidecar_path,
     write_text,
 )
-from exporters.contract import ModelSpec, encoder_contract
-from exporters.variants import variant
+from exportgate.contract import ModelSpec, encoder_contract
 
 if TYPE_CHECKING:
     from pathlib import Path

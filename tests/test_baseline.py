@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
-from exporters.artifact import ArtifactError, read_sidecar, sha256_of
-from harness.accept import AcceptError, accept
-from harness.baseline import PREFIX, BaselineError, read_baseline
-from harness.evidence import once
-from harness.exact import X86_64, missing
-from harness.gates import Status
+from exportgate.artifacts.sidecar import ArtifactError, read_sidecar, sha256_of
+from harness.gate.baseline import PREFIX, BaselineError, read_baseline
+from harness.gate.context import once
+from harness.gate.gates import Status
+from harness.gate.promote import AcceptError, accept
+from harness.measure.instructions import X86_64, missing
 from tests.faults.run import FaultLab, SharedEvidence, Workspace, open_lab
 from tests.faults.surgery import before_output, operate
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from harness.gates import Verdict
+    from harness.gate.gates import Verdict
 
 pytestmark = [pytest.mark.slow, pytest.mark.nested]
 
@@ -155,7 +155,7 @@ def not_kept(verdicts: dict[str, Verdict]) -> set[str]:
 
 
 def test_an_absent_baseline_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BaselineError, match=r"promote a green run with python -m harness\.accept"):
+    with pytest.raises(BaselineError, match=r"promote a green run with exportgate promote"):
         read_baseline(tmp_path)
 
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.beam import dictionary_trie, straightforward_search
-from exporters.contract import IoContract, ModelSpec, step_contract
-from harness.beam import BeamConfig, BeamError, Candidate, beam_search, beam_search_all
-from harness.decode import DecodeError
-from harness.lexicon import Lexicon, build_lexicon
+from exportgate.contract import IoContract, ModelSpec, step_contract
+from harness.decode.beam import BeamConfig, BeamError, Candidate, beam_search, beam_search_all
+from harness.decode.greedy import DecodeError
+from harness.decode.lexicon import Lexicon, build_lexicon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from exporters.features import featurize
-from exporters.manifest import read_manifest
-from harness.beam import BeamConfig, Candidate, beam_search
-from harness.reference import NemoEncoder, NemoStep, encoder_input, load
+from exportgate.data.features import featurize
+from exportgate.data.manifest import read_manifest
+from harness.decode.beam import BeamConfig, Candidate, beam_search
+from harness.measure.reference import NemoEncoder, NemoStep, encoder_input, load
 
 if TYPE_CHECKING:
-    from exporters.checkpoint import Checkpoint
+    from exporters.nemo.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.blame import Stage, half_sentence, matrix_lines, stage_lines
-from harness.blame_html import page
-from harness.layers import LayerError
+from harness.diagnose.localize import Stage, half_sentence, matrix_lines, stage_lines
+from harness.diagnose.localize_page import page
+from harness.measure.layers import LayerError
 
 MATRIX = {
     "NeMo": {"NeMo": 0.9, "step_fp32": 0.9, "step_int8": 0.88},

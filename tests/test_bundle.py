@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exporters.artifact import ArtifactError, Sidecar, sha256_of, sidecar_path, write_text
-from exporters.bundle import (
+from exporters.pipeline.bundle import (
     NOT_JUDGED,
     BundleError,
     check_package_options,
     read_bundle,
     write_bundle,
 )
-from exporters.contract import ModelSpec, encoder_contract, step_contract
-from exporters.features import CHANNELS, feature_spec
 from exporters.variants import variant
-from harness.bundle import SealError, seal, verify
+from exportgate.artifacts.sidecar import (
+    ArtifactError,
+    Sidecar,
+    sha256_of,
+    sidecar_path,
+    write_text,
+)
+from exportgate.contract import ModelSpec, encoder_contract, step_contract
+from exportgate.data.features import CHANNELS, feature_spec
+from harness.gate.bundle import SealError, seal, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +94,7 @@ def rehash(bundle: Path, *names: str) -> None:
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.bundle", *map(str, args)]
+    command = [sys.executable, "-m", "harness.console", "bundle", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -306,7 +312,7 @@ def test_size(subject, evidence, record):
 
 
 def test_the_gates_own_report_seals_the_files_that_it_judged(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest('pytest_plugins = ["harness.pytest_plugin"]')
+    pytester.makeconftest('pytest_plugins = ["harness.gate.pytest_plugin"]')
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})
     (pytester.path / "golden").mkdir()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from exporters.calibration import CalibrationError, checked_features
+from exporters.quantize.calibration import CalibrationError, checked_features
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.features import feature_spec, featurize
-from exporters.manifest import read_manifest
-from harness.audit import provenance_mismatches
-from harness.calibration_report import (
+from exportgate.data.features import feature_spec, featurize
+from exportgate.data.manifest import read_manifest
+from harness.diagnose.calibration_report import (
     CalibrationReportError,
     ChannelDistance,
     CurvePoint,
@@ -19,8 +18,9 @@ from harness.calibration_report import (
     distances,
     text_of,
 )
-from harness.parity import spread
-from harness.reference import load
+from harness.inspect.audit import provenance_mismatches
+from harness.measure.parity import spread
+from harness.measure.reference import load
 from tests.test_artifact import artifact
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from exporters import checkpoint
-from exporters.checkpoint import CheckpointError, load_checkpoint, load_report
+from exporters.nemo import checkpoint
+from exporters.nemo.checkpoint import CheckpointError, load_checkpoint, load_report
 
 if TYPE_CHECKING:
     from pathlib import Path

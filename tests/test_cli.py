@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.cli import (
+from exporters.pipeline.options import (
     ExportOptions,
     OptionError,
     Parser,
@@ -17,8 +17,8 @@ from exporters.cli import (
     check_model,
     print_table,
 )
-from exporters.contract import ModelSpec
 from exporters.variants import VARIANTS
+from exportgate.contract import ModelSpec
 
 EXPORTERS = sorted({row.exporter for row in VARIANTS})
 SPEC = ModelSpec(37, 96, 3, 4, 15, "striding", 4, 96, 1, 128, ("a", "b"), 10)

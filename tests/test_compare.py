@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compare import SQNR_OF_EQUAL_DB, CompareError, compare
+from harness.measure.compare import SQNR_OF_EQUAL_DB, CompareError, compare
 
 
 @given(st.floats(1e-6, 1e-1), st.integers(0, 2**32 - 1))

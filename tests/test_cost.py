@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.cost import CostError, node_macs, static_cost
+from harness.inspect.cost import CostError, node_macs, static_cost
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporters.delegation import Delegation, is_dequantize, is_quantize
+from exporters.xnnpack.delegation import Delegation, is_dequantize, is_quantize
 
 
 def counts(inside: dict[str, int], outside: dict[str, int]) -> Delegation:

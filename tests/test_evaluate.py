@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.accuracy import Accuracy
-from harness.decode import DecodeError, greedy_decode
-from harness.evaluate import (
+from exportgate.artifacts.sidecar import ArtifactError
+from harness.decode.accuracy import Accuracy
+from harness.decode.greedy import DecodeError, greedy_decode
+from harness.diagnose.evaluate import (
     EvaluateError,
     Evaluation,
     _pairs,
@@ -70,7 +71,7 @@ def test_nan_and_misshapen_logits_are_errors() -> None:
 
 
 def test_encodings_come_back_in_order_and_without_padding() -> None:
-    from exporters.contract import encoder_contract
+    from exportgate.contract import encoder_contract
 
     class Halve:
         contract = encoder_contract(spec())
@@ -106,8 +107,7 @@ def test_the_table_says_what_was_not_searched() -> None:
     )
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.onnx")
-    status = main(["--encoder", missing, "--step", missing, "--manifest", missing])
-    assert status == 1
-    assert "no such artifact; export it first" in capsys.readouterr().err
+    with pytest.raises(ArtifactError, match="no such artifact; export it first"):
+        main(["--encoder", missing, "--step", missing, "--manifest", missing])

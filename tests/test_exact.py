@@ -16,7 +16,7 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import to_edge_transform_and_lower
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.exact import X86_64, NotInstalledError, build, count, missing
+from harness.measure.instructions import X86_64, NotInstalledError, build, count, missing
 
 if TYPE_CHECKING:
     from pathlib import Path

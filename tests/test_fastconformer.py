@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from exporters.artifact import read_sidecar
-from exporters.calibration import synthetic_calibration
-from exporters.cli import ExportOptions
+from exporters.pipeline.options import ExportOptions
+from exporters.quantize.calibration import synthetic_calibration
 from exporters.release import export
-from harness import parity, reference
-from harness.session import OrtSession
+from exportgate.artifacts.sidecar import read_sidecar
+from exportgate.runtime.session import OrtSession
+from harness.measure import parity, reference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def fastconformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from nemo.collections.asr.models import EncDecRNNTModel
 
-    from exporters.checkpoint import quiet_nemo
+    from exporters.nemo.checkpoint import quiet_nemo
     from golden.checkpoint_io import save
     from golden.config import model_config
 

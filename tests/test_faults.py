@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 
-from exporters.artifact import sidecar_path
-from harness import blame
-from harness.foreign import CONTRACT_FILE, guess
-from harness.gates import Status
-from harness.pte_file import read_weights
+from exportgate.artifacts.sidecar import sidecar_path
+from harness.diagnose import localize
+from harness.gate.gates import Status
+from harness.gate.third_party import CONTRACT_FILE, guess
+from harness.inspect.pte_file import read_weights
 from tests.faults.fault import red_gates, run_fault
 from tests.faults.registry import FAULTS
 from tests.faults.run import FaultLab, Workspace, open_lab
@@ -174,7 +174,7 @@ def test_blame_names_stage_layer_and_half(
     next(f for f in FAULTS if f.name == "channel scale 5 % off").inject(workspace)
     args = ["--artifact", str(workspace.path("encoder_fp32.onnx")), "--swipes", "6"]
     args += ["--checkpoint", str(workspace.checkpoint), "--manifest", str(workspace.manifest)]
-    assert blame.main(args) == 0
+    assert localize.main(args) == 0
     said = capsys.readouterr().out
     marked = [line for line in said.splitlines() if "first bad layer" in line]
     assert marked[0].startswith("/blocks.1/ff1_out/Gemm_output_0")
@@ -207,7 +207,7 @@ def test_a_pte_is_told_its_first_bad_layer_and_its_stages(
 
     args = ["--artifact", str(workspace.path("step_fp32.pte")), "--swipes", "4"]
     args += ["--checkpoint", str(workspace.checkpoint), "--manifest", str(workspace.manifest)]
-    assert blame.main(args) == 0
+    assert localize.main(args) == 0
     said = capsys.readouterr().out
     stages = {line[:30].strip(): line for line in said.splitlines()}
     assert "equal" in stages["exported program, eager"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from exporters.features import CHANNELS, featurize
+from exportgate.data.features import CHANNELS, featurize
 from golden import features as golden_features
-from harness.features import (
+from harness.diagnose.feature_check import (
     MISTAKES,
     Case,
     FeatureCheckError,
@@ -118,8 +118,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     write(tmp_path / "mine.json", port("x and y are swapped"))
     assert main(["check", mine, "--cases", cases]) == 1
     assert "why: x and y are swapped" in capsys.readouterr().out
-    assert main(["check", str(tmp_path / "none.json"), "--cases", cases]) == 1
-    assert "cannot read the features" in capsys.readouterr().err
+    with pytest.raises(FeatureCheckError, match="cannot read the features"):
+        main(["check", str(tmp_path / "none.json"), "--cases", cases])
 
 
 def test_files_that_cannot_be_judged(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters import features
-from exporters.errors import ExportGateError
-from exporters.features import (
+from exportgate.data import features
+from exportgate.data.features import (
     CHANNELS,
     FEATURE_DIM,
     KEY_CENTRES,
@@ -22,7 +21,8 @@ from exporters.features import (
     featurize,
     featurize_batch,
 )
-from exporters.synthetic import generate
+from exportgate.data.synthetic import generate
+from exportgate.errors import ExportGateError
 from golden.words import TRAIN_WORDS, read_words
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from exporters.folding import (
+from exporters.graphs.folding import (
     centred_linear,
     fold_batch_norm,
     fold_layer_norm,

@@ -9,20 +9,27 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters.artifact import read_sidecar
-from harness import foreign
-from harness.adapter import raw_shapes
-from harness.foreign import ForeignError, ForeignFile, adopt, guess, probe_inputs, read_contract
-from harness.isolate import WorkerError
-from harness.session import InputError, open_artifact
+from exportgate.artifacts.sidecar import read_sidecar
+from exportgate.runtime.adapter import raw_shapes
+from exportgate.runtime.isolate import WorkerError
+from exportgate.runtime.session import InputError, open_artifact
+from harness.gate import third_party
+from harness.gate.third_party import (
+    ForeignError,
+    ForeignFile,
+    adopt,
+    guess,
+    probe_inputs,
+    read_contract,
+)
 from tests.faults.surgery import after_input, before_output, put, redeclare, rename
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from exporters.checkpoint import Checkpoint
-    from exporters.contract import ModelSpec
+    from exporters.nemo.checkpoint import Checkpoint
+    from exportgate.contract import ModelSpec
 
 pytestmark = pytest.mark.slow
 
@@ -50,14 +57,14 @@ outputs.c1 = { is = "c1", axes = "LBH" }
 
 @pytest.fixture(scope="module")
 def checkpoint(golden: Path) -> Checkpoint:
-    from exporters.checkpoint import load_checkpoint
+    from exporters.nemo.checkpoint import load_checkpoint
 
     return load_checkpoint(golden / "golden.nemo")
 
 
 @pytest.fixture(scope="module")
 def originals(checkpoint: Checkpoint) -> dict[str, bytes]:
-    from exporters.to_onnx import encoder_to_onnx, step_to_onnx
+    from exporters.ort.to_onnx import encoder_to_onnx, step_to_onnx
 
     encoder = encoder_to_onnx(
         checkpoint, precision="fp32", calibration=None, max_trace_len=200, flavour="standard"
@@ -166,7 +173,7 @@ def test_a_guess_is_offered_and_can_be_pasted(
 
 def test_nemos_own_export(golden: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     """``model.export()`` gives (B,T,U,V) logits, int32 targets and a length for the targets."""
-    from exporters.checkpoint import load_checkpoint, quiet_nemo
+    from exporters.nemo.checkpoint import load_checkpoint, quiet_nemo
 
     folder = tmp_path / "nemo"
     folder.mkdir()
@@ -175,7 +182,7 @@ def test_nemos_own_export(golden: Path, checkpoint: Checkpoint, tmp_path: Path) 
     (folder / "contract.toml").write_text(guess(folder, checkpoint.spec), encoding="utf-8")
     names, said = adopted(folder, tmp_path / "out", checkpoint)
     assert (sorted(names), said) == (["encoder_fp32.onnx", "step_fp32.onnx"], [])
-    from harness.reference import NemoEncoder, NemoStep
+    from harness.measure.reference import NemoEncoder, NemoStep
 
     inputs = probe_inputs(checkpoint.spec)
     inputs["features_bft"] += 0.1
@@ -232,6 +239,6 @@ def test_a_file_is_guessed_to_be_what_its_name_or_its_weights_say(
 
 
 def test_an_empty_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    assert foreign.is_foreign(tmp_path)
+    assert third_party.is_foreign(tmp_path)
     with pytest.raises(ForeignError, match="there is nothing to judge"):
         read_contract(tmp_path, checkpoint.spec)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.variants import VARIANTS
-from harness.gates import Gate, GateError, Status, Verdict, judge, read_gates, waive
+from harness.gate.gates import Gate, GateError, Status, Verdict, judge, read_gates, waive
+from harness.gate.pytest_plugin import CHECKPOINT
 from harness.metrics import METRICS, Role
-from harness.pytest_plugin import CHECKPOINT
 
 SUBJECTS = ["encoder_int8.pte", CHECKPOINT]
 

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from exporters.artifact import sha256_of
-from exporters.features import KEY_CENTRES, feature_spec
-from exporters.manifest import Swipe, read_manifest, write_manifest
-from exporters.synthetic import MAX_POINTS, MIN_POINTS, generate, generate_batch
+from exportgate.artifacts.sidecar import sha256_of
+from exportgate.data.features import KEY_CENTRES, feature_spec
+from exportgate.data.manifest import Swipe, read_manifest, write_manifest
+from exportgate.data.synthetic import MAX_POINTS, MIN_POINTS, generate, generate_batch
 from golden import manifests, words
 from golden.config import LABELS, MAX_SYMBOLS
 from golden.decoding import decode, encode, greedy_path

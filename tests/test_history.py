@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import history, history_store
-from harness.history_store import (
+from harness.history import store as history_store
+from harness.history import trends
+from harness.history.store import (
     HistoryError,
     append,
     environment_key,
@@ -88,7 +89,7 @@ def test_infinite_and_missing_values_are_kept_apart(store: Path) -> None:
     report["gates"][0] |= {"value": None, "status": "NOT_MEASURED"}
     number = append(store, report)
     assert read_values(store)[number] == {(FILE, "sqnr_db"): float("inf")}
-    assert "never kept before" in history.breaks(store)[0].sentence()
+    assert "never kept before" in trends.breaks(store)[0].sentence()
 
 
 def test_a_job_is_appended_once(store: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_job_is_appended_once(store: Path) -> None:
 WRITER = """
 import json, sys, time
 from pathlib import Path
-from harness.history_store import append
+from harness.history.store import append
 report = json.loads(Path(sys.argv[2]).read_text())
 # Large enough that a kill falls into a transaction.
 report["measurements"] *= 20_000
@@ -179,7 +180,7 @@ def test_a_file_of_another_kind_is_an_error(store: Path) -> None:
 def test_blame_names_the_checkpoint_that_broke_and_the_one_that_mended(store: Path) -> None:
     for name, sqnr in (("a", 41.0), ("b", 41.2), ("c", 3.0), ("d", 2.0), ("e", 41.1)):
         append(store, a_report(name, sqnr))
-    (found,) = history.breaks(store)
+    (found,) = trends.breaks(store)
     assert (found.before and found.before.run.checkpoint) == "b.nemo"
     assert found.after.run.checkpoint == "c.nemo"
     assert found.mended is not None
@@ -192,10 +193,10 @@ def test_environments_are_never_in_one_line(
 ) -> None:
     for name, cpu, sqnr in (("a", "EPYC", 41.0), ("b", "Xeon", 42.0), ("c", "EPYC", 43.0)):
         append(store, a_report(name, sqnr, cpu=cpu))
-    lines = history.series(store, ["sqnr_db"])
+    lines = trends.series(store, ["sqnr_db"])
     assert sorted([p.value for p in points] for points in lines.values()) == [[41.0, 43.0], [42.0]]
     for command in (["list"], ["compare", "a", "b"], ["trend", "sqnr_db"], ["blame"]):
-        history.main(["--history", str(store), *command])
+        trends.main(["--history", str(store), *command])
         said = capsys.readouterr().out
         assert "2 environments: speeds of different ones say nothing together" in said
 
@@ -210,16 +211,16 @@ def test_names_with_numbers_sort_as_numbers(store: Path) -> None:
     for name in ("step-1000", "step-200", "step-30"):
         append(store, a_report(name, 40.0))
     runs = read_runs(store)
-    assert [r.checkpoint for r in history.in_order(runs, "name")] == [
+    assert [r.checkpoint for r in trends.in_order(runs, "name")] == [
         "step-30.nemo", "step-200.nemo", "step-1000.nemo",
     ]  # fmt: skip
-    assert [r.number for r in history.in_order(runs, "time")] == [1, 2, 3]
+    assert [r.number for r in trends.in_order(runs, "time")] == [1, 2, 3]
 
 
 def test_a_checkpoint_gated_again_counts_once_and_last(store: Path) -> None:
     for sqnr in (3.0, 41.0):
         append(store, a_report("a", sqnr))
-    (points,) = history.series(store, ["sqnr_db"]).values()
+    (points,) = trends.series(store, ["sqnr_db"]).values()
     assert [point.value for point in points] == [41.0]
 
 
@@ -227,9 +228,9 @@ def test_a_trend_asked_for_by_name_shows_what_did_not_change(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     append(store, a_report("only", 41.0, latency_p50_ms=1.25))
-    history.main(["--history", str(store), "trend", "latency_p50_ms"])
+    trends.main(["--history", str(store), "trend", "latency_p50_ms"])
     assert "1.25 ms" in capsys.readouterr().out
-    history.main(["--history", str(store), "trend"])
+    trends.main(["--history", str(store), "trend"])
     assert "1.25 ms" not in capsys.readouterr().out
 
 
@@ -241,20 +242,20 @@ def test_stores_of_other_machines_are_merged_once(
     append(others[1], a_report("b", 3.0, cpu="Xeon"))
     append(others[1], a_report("a", 41.0), job="job")
     for said in ("2 runs appended", "0 runs appended"):
-        history.main(["--history", str(store), "merge", *map(str, others)])
+        trends.main(["--history", str(store), "merge", *map(str, others)])
         assert said in capsys.readouterr().out
     merged, first = read_runs(store), read_runs(others[0])
     assert [run.checkpoint for run in merged] == ["a.nemo", "b.nemo"]
     assert merged[0] == first[0]
     assert read_report(store, 2) == a_report("b", 3.0, cpu="Xeon")
     with pytest.raises(HistoryError, match="no such history"):
-        history.main(["--history", str(store), "merge", str(tmp_path / "none.db")])
+        trends.main(["--history", str(store), "merge", str(tmp_path / "none.db")])
 
 
 def test_compare_says_what_changed(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     append(store, a_report("old", 40.0, size_bytes=1000, swipes=300))
     append(store, a_report("new", 30.0, size_bytes=1100, swipes=300))
-    history.main(["--history", str(store), "compare", "old", "2"])
+    trends.main(["--history", str(store), "compare", "old", "2"])
     said = capsys.readouterr().out
     assert "1000 bytes" in said
     assert "+10.0%" in said
@@ -272,12 +273,12 @@ def test_compare_says_what_changed(store: Path, capsys: pytest.CaptureFixture[st
 def test_what_is_not_there_is_an_error(store: Path, args: list[str], message: str) -> None:
     append(store, a_report("old", 40.0))
     with pytest.raises(HistoryError, match=message):
-        history.main(["--history", str(store), *args])
+        trends.main(["--history", str(store), *args])
 
 
 def test_no_history_says_how_to_make_one(store: Path) -> None:
     with pytest.raises(HistoryError, match="run the gate with --history"):
-        history.main(["--history", str(store), "list"])
+        trends.main(["--history", str(store), "list"])
 
 
 @pytest.mark.slow
@@ -285,6 +286,6 @@ def test_the_trend_is_drawn(store: Path, tmp_path: Path) -> None:
     for number, sqnr in enumerate((40.0, 41.0, 3.0)):
         append(store, a_report(f"step-{number}", sqnr, word_accuracy=0.8 + sqnr / 1000))
     out = tmp_path / "trend.png"
-    history.main(["--history", str(store), "trend", "--out", str(out)])
+    trends.main(["--history", str(store), "trend", "--out", str(out)])
     assert out.read_bytes().startswith(b"\x89PNG")
     assert out.stat().st_size < 150_000

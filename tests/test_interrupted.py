@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.artifact import atomic_write, sidecar_path, write_text
-from harness.isolate import Worker, WorkerCrashError
-from harness.measure import environment
-from harness.report import Report, write_report
+from exportgate.artifacts.sidecar import atomic_write, sidecar_path, write_text
+from exportgate.runtime.isolate import Worker, WorkerCrashError
+from harness.gate.report import Report, write_report
+from harness.measure.environment import environment
 from tests.faults.consumers import kill_myself_while_writing
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WRITE_FOREVER = """
 import signal, sys, time
 from pathlib import Path
-from exporters.artifact import atomic_write
+from exportgate.artifacts.sidecar import atomic_write
 # A shell has its background jobs ignore Ctrl-C, and this process inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with atomic_write(Path(sys.argv[1])) as draft:
@@ -36,14 +36,14 @@ import resource, signal, sys
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-from exporters.artifact import atomic_write
+from exportgate.artifacts.sidecar import atomic_write
 with atomic_write(Path(sys.argv[1])) as draft:
     draft.write_bytes(b"x" * 100_000)
 """
 FULL_CACHE = """
 import resource, signal, sys
 from pathlib import Path
-from exporters.cache import store
+from exportgate.artifacts.cache import store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 source = Path(sys.argv[1])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness.isolate import Worker, WorkerCrashError, WorkerError, WorkerTimeoutError
+from exportgate.runtime.isolate import Worker, WorkerCrashError, WorkerError, WorkerTimeoutError
 
 
 def test_call_returns_the_result() -> None:

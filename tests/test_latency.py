@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.artifact import Sidecar, sha256_of, sidecar_path, write_text
-from exporters.contract import ModelSpec, encoder_contract
-from exporters.features import feature_spec
-from harness import latency
-from harness.isolate import Worker, WorkerError
-from harness.latency import OPENINGS, RUNS, Latency, LatencyError
+from exportgate.artifacts.sidecar import Sidecar, sha256_of, sidecar_path, write_text
+from exportgate.contract import ModelSpec, encoder_contract
+from exportgate.data.features import feature_spec
+from exportgate.runtime.isolate import Worker, WorkerError
+from harness.measure import latency
+from harness.measure.latency import OPENINGS, RUNS, Latency, LatencyError
 
 if TYPE_CHECKING:
     from pathlib import Path

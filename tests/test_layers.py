@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from harness.layers import LayerError, LayersError, first_bad, layer_errors, sentence
+from harness.measure.layers import LayerError, LayersError, first_bad, layer_errors, sentence
 
 if TYPE_CHECKING:
     from pathlib import Path

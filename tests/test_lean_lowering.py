@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.fx.traceback import NodeSource
 
-from exporters.to_pte import encoder_to_pte
+from exporters.xnnpack.to_pte import encoder_to_pte
 from tests.nemo_encoders import random_checkpoint
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ NOT_MET = {
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Names of the passes that trace a graph while it is lowered."""
-    from exporters import lean_lowering
+    from exporters.xnnpack import pass_skipping
 
     names: set[str] = set()
-    is_idle = lean_lowering.is_idle
+    is_idle = pass_skipping.is_idle
 
     def noted(found: Any, module: torch.fx.GraphModule, last: Any) -> bool:
         idle = is_idle(found, module, last)
@@ -90,7 +90,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             names.add(type(found).__name__)
         return idle
 
-    monkeypatch.setattr(lean_lowering, "is_idle", noted)
+    monkeypatch.setattr(pass_skipping, "is_idle", noted)
     return names
 
 
@@ -98,11 +98,11 @@ def lowered(module: nn.Module, shape: tuple[int, ...], *, every_pass: bool) -> b
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    from exporters.lean_lowering import lean_lowering
+    from exporters.xnnpack.pass_skipping import pass_skipping
 
     torch.manual_seed(0)
     program = torch.export.export(module.eval(), (torch.randn(shape),))
-    with contextlib.nullcontext() if every_pass else lean_lowering():
+    with contextlib.nullcontext() if every_pass else pass_skipping():
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     return bytes(edge.to_executorch().buffer)
 
@@ -143,7 +143,7 @@ def test_a_graph_that_has_a_pattern_has_the_operator_that_is_looked_for() -> Non
     )
     from executorch.backends.xnnpack.partition.graphs import bilinear_2d, sdpa
 
-    from exporters.lean_lowering import PATTERNS
+    from exporters.xnnpack.pass_skipping import PATTERNS
 
     found = {
         ConvertToSDPAPass: list(sdpa.get_graphs()),
@@ -159,7 +159,7 @@ def test_a_graph_that_has_a_pattern_has_the_operator_that_is_looked_for() -> Non
 def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
     tmp_path: Path, traced: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exporters import lean_lowering
+    from exporters.xnnpack import pass_skipping
 
     small = random_checkpoint(tmp_path)
 
@@ -178,7 +178,7 @@ def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
         "ChannelsLastTaggedReshapePass",
         "ExportPass",
     }
-    monkeypatch.setattr(lean_lowering, "lean_lowering", contextlib.nullcontext)
+    monkeypatch.setattr(pass_skipping, "lean_lowering", contextlib.nullcontext)
     assert ours == export()
 
 
@@ -246,7 +246,7 @@ def exchanging(exchange: Call, *overridden: str) -> Any:
 
 
 def test_a_pass_that_leaves_each_operator_as_it_is_is_idle() -> None:
-    from exporters.lean_lowering import is_idle
+    from exporters.xnnpack.pass_skipping import is_idle
 
     assert is_idle(exchanging(keeps), exported(Rectified()), [])
 
@@ -259,14 +259,14 @@ def test_a_pass_that_leaves_each_operator_as_it_is_is_idle() -> None:
     ],
 )
 def test_a_pass_that_does_anything_else_is_not(exchange: Call) -> None:
-    from exporters.lean_lowering import is_idle
+    from exporters.xnnpack.pass_skipping import is_idle
 
     assert not is_idle(exchanging(exchange), exported(Rectified()), [])
 
 
 @pytest.mark.parametrize("hook", ["placeholder", "call_getitem", "output"])
 def test_a_pass_that_has_more_to_do_than_to_look_at_operators_is_not(hook: str) -> None:
-    from exporters.lean_lowering import is_idle
+    from exporters.xnnpack.pass_skipping import is_idle
 
     assert not is_idle(exchanging(keeps, hook), exported(Rectified()), [])
 
@@ -277,13 +277,13 @@ class Branching(nn.Module):
 
 
 def test_a_pass_is_not_asked_about_a_graph_with_graphs_inside() -> None:
-    from exporters.lean_lowering import is_idle
+    from exporters.xnnpack.pass_skipping import is_idle
 
     assert not is_idle(exchanging(keeps), exported(Branching()), [])
 
 
 def test_a_pass_of_its_own_call_is_idle_while_the_graph_is_as_it_was_traced() -> None:
-    from exporters.lean_lowering import is_idle, state_of
+    from exporters.xnnpack.pass_skipping import is_idle, state_of
 
     found, module = exchanging(keeps, "call"), exported(Rectified())
     assert not is_idle(found, module, [])
@@ -304,7 +304,7 @@ def test_a_pass_of_its_own_call_is_idle_while_the_graph_is_as_it_was_traced() ->
 def test_torch_and_executorch_are_left_as_they_were() -> None:
     from executorch.exir.pass_base import ExportPass
 
-    from exporters.lean_lowering import PATTERNS, lean_lowering
+    from exporters.xnnpack.pass_skipping import PATTERNS, pass_skipping
 
     def state() -> list[dict[str, object]]:
         kinds = (ExportPass, torch.export.ExportedProgram, NodeSource, *PATTERNS)
@@ -312,7 +312,7 @@ def test_torch_and_executorch_are_left_as_they_were() -> None:
 
     before = state()
     assert gc.isenabled()
-    with contextlib.suppress(KeyboardInterrupt), lean_lowering():
+    with contextlib.suppress(KeyboardInterrupt), pass_skipping():
         assert not gc.isenabled()
         assert all(now != then for now, then in zip(state(), before, strict=True))
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.lexicon import (
+from harness.decode.lexicon import (
     ROOT,
     LexiconError,
     build_lexicon,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.errors import ExportGateError
-from exporters.manifest import ManifestError, Swipe, read_manifest, write_manifest
+from exportgate.data.manifest import ManifestError, Swipe, read_manifest, write_manifest
+from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,14 @@ import time
 import numpy as np
 import pytest
 
-from harness.paired import PairedSamples, Plan, compare_samples, measure_blocks, undisturbed
-from harness.statistics import Decision
+from harness.measure.paired import (
+    PairedSamples,
+    Plan,
+    compare_samples,
+    measure_blocks,
+    undisturbed,
+)
+from harness.measure.statistics import Decision
 
 
 def test_a_block_is_mirrored_and_the_warmup_is_dropped() -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.artifact import sha256_of
-from harness.pinned import Pinned, PinnedError, pinned_for
+from exportgate.artifacts.sidecar import sha256_of
+from harness.measure.golden_record import Pinned, PinnedError, pinned_for
 
 if TYPE_CHECKING:
     from pathlib import Path

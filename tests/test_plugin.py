@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exporters.artifact import sha256_of
+from exportgate.artifacts.sidecar import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ ONE_FILE = ("--target", "android", "--variant", "step_fp32.onnx")
 
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeconftest('pytest_plugins = ["harness.pytest_plugin"]')
+    pytester.makeconftest('pytest_plugins = ["harness.gate.pytest_plugin"]')
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})
     for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
@@ -58,12 +58,12 @@ COUNTED = """
 from pathlib import Path
 
 import pytest
-from harness import exact
+from harness.measure import instructions
 
 @pytest.mark.measures("baseline_instruction_ratio", "baseline_size_ratio")
 def test_instructions(subject, record):
     record("baseline_size_ratio", 1.0)
-    exact.count(Path("step_fp32.onnx"), {})
+    instructions.count(Path("step_fp32.onnx"), {})
 """
 
 
@@ -138,7 +138,11 @@ def test_one_bad_metric_fails_the_run(
 def test_a_slow_or_dead_worker_fails_the_run(
     project: pytest.Pytester, call: str, reason: str
 ) -> None:
-    rewrite(project, "import pytest", "import os, time, pytest\nfrom harness.isolate import Worker")
+    rewrite(
+        project,
+        "import pytest",
+        "import os, time, pytest\nfrom exportgate.runtime.isolate import Worker",
+    )
     rewrite(
         project,
         'record("size_bytes", 900)',
@@ -329,7 +333,7 @@ def test_an_absent_emulator_excuses_no_other_gate(
 
 
 def test_pytest_starts_without_what_only_a_gate_needs() -> None:
-    code = "import sys, harness.pytest_plugin; print(*sys.modules)"
+    code = "import sys, harness.gate.pytest_plugin; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "pandas", "onnxruntime", "nemo"}.isdisjoint(done.stdout.split())
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.layers import LayersError, first_bad, weight_errors
-from harness.pte_file import PteFileError, PteTensor, inspect_pte, read_weights
+from harness.inspect.pte_file import PteFileError, PteTensor, inspect_pte, read_weights
+from harness.measure.layers import LayersError, first_bad, weight_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def lowered(*, quantized: bool, four_bits: bool = False) -> bytes:
         to_edge_transform_and_lower,
     )
 
-    from exporters.quantize_xnnpack import quantize_layers, round_layers
+    from exporters.xnnpack.quantize import quantize_layers, round_layers
 
     torch.manual_seed(0)
     module = Small().eval()

@@ -11,17 +11,13 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from exporters.checkpoint import quiet_nemo
-from exporters.gemm_plan import (
-    GemmPlan,
-    activation_grid,
-    plan_gemms,
-)
-from exporters.onnx_storage import store_fp16, store_sliced_int8
-from exporters.quantize_onnx import MatrixPlan, quantize_gemms, quantize_matrices
-from exporters.rewrite_onnx import LeanEncoder
-from exporters.smoothing import ChannelRange, observe, smooth
-from exporters.trace_onnx import OnnxExportError
+from exporters.nemo.checkpoint import quiet_nemo
+from exporters.ort.encoder_graph import LeanEncoder
+from exporters.ort.qdq import MatrixPlan, quantize_gemms, quantize_matrices
+from exporters.ort.storage import store_fp16, store_sliced_int8
+from exporters.ort.trace import OnnxExportError
+from exporters.quantize.smoothing import ChannelRange, observe, smooth
+from exporters.quantize.static_config import GemmPlan, activation_grid, plan_gemms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

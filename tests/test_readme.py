@@ -30,7 +30,7 @@ def test_the_table_of_files_is_the_codes() -> None:
 
 def test_every_option_of_the_gate_is_documented() -> None:
     text = README.read_text(encoding="utf-8")
-    plugin = (README.parent / "harness" / "pytest_plugin.py").read_text(encoding="utf-8")
+    plugin = (README.parent / "harness" / "gate" / "pytest_plugin.py").read_text(encoding="utf-8")
     options = re.findall(r'addoption\(\s*"(--[a-z-]+)"', plugin)
     assert len(options) >= 10
     assert [option for option in options if f"`{option}" not in text] == []

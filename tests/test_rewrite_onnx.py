@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exporters.contract import IoContract, TensorSpec
-from exporters.rewrite_onnx import LeanEncoder, LeanOptions
-from exporters.trace_onnx import trace_to_onnx
+from exporters.ort.encoder_graph import LeanEncoder, LeanOptions
+from exporters.ort.trace import trace_to_onnx
+from exportgate.contract import IoContract, TensorSpec
 from tests import nemo_encoders
 
 if TYPE_CHECKING:

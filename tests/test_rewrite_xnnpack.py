@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exporters.rewrite_xnnpack import DepthwiseConvolution, rewrite_encoder
-from exporters.xnnpack_front import HalfEntry
-from exporters.xnnpack_norms import RmsNormalize
-from exporters.xnnpack_options import RewriteOptions, UnsupportedEncoderError
+from exporters.xnnpack.encoder_graph import DepthwiseConvolution, rewrite_encoder
+from exporters.xnnpack.front_end import HalfEntry
+from exporters.xnnpack.norms import RmsNormalize
+from exporters.xnnpack.options import RewriteOptions, UnsupportedEncoderError
 from tests.nemo_encoders import nemo_encoder
 
 ONE_BY_ONE = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from exporters.rounding import (
+from exporters.quantize.gptq import (
     S4,
     S8,
     S8_PAIRS,

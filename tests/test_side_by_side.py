@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from exporters.pipeline.parallel import ExportDiedError, Task, run_forked
 from exporters.release import QuantizationCheckError
-from exporters.side_by_side import ExportDiedError, Task, run_forked
 
 if TYPE_CHECKING:
     from pathlib import Path

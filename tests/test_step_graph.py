@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.checkpoint import quiet_nemo
-from exporters.step_calibration import Steps, noisy_inputs
-from exporters.step_graph import StepGraph
+from exporters.graphs.step import StepGraph
+from exporters.nemo.checkpoint import quiet_nemo
+from exporters.quantize.step_calibration import Steps, noisy_inputs
 
 
 def nemo_halves(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from exporters.checkpoint import LoadReport
+from exporters.nemo.checkpoint import LoadReport
 from exporters.variants import VARIANTS
-from harness.audit import Contents
-from harness.decode import Hypothesis
-from harness.exact import Count
-from harness.gates import Status, judge, read_gates
-from harness.pytest_plugin import CHECKPOINT
+from harness.decode.greedy import Hypothesis
+from harness.gate.gates import Status, judge, read_gates
+from harness.gate.pytest_plugin import CHECKPOINT
+from harness.inspect.audit import Contents
+from harness.measure.instructions import Count
 from suites import test_decode, test_delegation, test_load, test_parity, test_regression
 
 if TYPE_CHECKING:

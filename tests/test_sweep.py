@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import sweep as sweeps
-from harness.history_store import append, read_runs
-from harness.sweep import Job, Outcome, SweepError, engine, exit_status, gate, sweep
+from harness.history import sweep as sweeps
+from harness.history.store import append, read_runs
+from harness.history.sweep import Job, Outcome, SweepError, engine, exit_status, gate, sweep
 from tests.test_history import a_report
 
 GATE = """
 import json, os, sys, time
 from pathlib import Path
-from harness.history_store import append
+from harness.history.store import append
 report, history, job, log, seconds = sys.argv[1:]
 with open(log, "a") as file:
     print(job, os.getppid(), file=file, flush=True)

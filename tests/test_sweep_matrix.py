@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import history, sweep
+from harness.history import sweep, trends
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENT = REPOSITORY / "docs" / "sweep-matrix.md"
-PARSERS = {"harness.sweep": sweep._parser(), "harness.history": history._parser()}
+PARSERS = {"sweep": sweep._parser(), "history": trends._parser()}
 
 
 def workflow() -> dict[str, Any]:
@@ -43,5 +43,5 @@ def test_every_command_parses(command: str) -> None:
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
         assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE)
         return
-    assert words[:2] == [".venv/bin/python", "-m"]
-    PARSERS[words[2]].parse_args(words[3:])
+    assert words[0] == ".venv/bin/exportgate"
+    PARSERS[words[1]].parse_args(words[2:])

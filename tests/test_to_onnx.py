@@ -13,15 +13,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from exporters import to_onnx
-from exporters.checkpoint import Checkpoint, load_checkpoint
-from exporters.contract import encoder_contract, step_contract
-from exporters.features import featurize
-from exporters.manifest import read_manifest
-from exporters.rewrite_onnx import LeanOptions
-from exporters.rounding import pair_sums
-from exporters.to_onnx import encoder_to_onnx, ort_optimized, step_to_onnx
-from exporters.trace_onnx import OnnxExportError
+from exporters.nemo.checkpoint import Checkpoint, load_checkpoint
+from exporters.ort import to_onnx
+from exporters.ort.encoder_graph import LeanOptions
+from exporters.ort.to_onnx import encoder_to_onnx, ort_optimized, step_to_onnx
+from exporters.ort.trace import OnnxExportError
+from exporters.quantize.gptq import pair_sums
+from exportgate.contract import encoder_contract, step_contract
+from exportgate.data.features import featurize
+from exportgate.data.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.artifact import Program
-    from exporters.contract import TensorSpec
-    from exporters.to_onnx import Flavour
+    from exporters.ort.to_onnx import Flavour
     from exporters.variants import Precision
+    from exportgate.artifacts.sidecar import Program
+    from exportgate.contract import TensorSpec
 
     Swipes = tuple[NDArray[np.float32], ...]
     Encoders = dict[tuple[Precision, Flavour], Program]

@@ -11,11 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.checkpoint import load_checkpoint
-from exporters.features import featurize
-from exporters.manifest import read_manifest
-from exporters.step_graph import StepGraph, UnsupportedDecoderError
-from exporters.to_pte import (
+from exporters.graphs.step import StepGraph, UnsupportedDecoderError
+from exporters.nemo.checkpoint import load_checkpoint
+from exporters.xnnpack.to_pte import (
     LoweringError,
     _export,
     _TimeAxis,
@@ -23,15 +21,17 @@ from exporters.to_pte import (
     plan_encoder,
     step_to_pte,
 )
-from harness.pte_file import PteContents, PteTensor, inspect_pte, read_weights
+from exportgate.data.features import featurize
+from exportgate.data.manifest import read_manifest
+from harness.inspect.pte_file import PteContents, PteTensor, inspect_pte, read_weights
 from tests.nemo_encoders import random_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporters.artifact import Program
-    from exporters.checkpoint import Checkpoint
+    from exporters.nemo.checkpoint import Checkpoint
     from exporters.variants import Precision
+    from exportgate.artifacts.sidecar import Program
 
 pytestmark = pytest.mark.slow
 

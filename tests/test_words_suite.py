@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from exporters.variants import VARIANTS
-from harness.accuracy import Outcome
-from harness.gates import Status, judge, read_gates
-from harness.lexicon import build_lexicon
+from harness.decode.accuracy import Outcome
+from harness.decode.lexicon import build_lexicon
+from harness.gate.gates import Status, judge, read_gates
 from suites import test_words
 
 if TYPE_CHECKING:

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.artifact import atomic_write
-from harness.decode import Hypothesis, _best, greedy_decode
+from exportgate.artifacts.sidecar import atomic_write
+from harness.decode.greedy import Hypothesis, _best, greedy_decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from exporters.checkpoint import Checkpoint
-    from exporters.contract import ModelSpec
+    from exporters.nemo.checkpoint import Checkpoint
+    from exportgate.contract import ModelSpec
 
 
 def load_dropping_weights(path: Path) -> Checkpoint:
     """Load as ``strict=False`` does when decoder and joint have an unknown prefix: random."""
     import torch
 
-    from exporters.checkpoint import load_checkpoint
+    from exporters.nemo.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
     with torch.no_grad():

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.gates import Status
+from harness.gate.gates import Status
 from tests.faults.run import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.gates import Verdict
+    from harness.gate.gates import Verdict
     from tests.faults.run import FaultLab, Workspace
 
 REFUSED = "refused"

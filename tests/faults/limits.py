@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.gates import Status
+from harness.gate.gates import Status
 from tests.faults.encoder_faults import perturbed_one
 from tests.faults.step_faults import blank_favoured
 from tests.faults.surgery import change_constant, operate, scale_part

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.artifact import sidecar_path
-from exporters.manifest import Swipe, read_manifest, write_manifest
-from harness.gates import GATES_SCHEMA
-from harness.pte_file import _Container, _XnnGraph
+from exportgate.artifacts.sidecar import sidecar_path
+from exportgate.data.manifest import Swipe, read_manifest, write_manifest
+from harness.gate.gates import GATES_SCHEMA
+from harness.inspect.pte_file import _Container, _XnnGraph
 from tests.faults.fault import REFUSED, Fault
 from tests.faults.run import CHECKPOINT, GOLDEN, REPOSITORY
 
@@ -136,7 +136,7 @@ def coarse_times(points: np.ndarray) -> np.ndarray:
 
 @cache
 def loaded(path: Path) -> Any:
-    from exporters.checkpoint import load_checkpoint
+    from exporters.nemo.checkpoint import load_checkpoint
 
     return load_checkpoint(path)
 
@@ -145,7 +145,7 @@ def exported(name: str, checkpoint: Callable[[], Path], **options: Any) -> Injec
     """Export a file with other options, under the sidecar of the right one."""
 
     def inject(workspace: Workspace) -> None:
-        from exporters.to_onnx import encoder_to_onnx
+        from exporters.ort.to_onnx import encoder_to_onnx
 
         settings = {
             "precision": "fp32", "calibration": None, "max_trace_len": 200, "flavour": "standard",
@@ -219,7 +219,7 @@ def portable_program(workspace: Workspace) -> None:
     import torch
     from executorch.exir import to_edge
 
-    from exporters.step_graph import StepGraph, example_step_inputs
+    from exporters.graphs.step import StepGraph, example_step_inputs
 
     checkpoint = loaded(CHECKPOINT)
     program = torch.export.export(

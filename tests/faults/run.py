@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exporters.artifact import read_sidecar, sha256_of, sidecar_path, write_text
 from exporters.variants import variant
-from harness.evidence import Evidence, Request
-from harness.pytest_plugin import EVIDENCE_FACTORY
+from exportgate.artifacts.sidecar import read_sidecar, sha256_of, sidecar_path, write_text
+from harness.gate.context import Evidence, Request
+from harness.gate.pytest_plugin import EVIDENCE_FACTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from harness.gates import Verdict
+    from harness.gate.gates import Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "golden"

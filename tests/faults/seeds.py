@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.manifest import Swipe, read_manifest, write_manifest
-from exporters.synthetic import generate
+from exportgate.data.manifest import Swipe, read_manifest, write_manifest
+from exportgate.data.synthetic import generate
 from golden.words import TRAIN_WORDS, read_words
 from tests.faults.fault import red_gates
 from tests.faults.run import MANIFEST

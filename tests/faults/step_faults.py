@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from harness.evidence import once
+from harness.gate.context import once
 from tests.faults import consumers
 from tests.faults.encoder_faults import perturbed_one
 from tests.faults.fault import Fault
@@ -30,7 +30,7 @@ from tests.faults.surgery import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.isolate import Handle
+    from exportgate.runtime.isolate import Handle
     from tests.faults.run import Workspace
 
 FP32, INT8 = "step_fp32.onnx", "step_int8.onnx"

@@ -1,0 +1,1 @@
+"""Graphs that both formats share: the decoding step, folded norms."""

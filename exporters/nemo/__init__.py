@@ -1,0 +1,1 @@
+"""Load a checkpoint strictly and safely: the only folder that imports NeMo."""

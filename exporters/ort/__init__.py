@@ -1,0 +1,1 @@
+"""ONNX files for ONNX Runtime: rewrite, trace, quantise, store."""

@@ -1,0 +1,1 @@
+"""What all exporters share: options, one load for many files, checks, bundles."""

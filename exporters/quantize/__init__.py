@@ -1,0 +1,1 @@
+"""Integer weights and activations, decided on calibration swipes."""

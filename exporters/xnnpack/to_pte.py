@@ -1,0 +1,404 @@
+"""From a checkpoint to ExecuTorch programs for XNNPACK: rewrite, quantize, lower."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+
+from exporters.graphs.step import StepGraph, example_step_inputs
+from exporters.quantize.calibration import checked_features
+from exporters.quantize.gptq import matrix_layers, observe_grams
+from exporters.quantize.step_calibration import observe_steps
+from exporters.variants import is_quantized
+from exporters.xnnpack.delegation import count_delegation
+from exporters.xnnpack.encoder_graph import XnnpackEncoder, rewrite_encoder
+from exporters.xnnpack.options import RewriteOptions
+from exportgate.artifacts.sidecar import Program
+from exportgate.contract import encoder_contract, step_contract
+from exportgate.errors import ExportGateError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from types import ModuleType
+
+    import numpy as np
+
+    from exporters.nemo.checkpoint import Checkpoint
+    from exporters.quantize.gptq import EncoderPlan, MatrixCodes
+    from exporters.variants import Precision
+
+Quantizer = Literal["pt2e", "eager"]
+"""PT2E annotates the traced graph as XNNPACKQuantizer says; ``eager`` exchanges the linears."""
+
+
+class LoweringError(ExportGateError, RuntimeError):
+    """A program cannot be made as asked, or came out of lowering as something else."""
+
+
+def encoder_to_pte(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    quantizer: Quantizer = "pt2e",
+    options: RewriteOptions | None = None,
+    plan: EncoderPlan | None = None,
+) -> Program:
+    """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
+
+    Args:
+        checkpoint: The model; it is not changed.
+        precision: ``int8`` quantizes the weights of all linears per channel and their inputs at
+            each call, ``int4`` the weights to 4 bits; ``fp16`` keeps the front end's
+            convolutions in FP32.
+        calibration: Features of real swipes, each (F, T) float32, for INT8 and INT4.
+        max_trace_len: Largest T.
+        quantizer: See ``Quantizer``; only ``eager`` makes INT4.
+        options: What to rewrite; everything by default.
+        plan: From ``plan_encoder`` with the same arguments; made here by default.
+
+    Raises:
+        LoweringError: The program does not take every T, or INT4 is asked of PT2E.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
+        UnsupportedEncoderError: The encoder has a part that cannot be rewritten.
+    """
+    if precision == "int4" and quantizer == "pt2e":
+        msg = "PT2E gives INT8, and a file named INT4 would hold it; quantize INT4 with eager"
+        raise LoweringError(msg)
+    prepared = prepare_encoder(
+        checkpoint,
+        precision=precision,
+        calibration=calibration,
+        max_trace_len=max_trace_len,
+        options=options,
+        plan=plan,
+    )
+    payload, lowering, recipe = _made(prepared, quantizer)
+    return Program(
+        payload=payload,
+        contract=encoder_contract(checkpoint.spec, batch=1),
+        precision=precision,
+        max_trace_len=max_trace_len,
+        recipe=recipe,
+        lowering=lowering,
+    )
+
+
+def step_to_pte(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None = None,
+) -> Program:
+    """Export one decoding step for XNNPACK: batch 1, raw logits.
+
+    Args:
+        checkpoint: The model; it is not changed.
+        precision: ``fp32``, or ``int8``: weights per channel, inputs at each call.
+        calibration: Features of real swipes, each (F, T) float32, for INT8.
+
+    Raises:
+        LoweringError: Another precision.
+        CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
+        UnsupportedDecoderError: The decoder or the joint is of another kind.
+    """
+    if precision not in ("fp32", "int8"):
+        msg = f"there is no {precision} step for ExecuTorch; export it as fp32 or int8"
+        raise LoweringError(msg)
+    prepared = prepare_step(checkpoint, precision=precision, calibration=calibration)
+    payload, lowering, recipe = _made(prepared, "eager")
+    return Program(
+        payload=payload,
+        contract=step_contract(checkpoint.spec, batch=1),
+        precision=precision,
+        max_trace_len=None,
+        recipe=recipe,
+        lowering=lowering,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A rewritten graph in FP32, with what its precision needs to be traced.
+
+    Attributes:
+        module: Smoothed, where it is to be quantized.
+        precision: Of the weights, once it is traced.
+        inputs: To trace with.
+        time_axis: The encoder's; None for a step.
+        codes: Integers of the weights by layer; empty where nothing is quantized.
+        recipe: What was done to it.
+    """
+
+    module: nn.Module
+    precision: Precision
+    inputs: tuple[Tensor, ...]
+    time_axis: _TimeAxis | None
+    codes: Mapping[str, MatrixCodes]
+    recipe: dict[str, Any]
+
+
+def plan_encoder(
+    checkpoint: Checkpoint,
+    precisions: Collection[Precision],
+    *,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    options: RewriteOptions | None = None,
+) -> EncoderPlan:
+    """Observe the swipes and decide on integer weights for these precisions, INT8, INT4 or both.
+
+    Both cost little more than one. The other arguments are those of ``encoder_to_pte``.
+    """
+    encoder = rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    )
+    swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
+    with _quiet_and_reproducible():
+        plan: EncoderPlan = _quantization().plan_encoder(encoder, swipes, precisions)
+    return plan
+
+
+def prepare_encoder(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    options: RewriteOptions | None = None,
+    plan: EncoderPlan | None = None,
+) -> Prepared:
+    """Rewrite the encoder; arguments as those of ``encoder_to_pte``."""
+    options = options or RewriteOptions()
+    encoder = rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    )
+    recipe: dict[str, Any] = {"rewrite": options.to_json()}
+    codes: Mapping[str, MatrixCodes] = {}
+    if is_quantized(precision):
+        plan = plan or plan_encoder(
+            checkpoint,
+            [precision],
+            calibration=calibration,
+            max_trace_len=max_trace_len,
+            options=options,
+        )
+        quantize = _quantization()
+        quantize.smooth_front_end(encoder, plan.smoothing)
+        codes = plan.codes[precision]
+        recipe |= {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+    return Prepared(
+        module=encoder,
+        precision=precision,
+        inputs=_example_encoder_inputs(encoder.front.feature_dim, max_trace_len),
+        time_axis=_TimeAxis(max_trace_len, encoder.front.factor),
+        codes=codes,
+        recipe=recipe,
+    )
+
+
+def prepare_step(
+    checkpoint: Checkpoint, *, precision: Precision, calibration: Sequence[np.ndarray] | None
+) -> Prepared:
+    """Rewrite the step and observe the swipes; arguments as those of ``step_to_pte``."""
+    step = StepGraph(checkpoint.model, fold_embedding=True).eval()
+    codes: Mapping[str, MatrixCodes] = {}
+    if is_quantized(precision):
+        swipes = checked_features(calibration, checkpoint.spec.feature_dim)
+        steps = observe_steps(checkpoint, step, swipes)
+        grams = observe_grams(matrix_layers(step), lambda: step(*steps))
+        codes = _quantization().round_layers(step, grams, [precision])[precision]
+    return Prepared(
+        module=step,
+        precision=precision,
+        inputs=example_step_inputs(checkpoint.spec, batch=1),
+        time_axis=None,
+        codes=codes,
+        recipe={"fold_embedding": True},
+    )
+
+
+def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
+    """Quantize or halve a prepared graph, in place, and return the program that is lowered."""
+    module, precision = prepared.module, prepared.precision
+    with _quiet_and_reproducible():
+        if precision == "fp16" and isinstance(module, XnnpackEncoder):
+            module.halve()
+        if is_quantized(precision) and quantizer == "eager":
+            _quantization().quantize_layers(module, prepared.codes)
+        exported = _export(module, prepared.inputs, prepared.time_axis)
+        if is_quantized(precision) and quantizer == "pt2e":
+            converted = _quantization().quantize_by_pt2e(exported, prepared.inputs, prepared.codes)
+            exported = _export(converted, prepared.inputs, prepared.time_axis)
+    return exported
+
+
+def _made(prepared: Prepared, quantizer: Quantizer) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+    """Return the .pte's bytes, what was counted while lowering it, and its recipe."""
+    recipe = dict(prepared.recipe)
+    if prepared.precision == "fp16":
+        recipe |= {"fp32_parts": ["front.convolutions", "positions"]}
+    if is_quantized(prepared.precision):
+        recipe |= {"quantization": quantizer}
+    exported = trace(prepared, quantizer)
+    with _quiet_and_reproducible():
+        payload, lowering = _lower(exported, prepared.time_axis)
+    return payload, lowering, recipe
+
+
+def _quantization() -> ModuleType:
+    """Import late and quietly: torchao writes to the terminal when it is imported."""
+    with _quiet_and_reproducible():
+        from exporters.xnnpack import quantize  # noqa: PLC0415
+
+    return quantize
+
+
+@dataclass(frozen=True, slots=True)
+class _TimeAxis:
+    """The encoder's dynamic axis.
+
+    Attributes:
+        bound: Largest T.
+        factor: Subsampling factor.
+    """
+
+    bound: int
+    factor: int
+
+    def __post_init__(self) -> None:
+        # torch states a range that begins where T' is 2; it must hold more than one length.
+        least = 2 * self.factor + 1
+        if self.bound < least:
+            msg = (
+                f"max_trace_len is {self.bound}, but should be at least {least} for a "
+                f"model that subsamples by {self.factor}"
+            )
+            raise LoweringError(msg)
+
+    @property
+    def encoded_bound(self) -> int:
+        """Largest T'."""
+        return -(-self.bound // self.factor)
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any], None]:
+        """Return what ``torch.export`` is to know of the two inputs.
+
+        T is stated as ``factor * T' - rest``, which it is for some lengths only. The tracer carries
+        T' through the whole body, and as a symbol of its own it halves the time of lowering; the
+        program is the same, but for debug handles, as when T is the symbol and T' ceil(T / factor).
+        No operator computes with T, which ``check`` sees to, so that any T runs.
+        """
+        encoded = Dim("encoded", min=1, max=self.encoded_bound)
+        frames = self.factor * encoded
+        rest = self.factor * self.encoded_bound - self.bound
+        return {2: frames - rest if rest else frames}, None
+
+    def check(self, program: ExportedProgram, stage: str) -> None:
+        """Check that a stage neither fixed T nor narrowed its range nor computes with it.
+
+        torch treats sizes of 0 and 1 apart, so the range that it states begins where T' is 2;
+        the operators themselves take any T from 1 on, which the tests show on the runtime.
+        """
+        nodes = program.graph_module.graph.find_nodes(op="placeholder", target="features_bft")
+        shape: list[object] = [size for node in nodes for size in node.meta["val"].shape]
+        free = len(shape) == 3 and isinstance(shape[2], torch.SymInt)
+        ranges = {
+            str(symbol): (int(found.lower), int(found.upper))
+            for symbol, found in program.range_constraints.items()
+            if symbol.is_Symbol
+        }
+        if not free or list(ranges.values()) != [(2, self.encoded_bound)]:
+            msg = (
+                f"after {stage} the time axis is {shape} with the ranges {ranges}, but T' should "
+                f"be free up to {self.encoded_bound}; something in the graph fixed it or guards it"
+            )
+            raise LoweringError(msg)
+        computed = [
+            str(node)
+            for node in program.graph_module.graph.nodes
+            if isinstance(node.meta.get("val"), torch.SymInt)
+            and node.target is not torch.ops.aten.sym_size.int
+        ]
+        if computed:
+            msg = (
+                f"after {stage} the graph computes lengths in {', '.join(computed)}, which holds "
+                "for some T only; take them from the size of a tensor"
+            )
+            raise LoweringError(msg)
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], time_axis: _TimeAxis | None
+) -> ExportedProgram:
+    shapes = time_axis.dynamic_shapes() if time_axis else None
+    with torch.no_grad():
+        exported = export(module, inputs, dynamic_shapes=shapes, strict=False)
+    if time_axis:
+        time_axis.check(exported, "torch.export")
+    return exported
+
+
+def _lower(exported: ExportedProgram, time_axis: _TimeAxis | None) -> tuple[bytes, dict[str, Any]]:
+    """Return the .pte's bytes and what was counted on the way."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415 - slow
+        XnnpackPartitioner,
+    )
+    from executorch.exir import (  # noqa: PLC0415 - slow
+        EdgeCompileConfig,
+        to_edge_transform_and_lower,
+    )
+
+    from exporters.xnnpack.pass_skipping import lean_lowering  # noqa: PLC0415 - slow
+
+    start = time.perf_counter()
+    with lean_lowering():
+        edge = to_edge_transform_and_lower(
+            exported,
+            partitioner=[XnnpackPartitioner()],
+            # The validity check does not know the operators of quantized programs.
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        lowered = edge.exported_program()
+        if time_axis:
+            time_axis.check(lowered, "lowering")
+        delegation = count_delegation(lowered)
+        program = edge.to_executorch()
+    plan = program.executorch_program.execution_plan[0]
+    return bytes(program.buffer), {
+        **delegation.to_json(),
+        "planned_memory_bytes": sum(plan.non_const_buffer_sizes),
+        "lower_seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def _example_encoder_inputs(feature_dim: int, frames: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((1, feature_dim, frames), generator=generator)
+    return features, torch.tensor([frames], dtype=torch.int64)
+
+
+@contextlib.contextmanager
+def _quiet_and_reproducible() -> Iterator[None]:
+    """Lower without the tools' chatter, and without what depends on the machine.
+
+    oneDNN's availability guards shapes while lowering, which can narrow the range of T.
+    """
+    logging.disable(logging.WARNING)
+    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)  # type: ignore[no-untyped-call]  # torch has no types for it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled)  # type: ignore[no-untyped-call]  # as above
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,1 @@
+"""What exporters and harness stand on: errors, contracts, artifacts, data, runtimes."""

@@ -1,0 +1,184 @@
+"""Manifests of swipes: JSON lines of a word and its trace, read strictly.
+
+``{"word": "hello", "points": [{"x": 0.1, "y": 0.2, "t": 0}, …]}``: x and y in keyboard units
+(the keyboard is [0, 1] x [0, 1], y downwards), t in milliseconds. A recording in other units or
+with broken times would calibrate and judge a model by gestures that no finger draws, so that every
+doubt is an error with its file and line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exportgate.artifacts.sidecar import atomic_write
+from exportgate.errors import ExportGateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+LOWEST_XY, HIGHEST_XY = -1.0, 2.0
+"""A finger may overshoot the keyboard; a coordinate beyond these is in pixels or another unit."""
+
+_EXAMPLE = '{"word": "hi", "points": [{"x": 0.5, "y": 0.5, "t": 0}, {"x": 0.7, "y": 0.2, "t": 9}]}'
+
+
+class ManifestError(ExportGateError, ValueError):
+    """A manifest that cannot be read as swipes; the message names file and line."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Swipe:
+    """A word and the trace that was drawn for it.
+
+    Attributes:
+        word: What the user meant.
+        points: (N, 3) float64, N >= 2: x and y in keyboard units, t in ms, sorted by t.
+    """
+
+    word: str
+    points: NDArray[np.float64]
+
+
+def read_manifest(path: Path) -> list[Swipe]:
+    """Read all swipes of a manifest, in order; lines that are blank are skipped.
+
+    Raises:
+        ManifestError: The file is missing, empty or not UTF-8; a line is not such an object; a
+            field is missing, of a wrong type or not finite; a trace has fewer than two points or
+            goes back in time; coordinates are not in keyboard units.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        msg = (
+            f"{path}: cannot be read ({error.strerror}); "
+            f"expected a file of JSON lines such as {_EXAMPLE}"
+        )
+        raise ManifestError(msg) from error
+    swipes = [
+        _swipe(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    if not swipes:
+        msg = f"{path}: no swipes; expected at least one line such as {_EXAMPLE}"
+        raise ManifestError(msg)
+    return swipes
+
+
+def write_manifest(path: Path, swipes: Iterable[Swipe]) -> None:
+    """Write a manifest atomically: x and y to 6 digits, t in whole milliseconds."""
+    with atomic_write(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        for swipe in swipes:
+            points = [
+                {"x": round(x, 6), "y": round(y, 6), "t": round(t)}
+                for x, y, t in swipe.points.tolist()
+            ]
+            line = {"word": swipe.word, "points": points}
+            file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def _swipe(where: str, line: bytes) -> Swipe:
+    """Parse one line; ``where`` is its file and number."""
+    record = _parsed(where, line)
+    if not isinstance(record, dict):
+        msg = f"{where}: is a JSON {_kind(record)}, expected an object such as {_EXAMPLE}"
+        raise ManifestError(msg)
+    word = _field(where, record, "word", "the word that the user meant")
+    if not isinstance(word, str) or not word:
+        msg = f"{where}: 'word' is {word!r}, expected a non-empty string"
+        raise ManifestError(msg)
+    points = _field(where, record, "points", "the list of points of the trace")
+    if not isinstance(points, list):
+        msg = f"{where}: 'points' is a JSON {_kind(points)}, expected a list of objects x, y, t"
+        raise ManifestError(msg)
+    if len(points) < 2:
+        msg = (
+            f"{where}: the trace has {len(points)} points, expected at least 2: without motion "
+            "there is no gesture; remove the line if it was a tap"
+        )
+        raise ManifestError(msg)
+    trace = [_point(f"{where}: point {index}", point) for index, point in enumerate(points)]
+    _check_times(where, trace)
+    return Swipe(word, np.array(trace, dtype=np.float64))
+
+
+def _parsed(where: str, line: bytes) -> object:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        msg = (
+            f"{where}: byte {line[error.start]:#04x} at column {error.start + 1} is not UTF-8; "
+            "convert the manifest, e.g. with iconv -t utf-8"
+        )
+        raise ManifestError(msg) from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # too many digits are a plain ValueError
+        msg = f"{where}: not valid JSON ({error}); expected one object a line such as {_EXAMPLE}"
+        raise ManifestError(msg) from error
+
+
+def _point(where: str, point: object) -> tuple[float, float, float]:
+    if not isinstance(point, dict):
+        msg = f'{where} is a JSON {_kind(point)}, expected an object such as {{"x":…,"y":…,"t":…}}'
+        raise ManifestError(msg)
+    x = _number(where, point, "x", "a coordinate in [0, 1] across the keyboard")
+    y = _number(where, point, "y", "a coordinate in [0, 1] down the keyboard")
+    t = _number(where, point, "t", "a time in milliseconds")
+    for name, value in (("x", x), ("y", y)):
+        if not LOWEST_XY <= value <= HIGHEST_XY:
+            msg = (
+                f"{where} has {name} = {value:g}, expected a value in [0, 1] over the keyboard, or "
+                "slightly outside; pixels must be divided by the keyboard's width and height"
+            )
+            raise ManifestError(msg)
+    return x, y, t
+
+
+def _number(where: str, point: dict[str, Any], name: str, meaning: str) -> float:
+    value = _field(where, point, name, meaning)
+    # bool is a subclass of int, and `true` is no coordinate.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{where}: {name!r} is a JSON {_kind(value)} ({value!r}), expected {meaning}"
+        raise ManifestError(msg)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        msg = f"{where}: {name!r} is {number}, expected {meaning}; drop the point or the swipe"
+        raise ManifestError(msg)
+    return number
+
+
+def _field(where: str, record: dict[str, Any], name: str, meaning: str) -> object:
+    if name not in record:
+        present = ", ".join(map(repr, record)) or "nothing"
+        msg = f"{where}: {name!r} is missing (found {present}), expected {meaning}"
+        raise ManifestError(msg)
+    return record[name]
+
+
+def _check_times(where: str, trace: list[tuple[float, float, float]]) -> None:
+    """Refuse times that go back; equal ones are allowed, a screen may report two points at once."""
+    for index, (before, after) in enumerate(pairwise(trace), 1):
+        if after[2] < before[2]:
+            msg = (
+                f"{where}: point {index} has t = {after[2]:g} ms after {before[2]:g} ms, expected "
+                "times that never decrease; sort the points or drop the swipe"
+            )
+            raise ManifestError(msg)
+
+
+def _kind(value: object) -> str:
+    """Return JSON's own name of a parsed value's type."""
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

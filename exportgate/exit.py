@@ -1,0 +1,56 @@
+"""How every command ends: one table of exit statuses, and one line for what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import IntEnum
+from typing import TYPE_CHECKING, NoReturn
+
+from exportgate.errors import ExportGateError
+from exportgate.garbage import leave_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Exit(IntEnum):
+    """Exit status of every command.
+
+    Attributes:
+        PASSED: What was asked for was done, and whatever was judged kept its limits.
+        FAILED: It was judged, and failed.
+        NOT_JUDGED: It could not be done or judged; one line on standard error says why.
+    """
+
+    PASSED = 0
+    FAILED = 1
+    NOT_JUDGED = 2
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run a command and exit with its status; errors that a user can mend get one line."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except ExportGateError as error:
+        status = _said(str(error))
+    except BrokenPipeError:  # the reader has seen enough: head, less
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = Exit.NOT_JUDGED
+    except OSError as error:
+        status = _said(_spoken(error))
+    finally:
+        leave_all()
+    sys.exit(int(status))
+
+
+def _said(message: str) -> Exit:
+    print(f"error: {message}", file=sys.stderr)
+    return Exit.NOT_JUDGED
+
+
+def _spoken(error: OSError) -> str:
+    """Return where and what: ``[Errno 13]`` says nothing to most readers."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {what}" if error.filename else what

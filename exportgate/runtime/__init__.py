@@ -1,0 +1,1 @@
+"""The only place that opens a runtime, in a process of its own where native code may crash."""

@@ -1,0 +1,1 @@
+"""Words out of encodings: greedy, beam search, lexicon, accuracy."""

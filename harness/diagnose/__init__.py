@@ -1,0 +1,1 @@
+"""Why a file is bad: stages, layers, features, calibration."""

@@ -1,0 +1,219 @@
+"""Check a release bundle, and seal it with the gate's verdict.
+
+``exportgate bundle verify DIR`` reads every file and says ``ok``, or in one line what is
+wrong. ``exportgate bundle seal DIR --report build/report/report.json`` puts the report in,
+if it speaks of these very files and every gate was kept.
+
+A hash shows that a file is the one that was released, not who released it: whoever can write the
+folder can write its index. Publish the hash of ``bundle.json`` elsewhere where that matters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporters.pipeline.bundle import (
+    ARTIFACT_SUFFIXES,
+    CONTRACT,
+    FEATURES,
+    INDEX,
+    LEXICON,
+    NOT_JUDGED,
+    REPORT,
+    VOCABULARY,
+    Bundle,
+    BundleError,
+    copy_file,
+    describe,
+    read_bundle,
+    shipped_name,
+)
+from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, write_text
+from exportgate.exit import Exit
+from harness.gate.gates import Status
+from harness.gate.report import REPORT_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class SealError(BundleError):
+    """A report does not speak for a bundle."""
+
+
+def verify(folder: Path) -> Bundle:
+    """Check every hash, every sidecar, the descriptions and the verdict of a bundle.
+
+    Raises:
+        ArtifactError: A file is not its sidecar's, or a sidecar is malformed.
+        BundleError: A file is missing, too many or changed, or the parts contradict each other.
+    """
+    bundle = read_bundle(folder)
+    _check_files(folder, bundle)
+    sidecars = _check_sidecars(folder, bundle)
+    for name, text in describe(folder, sidecars).items():
+        if (folder / name).read_text(encoding="utf-8") != text:
+            msg = f"{folder / name}: does not fit the files' sidecars; write the bundle again"
+            raise BundleError(msg)
+    _check_features(folder / FEATURES, sidecars)
+    _check_verdict(folder, bundle)
+    return bundle
+
+
+def seal(folder: Path, report: Path) -> Bundle:
+    """Put the gate's report and verdict into a bundle.
+
+    Raises:
+        ArtifactError: A file is not its sidecar's.
+        BundleError: The bundle is not intact.
+        SealError: The report is malformed, a gate was broken, or other files were judged.
+    """
+    bundle = verify(folder)
+    data = _read_report(report)
+    _check_report(report, data, bundle)
+    copy_file(report, folder / REPORT)
+    judged = {name: data["request"][name] for name in ("target", "device")}
+    sealed = replace(
+        bundle,
+        verdict=str(Status.PASS),
+        judged={**judged, "gates": len(data["gates"])},
+        files={**bundle.files, REPORT: sha256_of(folder / REPORT)},
+    )
+    write_text(folder / INDEX, sealed.to_json())
+    return sealed
+
+
+def _check_files(folder: Path, bundle: Bundle) -> None:
+    """Check that the folder holds the files of the index, unchanged, and nothing else."""
+    present = {path.name for path in folder.iterdir()} - {INDEX}
+    needed = {VOCABULARY, CONTRACT, FEATURES}
+    for names, problem in (
+        (bundle.files.keys() - present, "is missing"),
+        (present - bundle.files.keys(), f"is not in {INDEX}"),
+        (needed - bundle.files.keys(), f"belongs into a bundle, but is not in {INDEX}"),
+    ):
+        if names:
+            msg = f"{folder / min(names)}: {problem}; copy the bundle again or write it anew"
+            raise BundleError(msg)
+    for name, wanted in bundle.files.items():
+        path = folder / name
+        found = sha256_of(path) if path.is_file() and not path.is_symlink() else "no regular file"
+        if found != wanted:
+            msg = f"{path}: SHA-256 is {found[:16]}, but {INDEX} says {wanted[:16]}; copy it again"
+            raise BundleError(msg)
+
+
+def _check_sidecars(folder: Path, bundle: Bundle) -> dict[str, Sidecar]:
+    """Check that every file is what its sidecar says, and of the bundle's checkpoint."""
+    described = {VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT}
+    for name in bundle.files.keys() - described:
+        is_sidecar = name.endswith(".json") and name.removesuffix(".json") in bundle.files
+        if Path(name).suffix not in ARTIFACT_SUFFIXES and not is_sidecar:
+            msg = f"{folder / name}: no export, no sidecar of one and no description of the bundle"
+            raise BundleError(msg)
+    sidecars = {name: read_sidecar(folder / name) for name in bundle.artifacts}
+    for name, sidecar in sidecars.items():
+        if f"{name}.json" not in bundle.files:
+            msg = f"{folder / name}: its sidecar is not in {INDEX}; write the bundle again"
+            raise BundleError(msg)
+        if shipped_name(sidecar) != name:
+            msg = f"{folder / name}: its sidecar says it is {shipped_name(sidecar)}"
+            raise BundleError(msg)
+        if sidecar.checkpoint_sha256 != bundle.checkpoint_sha256:
+            msg = (
+                f"{folder / name}: made from checkpoint {sidecar.checkpoint_sha256[:12]}…, but the "
+                f"bundle is of {bundle.checkpoint_sha256[:12]}…; export it again"
+            )
+            raise BundleError(msg)
+    return sidecars
+
+
+def _check_features(path: Path, sidecars: Mapping[str, Sidecar]) -> None:
+    """Check that the specification has the hash that it states and that the files carry."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        text = json.dumps(data["specification"], sort_keys=True, separators=(",", ":"))
+        stated = {"version": data["version"], "sha256": data["sha256"]}
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: malformed feature specification ({error!r}); write the bundle again"
+        raise BundleError(msg) from error
+    found = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    if found != stated["sha256"] or any(s.feature_spec != stated for s in sidecars.values()):
+        msg = f"{path}: not the features that the files were made for; write the bundle again"
+        raise BundleError(msg)
+
+
+def _check_verdict(folder: Path, bundle: Bundle) -> None:
+    """Check that a verdict has a report that bears it out, and that none stands without."""
+    path = folder / REPORT
+    if bundle.verdict == NOT_JUDGED and REPORT not in bundle.files:
+        return
+    if bundle.verdict != Status.PASS or REPORT not in bundle.files:
+        there = "with" if REPORT in bundle.files else "without"
+        msg = (
+            f"{folder / INDEX}: verdict {bundle.verdict!r} {there} {REPORT}; seal the bundle again"
+        )
+        raise BundleError(msg)
+    _check_report(path, _read_report(path), bundle)
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != REPORT_SCHEMA:
+            msg = f"schema is {data['schema']}, but should be {REPORT_SCHEMA}"
+            raise ValueError(msg)  # noqa: TRY301 - one message for whatever is malformed
+        data["request"]["files"] = dict(data["request"]["files"])
+        needed = [gate["status"] for gate in data["gates"]] + [data["verdict"]]
+        needed += [data["request"][key] for key in ("target", "device", "checkpoint_sha256")]
+        if not all(isinstance(item, str) for item in needed):
+            msg = "verdicts, target, device and checkpoint should be text"
+            raise TypeError(msg)  # noqa: TRY301 - as above
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: no readable report of the gate ({error!r}); run the gate again"
+        raise SealError(msg) from error
+    return data
+
+
+def _check_report(path: Path, data: Mapping[str, Any], bundle: Bundle) -> None:
+    """Check that a report says PASS, of the bundle's checkpoint and of each of its files."""
+    broken = [gate for gate in data["gates"] if gate["status"] != Status.PASS]
+    if data["verdict"] != Status.PASS or broken or not data["gates"]:
+        first = f", first {broken[0]['subject']} {broken[0]['metric']}" if broken else ""
+        msg = (
+            f"{path}: the verdict is {data['verdict']}, {len(broken)} of {len(data['gates'])} "
+            f"gates were not kept{first}; only what passed is released"
+        )
+        raise SealError(msg)
+    if data["request"]["checkpoint_sha256"] != bundle.checkpoint_sha256:
+        msg = f"{path}: judged another checkpoint than the bundle's; run the gate on this one"
+        raise SealError(msg)
+    judged = data["request"]["files"]
+    for name in bundle.artifacts:
+        if judged.get(name) != bundle.files[name]:
+            found = "did not judge" if name not in judged else "judged another file as"
+            msg = f"{path}: {found} {name}; run the gate with --artifacts on this bundle"
+            raise SealError(msg)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="exportgate bundle", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    checking = commands.add_parser("verify", help="check every file of a bundle")
+    sealing = commands.add_parser("seal", help="put the gate's verdict and report in")
+    for command in (checking, sealing):
+        command.add_argument("folder", type=Path, metavar="DIR", help="the bundle")
+    sealing.add_argument(
+        "--report", type=Path, required=True, metavar="FILE", help="report.json of the gate"
+    )
+    args = parser.parse_args(argv)
+    bundle = seal(args.folder, args.report) if args.command == "seal" else verify(args.folder)
+    files, exports = len(bundle.files), len(bundle.artifacts)
+    print(f"ok: {args.folder}: {files} files, {exports} exports, verdict: {bundle.verdict}")
+    return Exit.PASSED

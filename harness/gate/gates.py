@@ -1,0 +1,251 @@
+"""Gates as data: read ``gates.toml``, judge values, and never let an unmeasured gate pass.
+
+A file has sections of two kinds. ``[profile.NAME]`` holds gates to share. A section named after a
+subject (a variant's file name, or ``checkpoint``) takes profiles with ``profiles = [...]`` and adds
+or overrides gates. A gate's key is a metric and its direction: ``sqnr_db_min = 40``. Lists named
+``allowed_*`` are not gates but settings that a measurement needs. A file laid over another
+replaces single keys.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+from exportgate.errors import ExportGateError
+from harness.metrics import METRICS, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+GATES_SCHEMA = 1
+Direction = Literal["min", "max"]
+_PROFILE = "profile."
+_SETTINGS = {"allowed_fallback_ops"}
+
+
+class GateError(ExportGateError, ValueError):
+    """A gates file is malformed, names what does not exist, or leaves a subject ungated."""
+
+
+class Status(StrEnum):
+    """Outcome of a gate; only PASS is good."""
+
+    PASS = "PASS"  # noqa: S105 - not a password
+    FAIL = "FAIL"
+    NOT_MEASURED = "NOT_MEASURED"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A limit that a metric of a subject must keep."""
+
+    subject: str
+    metric: str
+    direction: Direction
+    limit: float
+
+    @property
+    def key(self) -> str:
+        """The gate's key in its section, e.g. ``sqnr_db_min``."""
+        return f"{self.metric}_{self.direction}"
+
+    @property
+    def bound(self) -> str:
+        """The limit as a reader writes it, e.g. ``≥ 40 dB``."""
+        sign = "≥" if self.direction == "min" else "≤"
+        return f"{sign} {METRICS[self.metric].format(self.limit)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged gate.
+
+    Attributes:
+        gate: What was judged.
+        value: The metric; None if it was not measured.
+        status: Outcome.
+        detail: Why, for a reader who has not seen the test.
+        waived: What would count it is absent (``Role.OPTIONAL``), and this run demands no more.
+    """
+
+    gate: Gate
+    value: float | None
+    status: Status
+    detail: str = ""
+    waived: bool = False
+
+    def __post_init__(self) -> None:
+        """Let nothing else through this door.
+
+        Raises:
+            GateError: The verdict waives what was measured, or what has to be.
+        """
+        optional = METRICS[self.gate.metric].role is Role.OPTIONAL
+        if self.waived and not (optional and self.status is Status.NOT_MEASURED):
+            msg = f"{self.gate.subject}: {self.gate.metric} is {self.status} and cannot be waived"
+            raise GateError(msg)
+
+    @property
+    def good(self) -> bool:
+        """Whether the run may pass with it."""
+        return self.status is Status.PASS or self.waived
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "subject": self.gate.subject,
+            "metric": self.gate.metric,
+            "direction": self.gate.direction,
+            "limit": self.gate.limit,
+            "value": None if self.value is None else json_number(self.value),
+            "unit": METRICS[self.gate.metric].unit,
+            "status": str(self.status),
+            "detail": self.detail,
+            "waived": self.waived,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """Read what ``to_json`` wrote."""
+        gate = Gate(data["subject"], data["metric"], data["direction"], data["limit"])
+        value = None if data["value"] is None else float(data["value"])
+        return cls(gate, value, Status(data["status"]), data["detail"], data["waived"])
+
+
+@dataclass(frozen=True, slots=True)
+class GateBook:
+    """All gates and settings, by subject."""
+
+    gates: tuple[Gate, ...]
+    settings: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def of(self, subject: str) -> tuple[Gate, ...]:
+        """Return a subject's gates, in the file's order.
+
+        Raises:
+            GateError: It has none: an ungated subject cannot pass.
+        """
+        found = tuple(gate for gate in self.gates if gate.subject == subject)
+        if not found:
+            msg = f'{subject} has no gate; add a section ["{subject}"] to gates.toml'
+            raise GateError(msg)
+        return found
+
+    def with_limit(self, gate: Gate) -> GateBook:
+        """Return a book in which this gate replaces the one of the same subject and key."""
+        key = (gate.subject, gate.key)
+        if key not in {(g.subject, g.key) for g in self.gates}:
+            return replace(self, gates=(*self.gates, gate))
+        gates = tuple(gate if (g.subject, g.key) == key else g for g in self.gates)
+        return replace(self, gates=gates)
+
+
+def json_number(value: float) -> float | str:
+    """Return a number as JSON can hold it: what is not finite as ``inf``, ``-inf`` or ``nan``."""
+    return value if math.isfinite(value) else str(value)
+
+
+def judge(gate: Gate, value: float | None, detail: str = "") -> Verdict:
+    """Judge a value. None and NaN are NOT_MEASURED; nothing but a kept limit passes."""
+    if value is None or math.isnan(value):
+        return Verdict(gate, None, Status.NOT_MEASURED, detail or "the metric was not measured")
+    kept = value >= gate.limit if gate.direction == "min" else value <= gate.limit
+    return Verdict(gate, float(value), Status.PASS if kept else Status.FAIL, detail)
+
+
+def waive(gate: Gate, detail: str) -> Verdict:
+    """Leave a gate unmeasured because what would count it is absent.
+
+    Raises:
+        GateError: Its metric is not optional.
+    """
+    return Verdict(gate, None, Status.NOT_MEASURED, detail, waived=True)
+
+
+def read_gates(paths: Sequence[Path], subjects: Iterable[str]) -> GateBook:
+    """Read gates files, each laid over the ones before it.
+
+    Args:
+        paths: The project's file and any of the user's.
+        subjects: Every name that a section may have.
+
+    Raises:
+        GateError: Unreadable file, unknown section, key, metric or profile, or a limit that is no
+            number.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        for name, section in _sections(path).items():
+            merged[name] = {**merged.get(name, {}), **section}
+    profiles = {
+        name.removeprefix(_PROFILE): merged.pop(name)
+        for name in list(merged)
+        if name.startswith(_PROFILE)
+    }
+    known = set(subjects)
+    gates: list[Gate] = []
+    settings: dict[str, Mapping[str, tuple[str, ...]]] = {}
+    for subject, section in merged.items():
+        if subject not in known:
+            msg = f"gates.toml: [{subject!r}] is no subject; known: {', '.join(sorted(known))}"
+            raise GateError(msg)
+        flat = _with_profiles(subject, section, profiles)
+        settings[subject] = {key: tuple(flat.pop(key)) for key in sorted(_SETTINGS & flat.keys())}
+        gates += [_gate(subject, key, limit) for key, limit in flat.items()]
+    return GateBook(tuple(gates), settings)
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        msg = f"{path}: cannot read the gates ({error})"
+        raise GateError(msg) from error
+    schema = data.pop("schema", None)
+    if schema != GATES_SCHEMA:
+        msg = f"{path}: schema is {schema}, but should be {GATES_SCHEMA}"
+        raise GateError(msg)
+    for name, section in data.items():
+        if not isinstance(section, dict):
+            msg = f"{path}: {name} stands outside every section"
+            raise GateError(msg)
+    profiles = data.pop("profile", {})
+    return {**{_PROFILE + name: section for name, section in profiles.items()}, **data}
+
+
+def _with_profiles(
+    subject: str, section: Mapping[str, Any], profiles: Mapping[str, Any]
+) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name in section.get("profiles", []):
+        if name not in profiles:
+            msg = f'gates.toml: ["{subject}"] takes the unknown profile {name!r}'
+            raise GateError(msg)
+        flat.update(profiles[name])
+    flat.update({key: value for key, value in section.items() if key != "profiles"})
+    return flat
+
+
+def _gate(subject: str, key: str, limit: object) -> Gate:
+    metric, _, direction = key.rpartition("_")
+    if metric not in METRICS or direction not in {"min", "max"}:
+        msg = (
+            f'gates.toml: ["{subject}"] has the unknown key {key!r}; a key is a metric and _min '
+            f"or _max; metrics: {', '.join(METRICS)}"
+        )
+        raise GateError(msg)
+    if METRICS[metric].role is Role.INFORMATIONAL:
+        msg = (
+            f'gates.toml: ["{subject}"] limits {metric}, which is informational: on a busy machine '
+            "a limit is blind or cries wolf; gate speedup or a baseline_ metric instead"
+        )
+        raise GateError(msg)
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or math.isnan(limit):
+        msg = f'gates.toml: ["{subject}"] {key} is {limit!r}, but should be a number'
+        raise GateError(msg)
+    return Gate(subject, metric, "min" if direction == "min" else "max", float(limit))

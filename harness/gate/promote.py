@@ -1,0 +1,117 @@
+"""Promote the files of a green run to the baseline; nothing else writes one.
+
+``exportgate promote [--report build/report/report.json] [--baseline build/baseline]``
+
+The files that are copied are those that were judged, by their hashes in the report: a file that was
+exported again since then, a red run, or one without files is refused. The folder appears as a whole
+or not at all, and the one before it is kept beside it, named ``*.previous``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporters.variants import VARIANTS, variant
+from exportgate.artifacts.sidecar import read_sidecar, sidecar_path, write_text
+from exportgate.errors import ExportGateError
+from exportgate.exit import Exit
+from harness.gate.baseline import ACCEPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEFAULT_BASELINE = Path("build/baseline")
+
+
+class AcceptError(ExportGateError, ValueError):
+    """A run cannot become the baseline."""
+
+
+def accept(report_path: Path, baseline: Path) -> list[str]:
+    """Copy the judged files of a green run, and return their names.
+
+    An encoder's step is copied with it where the run decoded with it: the next gate needs both.
+
+    Raises:
+        AcceptError: The run was not green, or judged nothing, or its files have changed.
+        ArtifactError: A file is not its sidecar's.
+    """
+    report = _read(report_path)
+    if report["verdict"] != "PASS":
+        msg = (
+            f"{report_path}: the run's verdict is {report['verdict']}; only a green run is accepted"
+        )
+        raise AcceptError(msg)
+    folder, judged = Path(report["request"]["folder"]), dict(report["request"]["files"])
+    names = [row.name for row in VARIANTS if row.name in judged]
+    if not names:
+        msg = f"{report_path}: the run judged no file"
+        raise AcceptError(msg)
+    for name in names:
+        found = read_sidecar(folder / name).sha256
+        if found != judged[name]:
+            msg = f"{folder / name}: changed since it was judged; run the gate again"
+            raise AcceptError(msg)
+    files = {name: judged[name] for name in names}
+    for name in names:
+        step = f"step_fp32.{variant(name).format}"
+        if variant(name).graph == "encoder" and step not in files:
+            files[step] = read_sidecar(folder / step).sha256
+    _replace(baseline, folder, files, report)
+    return list(files)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = report["verdict"], report["request"]["folder"], report["request"]["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: no readable report of a run ({error!r}); run the gate first"
+        raise AcceptError(msg) from error
+    return report
+
+
+def _replace(
+    baseline: Path, folder: Path, files: Mapping[str, str], report: Mapping[str, Any]
+) -> None:
+    values: dict[str, dict[str, float]] = {}
+    for item in report["measurements"]:
+        values.setdefault(item["subject"], {})[item["metric"]] = float(item["value"])
+    accepted = {
+        "accepted_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint_sha256": report["request"].get("checkpoint_sha256"),
+        "files": files,
+        "values": values,
+    }
+    baseline.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{baseline.name}.", dir=baseline.parent))
+    for name in files:
+        for path in (folder / name, sidecar_path(folder / name)):
+            shutil.copyfile(path, draft / path.name)
+    write_text(draft / ACCEPTED, json.dumps(accepted, indent=1) + "\n")
+    previous = baseline.with_name(f"{baseline.name}.previous")
+    if baseline.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        baseline.rename(previous)
+    draft.rename(baseline)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="exportgate promote",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--report", type=Path, default=Path("build/report/report.json"))
+    parser.add_argument("--baseline", type=Path, default=DEFAULT_BASELINE, metavar="DIR")
+    args = parser.parse_args(argv)
+    names = accept(args.report, args.baseline)
+    print(f"{args.baseline} is the baseline now: {', '.join(names)}")
+    return Exit.PASSED

@@ -1,0 +1,172 @@
+"""Tell people and machines what was judged: on the terminal, as ``report.json`` and as a page."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+from exportgate.artifacts.sidecar import write_text
+from harness.gate.gates import Status, Verdict, json_number
+from harness.gate.html_report import html_of
+from harness.metrics import METRICS, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+REPORT_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A value that was measured, gated or not, with what it was computed from."""
+
+    subject: str
+    metric: str
+    value: float
+    detail: str = ""
+    samples: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "subject": self.subject,
+            "metric": self.metric,
+            "unit": METRICS[self.metric].unit,
+            "value": json_number(self.value),
+            "detail": self.detail,
+            "samples": [json_number(sample) for sample in self.samples],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+        """Read what ``to_json`` wrote."""
+        samples = tuple(float(sample) for sample in data["samples"])
+        return cls(data["subject"], data["metric"], float(data["value"]), data["detail"], samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a run.
+
+    Attributes:
+        request: What was asked for, as plain data.
+        environment: Where it ran.
+        verdicts: Every gate that was asked for, judged.
+        measured: Every value, gated or not.
+        reproduce: For a failing gate, the command that runs it alone, by ``subject`` and metric.
+        errors: What a test said that failed though no gate of its was broken, by the test's name.
+    """
+
+    request: dict[str, Any]
+    environment: dict[str, Any]
+    verdicts: tuple[Verdict, ...]
+    measured: tuple[Measured, ...]
+    reproduce: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was judged, and everything that was demanded kept its limit."""
+        kept = any(verdict.status is Status.PASS for verdict in self.verdicts)
+        return kept and all(verdict.good for verdict in self.verdicts) and not self.errors
+
+    def to_json(self) -> str:
+        """Return the text of ``report.json``."""
+        data = {
+            "schema": REPORT_SCHEMA,
+            "verdict": "PASS" if self.passed else "FAIL",
+            "request": self.request,
+            "environment": self.environment,
+            "gates": [verdict.to_json() for verdict in self.verdicts],
+            "measurements": [item.to_json() for item in self.measured],
+            "reproduce": self.reproduce,
+            "errors": self.errors,
+        }
+        return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write ``report.json`` and ``report.html`` into a folder, atomically.
+
+    Returns:
+        The path of ``report.json``.
+    """
+    path = folder / "report.json"
+    write_text(path, report.to_json())
+    write_text(folder / "report.html", html_of(report, closing_line(report)))
+    return path
+
+
+def summary_lines(report: Report) -> list[str]:
+    """Return the terminal summary: a line for each gate, the reason under each that failed."""
+    rows = [
+        (
+            verdict.gate.subject,
+            verdict.gate.metric,
+            "-" if verdict.value is None else METRICS[verdict.gate.metric].format(verdict.value),
+            verdict.gate.bound,
+            str(verdict.status),
+        )
+        for verdict in report.verdicts
+    ]
+    heading = ("file", "metric", "value", "limit", "verdict")
+    widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(5)]
+    lines = [_row(heading, widths)]
+    subject, reason, command = "", "", ""
+    for row, verdict in zip(rows, report.verdicts, strict=True):
+        # A blank line between files; the name only once, so that the eye finds the groups.
+        if row[0] != subject and subject:
+            lines += [*_informational_lines(report, subject), ""]
+        lines.append(_row((row[0] if row[0] != subject else "", *row[1:]), widths))
+        subject = row[0]
+        if verdict.status is Status.PASS:
+            continue
+        # One cause often breaks many gates: say it once.
+        if verdict.detail and verdict.detail != reason:
+            reason = verdict.detail
+            lines.append(f"      why: {shorten(reason, 300, placeholder=' …')}")
+        again = report.reproduce.get(f"{verdict.gate.subject} {verdict.gate.metric}", command)
+        if again != command:
+            command = again
+            lines.append(f"      again: {command}")
+    lines += _informational_lines(report, subject)
+    lines += [f"error: {test}: {said}" for test, said in report.errors.items()]
+    return [*lines, "", closing_line(report)]
+
+
+def _informational_lines(report: Report, subject: str) -> list[str]:
+    found = [
+        f"{item.metric} {METRICS[item.metric].format(item.value)}"
+        for item in report.measured
+        if item.subject == subject and METRICS[item.metric].role is Role.INFORMATIONAL
+    ]
+    return [f"      informational: {', '.join(found)}"] if found else []
+
+
+def closing_line(report: Report) -> str:
+    """Return the verdict in one line."""
+    verdicts = report.verdicts
+    count = Counter(verdict.status for verdict in verdicts)
+    if not verdicts:
+        return "FAIL: nothing was judged"
+    if report.passed:
+        waived = sum(verdict.waived for verdict in verdicts)
+        rest = f", {waived} not measured, which --release demands" if waived else ""
+        return f"PASS: {count[Status.PASS]} of {len(verdicts)} gates kept{rest}"
+    return (
+        f"FAIL: {count[Status.FAIL]} of {len(verdicts)} gates broken, "
+        f"{count[Status.NOT_MEASURED]} not measured, {count[Status.PASS]} kept"
+        + (f", tests in error: {len(report.errors)}" if report.errors else "")
+    )
+
+
+def _row(cells: tuple[str, ...], widths: Sequence[int]) -> str:
+    aligned = [
+        cell.rjust(width) if index == 2 else cell.ljust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(aligned).rstrip()

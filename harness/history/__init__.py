@@ -1,0 +1,1 @@
+"""Runs across checkpoints: store, trends, sweeps."""

@@ -1,0 +1,385 @@
+"""Runs of the gate across checkpoints: what rose, what fell, and which checkpoint broke it.
+
+``exportgate history [--history FILE] list|compare A B|trend [METRIC …]|blame|merge FILE …``
+
+The gate appends with ``pytest suites/ --history FILE``. Runs are keyed by checkpoint hash, file,
+device and environment (machine, processor, versions). Runs of different environments are never
+joined to one line: each has its own, and every command says how many there are.
+
+Commands name a run by its number, by its checkpoint's file name or by a prefix of its SHA-256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from exportgate.exit import Exit
+from harness.history.store import (
+    HistoryError,
+    Run,
+    find_run,
+    merge,
+    read_environments,
+    read_gates,
+    read_runs,
+    read_values,
+)
+from harness.metrics import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+DEFAULT_HISTORY = Path("build/history.db")
+Order = Literal["time", "name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A metric of a subject in a run; ``status`` is None where no gate judges it."""
+
+    run: Run
+    value: float | None
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesKey:
+    """What may stand in one line."""
+
+    subject: str
+    metric: str
+    device: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """A gate that held at one checkpoint and not at the next."""
+
+    key: SeriesKey
+    bound: str
+    before: Point | None
+    after: Point
+    mended: Run | None
+
+    def sentence(self) -> str:
+        """Say what broke and where."""
+        metric = METRICS[self.key.metric]
+        now = "not measured" if self.after.value is None else metric.format(self.after.value)
+        was = (
+            f"kept at {self.before.run.label}"
+            f" ({'?' if self.before.value is None else metric.format(self.before.value)})"
+            if self.before
+            else "never kept before"
+        )
+        mended = f"; kept again at {self.mended.label}" if self.mended else ""
+        return (
+            f"{self.key.subject} {self.key.metric} ({self.bound}): broken at "
+            f"{self.after.run.label} ({now}), {was}{mended}"
+        )
+
+
+# -- across runs --------------------------------------------------------------------------------
+
+
+def in_order(runs: Sequence[Run], order: Order) -> list[Run]:
+    """Return the latest run of each checkpoint and calibration in each environment, in order."""
+    latest = {
+        (r.checkpoint_sha256, r.calibration_sha256, r.device, r.environment, r.target): r
+        for r in runs
+    }
+    found = sorted(latest.values(), key=lambda run: run.number)
+    return sorted(found, key=lambda run: _natural(run.checkpoint)) if order == "name" else found
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort ``step-20`` before ``step-100``."""
+    return [
+        (int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+def series(
+    path: Path, metrics: Sequence[str], order: Order = "time"
+) -> dict[SeriesKey, list[Point]]:
+    """Return the points of each line: one subject, metric, device and environment.
+
+    Raises:
+        HistoryError: A metric does not exist.
+    """
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown:
+        msg = f"unknown metrics {', '.join(unknown)}; known: {', '.join(METRICS)}"
+        raise HistoryError(msg)
+    runs = in_order(read_runs(path), order)
+    values, states = read_values(path), _states(path)
+    found: dict[SeriesKey, list[Point]] = {}
+    for run in runs:
+        for (subject, metric), value in values.get(run.number, {}).items():
+            if metrics and metric not in metrics:
+                continue
+            key = SeriesKey(subject, metric, run.device, run.environment)
+            status = states.get((run.number, subject, metric))
+            found.setdefault(key, []).append(Point(run, value, status))
+    return found
+
+
+def _states(path: Path) -> dict[tuple[int, str, str], str]:
+    """Return whether a metric kept all its gates, by run, subject and metric."""
+    found: dict[tuple[int, str, str], str] = {}
+    for row in read_gates(path):
+        key = (row["run"], row["subject"], row["metric"])
+        if found.get(key, "PASS") == "PASS":
+            found[key] = row["status"]
+    return found
+
+
+def breaks(path: Path, order: Order = "time") -> list[Break]:
+    """Return each step of a gate from kept to broken, in each environment by itself."""
+    place = {run.number: (i, run) for i, run in enumerate(in_order(read_runs(path), order))}
+    lines: dict[tuple[SeriesKey, str], list[tuple[Point, str]]] = {}
+    rows = [row for row in read_gates(path) if row["run"] in place]
+    for row in sorted(rows, key=lambda row: place[row["run"]][0]):
+        run = place[row["run"]][1]
+        key = SeriesKey(row["subject"], row["metric"], run.device, run.environment)
+        sign = "≥" if row["direction"] == "min" else "≤"
+        bound = f"{sign} {METRICS[row['metric']].format(row['limit'])}"
+        # By direction, not by limit: a limit that was tightened goes on with the same line.
+        point = Point(run, row["value"], row["status"])
+        lines.setdefault((key, row["direction"]), []).append((point, bound))
+    return [found for (key, _), line in lines.items() for found in _breaks_of(key, line)]
+
+
+def _breaks_of(key: SeriesKey, line: Iterable[tuple[Point, str]]) -> list[Break]:
+    found: list[Break] = []
+    before: Point | None = None
+    broken = False
+    for point, bound in line:
+        if point.status != "PASS" and not broken:
+            found.append(Break(key, bound, before, point, mended=None))
+        elif point.status == "PASS" and broken:
+            found[-1] = replace(found[-1], mended=point.run)
+        broken = point.status != "PASS"
+        before = point if not broken else before
+    return found
+
+
+# -- commands -----------------------------------------------------------------------------------
+
+
+def environment_lines(path: Path, runs: Sequence[Run]) -> list[str]:
+    """Say which environments the runs come from, and that they are not to be compared."""
+    used = list(dict.fromkeys(run.environment for run in runs))
+    known = read_environments(path)
+    lines = [f"environment {key}: {_describe(known[key])}" for key in used]
+    if len(used) > 1:
+        lines.append(f"{len(used)} environments: speeds of different ones say nothing together")
+    return lines
+
+
+def _describe(environment: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
+    return (
+        f"{environment['cpu']}, {environment['cores']} cores, {environment['system']}; {versions}"
+    )
+
+
+def list_lines(path: Path) -> list[str]:
+    """Return a line for each run, oldest first."""
+    runs, gates = read_runs(path), read_gates(path)
+    lines = []
+    for run in runs:
+        states = [row["status"] for row in gates if row["run"] == run.number]
+        kept = f"{states.count('PASS')} of {len(states)} kept"
+        lines.append(
+            f"{run.number:>4}  {run.finished_utc}  {run.verdict}  {kept:>16}  "
+            f"{run.checkpoint} {run.checkpoint_sha256[:8]}  {run.target} on {run.device}  "
+            f"environment {run.environment}"
+        )
+    return [*lines, *environment_lines(path, runs)] if runs else ["no runs"]
+
+
+def compare_lines(path: Path, first: str, second: str) -> list[str]:
+    """Return what differs between two runs.
+
+    Raises:
+        HistoryError: One of them is not in the store.
+    """
+    runs = read_runs(path)
+    a, b = find_run(runs, first), find_run(runs, second)
+    values, states = read_values(path), _states(path)
+    ours, theirs = values.get(a.number, {}), values.get(b.number, {})
+    lines = [f"{'file':26} {'metric':28} {a.label:>26} {b.label:>26} change"]
+    for key in sorted(ours.keys() | theirs.keys()):
+        left, right = ours.get(key), theirs.get(key)
+        was, now = states.get((a.number, *key), ""), states.get((b.number, *key), "")
+        if left == right and was == now:
+            continue
+        change = "" if not left or right is None else f"{right / left - 1:+.1%}"
+        verdict = f"  {was} → {now}" if was != now else ""
+        subject, metric = key
+        lines.append(
+            f"{subject:26} {metric:28} {_text(metric, left):>26} {_text(metric, right):>26} "
+            f"{change}{verdict}".rstrip()
+        )
+    return [*lines, *environment_lines(path, [a, b])]
+
+
+def _text(metric: str, value: float | None) -> str:
+    return "-" if value is None else METRICS[metric].format(value)
+
+
+def trend_lines(found: Mapping[SeriesKey, Sequence[Point]]) -> list[str]:
+    """Return each line's values, one environment after the other."""
+    lines = []
+    for key, points in found.items():
+        lines.append(f"{key.subject} {key.metric} on {key.device}, environment {key.environment}")
+        for point in points:
+            status = point.status if point.status not in {None, "PASS"} else ""
+            value = _text(key.metric, point.value)
+            lines.append(f"    {point.run.label:40} {value:>16}  {status}".rstrip())
+    return lines
+
+
+def find_changed(found: Mapping[SeriesKey, Sequence[Point]]) -> dict[SeriesKey, list[Point]]:
+    """Return the lines that have more than one value: a constant has no trend."""
+    return {
+        key: list(points)
+        for key, points in found.items()
+        if len({point.value for point in points}) > 1
+    }
+
+
+def draw(found: Mapping[SeriesKey, Sequence[Point]], out: Path) -> None:
+    """Draw a panel for each metric and a line for each subject, device and environment.
+
+    Args:
+        found: Lines of at most a dozen metrics.
+        out: Picture to write, e.g. ``trend.png``.
+    """
+    import matplotlib as mpl  # noqa: PLC0415 - a second, and only pictures need it
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    metrics = list(dict.fromkeys(key.metric for key in found))
+    several = len({key.environment for key in found}) > 1
+    runs = {point.run.number: point.run for points in found.values() for point in points}
+    # The order of the longest line is everybody's: lines of one order each.
+    labels = list(dict.fromkeys(_tick(run) for run in runs.values()))
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(6.4 * columns, 2.9 * rows), squeeze=False, layout="constrained"
+    )
+    for axis, metric in zip(axes.flat, metrics, strict=False):
+        for key, points in found.items():
+            if key.metric == metric:
+                _draw_line(axis, key, points, labels, several=several)
+        unit = METRICS[metric].unit
+        axis.set_title(f"{metric} [{unit}]" if unit else metric, fontsize=10)
+        axis.set_xticks(range(len(labels)), labels, rotation=25, ha="right", fontsize=7)
+        axis.grid(visible=True, alpha=0.3)
+        axis.legend(fontsize=7)
+    for axis in list(axes.flat)[len(metrics) :]:
+        axis.remove()
+    if several:
+        figure.suptitle("several environments: a line for each, not to be compared", fontsize=10)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=80)
+    plt.close(figure)
+
+
+def _tick(run: Run) -> str:
+    return f"{Path(run.checkpoint).stem}\ncalib {run.calibration_sha256[:4]}"
+
+
+def _draw_line(
+    axis: Any,  # noqa: ANN401 - matplotlib's axes, imported only where it draws
+    key: SeriesKey,
+    points: Sequence[Point],
+    labels: Sequence[str],
+    *,
+    several: bool,
+) -> None:
+    shown = [(labels.index(_tick(p.run)), p.value, p.status) for p in points if p.value is not None]
+    name = f"{key.subject}, {key.environment}" if several else key.subject
+    (line,) = axis.plot([x for x, *_ in shown], [y for _, y, _ in shown], marker="o", label=name)
+    broken = [(x, y) for x, y, status in shown if status not in {None, "PASS"}]
+    # Crosses over broken gates: colour alone tells nothing to many readers.
+    axis.plot(
+        [x for x, _ in broken], [y for _, y in broken], "x", color="black", markersize=9,
+        zorder=line.get_zorder() + 1,
+    )  # fmt: skip
+
+
+def blame_lines(path: Path, order: Order) -> list[str]:
+    """Return which checkpoint broke which gate."""
+    found = breaks(path, order)
+    lines = [entry.sentence() for entry in found] or ["no gate was broken"]
+    return [*lines, *environment_lines(path, read_runs(path))]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="exportgate history",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--history", type=Path, default=DEFAULT_HISTORY, metavar="FILE",
+        help="the store (default %(default)s)",
+    )  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every run, oldest first")
+    compare = commands.add_parser("compare", help="what differs between two runs")
+    compare.add_argument("first", metavar="A", help="run, checkpoint or hash")
+    compare.add_argument("second", metavar="B", help="run, checkpoint or hash")
+    trend = commands.add_parser("trend", help="a metric across checkpoints")
+    trend.add_argument("metrics", nargs="*", metavar="METRIC", help="default: all that changed")
+    trend.add_argument("--subject", action="append", metavar="FILE", help="only this file")
+    trend.add_argument("--out", type=Path, metavar="PNG", help="draw it")
+    blame = commands.add_parser("blame", help="which checkpoint broke which gate")
+    merging = commands.add_parser("merge", help="append the runs of other stores")
+    merging.add_argument("others", nargs="+", type=Path, metavar="FILE", help="a store")
+    for command in (trend, blame):
+        command.add_argument(
+            "--order", choices=["time", "name"], default="time",
+            help="of checkpoints: as they were gated, or by their names (default %(default)s)",
+        )  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    args = _parser().parse_args(argv)
+    if args.command == "merge":
+        appended = sum(merge(args.history, other) for other in args.others)
+        print(f"{appended} runs appended to {args.history}")
+        return Exit.PASSED
+    if not args.history.is_file():
+        msg = f"{args.history}: no history yet; run the gate with --history {args.history}"
+        raise HistoryError(msg)
+    if args.command == "list":
+        lines = list_lines(args.history)
+    elif args.command == "compare":
+        lines = compare_lines(args.history, args.first, args.second)
+    elif args.command == "blame":
+        lines = blame_lines(args.history, args.order)
+    else:
+        found = series(args.history, args.metrics, args.order)
+        # What was asked for by name is shown, also after a single run.
+        found = found if args.metrics else find_changed(found)
+        wanted = args.subject or [key.subject for key in found]
+        found = {key: points for key, points in found.items() if key.subject in wanted}
+        runs = [point.run for points in found.values() for point in points]
+        lines = [*trend_lines(found), *environment_lines(args.history, runs)]
+        if args.out:
+            draw(found, args.out)
+            lines.append(f"picture: {args.out}")
+    print("\n".join(lines))
+    return Exit.PASSED

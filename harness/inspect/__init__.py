@@ -1,0 +1,1 @@
+"""What is inside a file, read from the file itself."""

@@ -1,0 +1,218 @@
+"""What is inside a file, read from the file itself and not from its exporter's word."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.variants import variant
+from exportgate.errors import ExportGateError
+from harness.inspect.saturation import saturating_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exportgate.artifacts.sidecar import Sidecar
+    from exportgate.contract import IoContract, ModelSpec
+
+# A weight is what a matrix product or a convolution multiplies with; smaller constants (shapes,
+# scales, biases, zero points) carry no precision that a reader of "INT8" has in mind.
+_MIN_WEIGHT_ELEMENTS = 256
+_BITS = {
+    "float64": 64, "int64": 64, "float32": 32, "int32": 32, "float16": 16, "bfloat16": 16,
+    "int16": 16, "int8": 8, "uint8": 8, "int4": 4, "uint4": 4, "bool": 8,
+    # XNNPACK's names: per tensor, per channel and per block.
+    "qint8": 8, "quint8": 8, "qcint8": 8, "qcint4": 4, "qbint4": 4,
+}  # fmt: skip
+
+
+# ONNX Runtime's com.microsoft is in all of its builds; nchwc and the rest depend on the processor.
+_PORTABLE_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+
+
+class AuditError(ExportGateError, ValueError):
+    """A file cannot be read for an audit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        weight_bytes: Bytes of weights by dtype.
+        ops: Operators that the runtime itself runs, by name; of a .pte those outside delegates.
+        quantize_ops: Operators that turn real values into integers, in the whole file.
+        dequantize_ops: Operators that turn integers into real values, in the whole file.
+        delegates: Subgraphs handed to a backend; 0 for ONNX.
+        unportable_ops: Operators of domains that only one kind of machine has, by name.
+        saturating_pairs: Pairs of weights whose products depend on the machine, by constant.
+    """
+
+    weight_bytes: Mapping[str, int]
+    ops: Mapping[str, int]
+    quantize_ops: int
+    dequantize_ops: int
+    delegates: int
+    unportable_ops: Mapping[str, int] = field(default_factory=dict)
+    saturating_pairs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def int8_weight_share(self) -> float:
+        """Share of the weights stored in 8 or fewer bits, each counted as its FP32 bytes.
+
+        Bytes in the file would count what stayed FP32 four times: biases, norms and small
+        convolutions, which are 4 % of a small encoder's weights but 15 % of its INT8 file.
+        """
+        weights = {name: size / _bits(name) for name, size in self.weight_bytes.items()}
+        total = sum(weights.values())
+        narrow = sum(count for name, count in weights.items() if _bits(name) <= 8)
+        return narrow / total if total else 0.0
+
+    @property
+    def undelegated_qdq_ops(self) -> int:
+        """Quantize and dequantize operators outside delegates; ExecuTorch runs none of them."""
+        return sum(count for name, count in self.ops.items() if "quantize" in name.lower())
+
+
+def read_contents(path: Path) -> Contents:
+    """Read a file's contents.
+
+    Raises:
+        AuditError: The file is damaged, or of a kind that cannot be audited.
+    """
+    if path.suffix == ".onnx":
+        return _onnx_contents(path)
+    if path.suffix == ".pte":
+        return _pte_contents(path)
+    msg = f"{path}: cannot audit {path.suffix!r}; expected .onnx or .pte"
+    raise AuditError(msg)
+
+
+def is_dequantize(op: str) -> bool:
+    """Tell a dequantize operator by its name; it also contains the word ``quantize``."""
+    return "dequantize" in op.lower()
+
+
+def is_quantize(op: str) -> bool:
+    """Tell a quantize operator by its name, and not mistake a dequantize operator for one."""
+    return "quantize" in op.lower() and not is_dequantize(op)
+
+
+def _bits(dtype: str) -> int:
+    if dtype not in _BITS:
+        msg = f"weights of the unknown type {dtype!r}; known: {', '.join(_BITS)}"
+        raise AuditError(msg)
+    return _BITS[dtype]
+
+
+def _onnx_contents(path: Path) -> Contents:
+    import onnx  # noqa: PLC0415 - only ONNX audits pay for it
+    from google.protobuf.message import DecodeError  # noqa: PLC0415
+
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, OSError) as error:
+        msg = f"{path}: not a readable ONNX file ({error}); export it again"
+        raise AuditError(msg) from error
+    weights: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        if int(np.prod(tensor.dims)) >= _MIN_WEIGHT_ELEMENTS:
+            dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+            weights[{"float": "float32"}.get(dtype, dtype)] += len(
+                onnx.numpy_helper.to_array(tensor).tobytes()
+            )
+    ops = Counter(node.op_type for node in model.graph.node)
+    return Contents(
+        weight_bytes=dict(weights),
+        ops=dict(ops),
+        quantize_ops=sum(n for op, n in ops.items() if is_quantize(op)),
+        dequantize_ops=sum(n for op, n in ops.items() if is_dequantize(op)),
+        delegates=0,
+        unportable_ops=Counter(
+            f"{node.domain}.{node.op_type}"
+            for node in model.graph.node
+            if node.domain not in _PORTABLE_DOMAINS
+        ),
+        saturating_pairs=saturating_pairs(model),
+    )
+
+
+def _pte_contents(path: Path) -> Contents:
+    from harness.inspect.pte_file import inspect_pte  # noqa: PLC0415 - only .pte audits pay for it
+
+    found = inspect_pte(path)
+    return Contents(
+        weight_bytes=dict(found.weight_bytes_by_dtype),
+        ops=dict(found.undelegated_ops),
+        # XNNPACK converts activations to integers in nodes of their own, and back inside kernels.
+        quantize_ops=found.xnn_ops.get("XNNConvert", 0)
+        + sum(n for op, n in found.undelegated_ops.items() if is_quantize(op)),
+        dequantize_ops=sum(n for op, n in found.undelegated_ops.items() if is_dequantize(op)),
+        delegates=found.delegates,
+    )
+
+
+def contract_mismatches(found: IoContract, expected: IoContract) -> list[str]:
+    """Describe each difference between a file's inputs and outputs and those expected."""
+    problems: list[str] = []
+    for side in ("inputs", "outputs"):
+        have, want = getattr(found, side), getattr(expected, side)
+        if len(have) != len(want):
+            problems.append(f"{len(have)} {side}, but should be {len(want)}")
+        for a, b in zip(have, want, strict=False):
+            problems += [
+                f"{side[:-1]} {b.name}: {what} is {x}, but should be {y}"
+                for what, x, y in (
+                    ("name", a.name, b.name),
+                    ("dtype", a.dtype, b.dtype),
+                    ("shape", _shape(a.shape), _shape(b.shape)),
+                )
+                if x != y
+            ]
+    return problems
+
+
+def shape_mismatches(
+    name: str, found: tuple[int, ...], expected: tuple[int | str, ...]
+) -> list[str]:
+    """Describe how the shape that a run gave differs from the contract's."""
+    fits = len(found) == len(expected) and all(
+        isinstance(want, str) or have == want for have, want in zip(found, expected, strict=True)
+    )
+    return [] if fits else [f"{name} came out as {found}, but should be {_shape(expected)}"]
+
+
+def provenance_mismatches(
+    name: str,
+    sidecar: Sidecar,
+    checkpoint_sha256: str,
+    spec: ModelSpec,
+    feature_spec: Mapping[str, str],
+) -> list[str]:
+    """Describe each statement of a variant's sidecar that the table or the checkpoint refutes."""
+    promised = variant(name)
+    claims: list[tuple[str, Any, Any]] = [
+        ("variant", sidecar.variant, promised.name),
+        ("precision", sidecar.precision, promised.precision),
+        ("checkpoint's SHA-256", sidecar.checkpoint_sha256, checkpoint_sha256),
+        ("blank id", sidecar.blank_id, spec.blank_id),
+        ("vocabulary", sidecar.model.labels, spec.labels),
+        ("max_symbols", sidecar.model.max_symbols, spec.max_symbols),
+        ("dimensions", sidecar.model, spec),
+        ("feature specification", dict(sidecar.feature_spec), dict(feature_spec)),
+    ]
+    if sidecar.calibration is not None:
+        claims.append(
+            ("calibration's features", sidecar.calibration["feature_spec"], dict(feature_spec))
+        )
+    return [
+        f"{name} is {have}, but should be {want}" for name, have, want in claims if have != want
+    ]
+
+
+def _shape(axes: tuple[int | str, ...]) -> str:
+    return f"({', '.join(str(axis) for axis in axes)})"

@@ -1,0 +1,1 @@
+"""Numbers about files: errors against NeMo, layers, time, instructions."""

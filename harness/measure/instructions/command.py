@@ -1,0 +1,57 @@
+"""Count the instructions of an inference, exactly and on a machine however busy.
+
+``exportgate instructions setup`` builds the plugin (``make setup-exact`` installs what it needs).
+``exportgate instructions count FILE`` prints the instructions of one inference.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporters.variants import variant
+from exportgate.artifacts.sidecar import read_sidecar
+from exportgate.exit import Exit
+from harness.measure.instructions import INFERENCES, PLUGIN, X86_64, build, count
+from harness.measure.paired import step_inputs
+from harness.measure.reference import encoder_input
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FRAMES = 32
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="exportgate instructions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("setup", help="build the plugin")
+    counting = commands.add_parser("count", help="count the instructions of an inference")
+    counting.add_argument("file", type=Path, help="a file with its sidecar")
+    counting.add_argument(
+        "--frames", type=int, default=FRAMES, help="of an encoder's input (default %(default)s)"
+    )
+    counting.add_argument("--inferences", type=int, default=INFERENCES)
+    args = parser.parse_args(argv)
+    if args.command == "setup":
+        print(f"built {build(PLUGIN)}")
+        return Exit.PASSED
+    sidecar = read_sidecar(args.file)
+    inputs = step_inputs(sidecar.contract)
+    if variant(sidecar.variant).graph == "encoder":
+        noise = np.random.default_rng(0).normal(size=(sidecar.model.feature_dim, args.frames))
+        inputs = encoder_input(noise.astype(np.float32))
+    found = count(args.file, inputs, X86_64, inferences=args.inferences)
+    print(
+        f"{args.file.name}: {found.instructions} instructions on {found.guest}, "
+        f"spread {found.spread:.4%} over {len(found.each)} inferences"
+    )
+    return Exit.PASSED

@@ -1,0 +1,280 @@
+"""Compare two ONNX files of one graph layer by layer, at the matrix products that both have.
+
+Behind the last layer an error of one channel drowns in the rounding of all others: in an INT8 file
+a scale that is 5 % off costs 0.1 dB there. At the layer that makes it, it stands out. Of a .pte
+nothing but the weights can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exportgate.errors import ExportGateError
+from exportgate.runtime.session import OpenError
+from harness.inspect.pte_file import read_weights
+from harness.measure.compare import SQNR_OF_EQUAL_DB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from exportgate.runtime.session import Arrays
+
+SOUND_DB = {"fp32": 100.0, "fp16": 55.0, "int8": 40.0, "int4": 20.0}
+"""Signal to noise of the layers of a sound file, by precision; 10 dB less is a fault."""
+
+OFF = {"int8": (0.03, 0.05), "int4": (0.1, 0.16)}
+"""From which gain error and shift on a channel of a quantized layer is off."""
+
+_PRODUCTS = ("Gemm", "MatMul", "Conv")
+# Smoothing moves a scale from the values to the projection behind the attention: the last third of
+# the fused query, key and value is in other units by design.
+_FUSED_QKV = "qkv"
+_SMOOTHED = "front.out"
+
+
+class LayersError(ExportGateError, ValueError):
+    """Two files have no layer in common, or a layer gives another number of channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerError:
+    """How far a layer's output, or its weights, are from the FP32 file's.
+
+    Attributes:
+        name: The value's name in the graph.
+        sqnr_db: Signal to noise over all channels, in dB.
+        gain_error: Largest |Σ ref·out ÷ Σ ref² − 1| of a channel: a scale that is off.
+        gain_channel: Which channel that is.
+        shift: Largest |mean error| ÷ root mean square of a channel: a zero point that is off.
+        shift_channel: Which channel that is.
+    """
+
+    name: str
+    sqnr_db: float
+    gain_error: float
+    gain_channel: int
+    shift: float
+    shift_channel: int
+
+
+def layer_errors(
+    candidate: Path,
+    baseline: Path,
+    feeds: Sequence[Arrays],
+    baseline_feeds: Sequence[Arrays] | None = None,
+) -> tuple[list[LayerError], list[str]]:
+    """Run two files on the same inputs and compare every product that both have by name.
+
+    Args:
+        candidate: An ONNX file.
+        baseline: The FP32 file of the same graph.
+        feeds: Inputs of single runs.
+        baseline_feeds: The same for the baseline, where it has other names for them.
+
+    Returns:
+        Errors in the baseline's order, and names of the baseline's layers that the candidate lacks.
+
+    Raises:
+        LayersError: No layer in common, or another number of channels.
+        OpenError: ONNX Runtime does not load a file.
+    """
+    wanted = product_outputs(baseline)
+    computed = set(all_outputs(candidate))
+    rectified = _rectified_outputs(baseline)
+    # Optimised ahead, a convolution and its ReLU are one node: they are compared behind it.
+    value = {name: name if name in computed else rectified.get(name, name) for name in wanted}
+    shared = [name for name in wanted if value[name] in computed]
+    if not shared:
+        msg = f"{candidate}: no layer has the name of one in {baseline.name}: not the same graph"
+        raise LayersError(msg)
+    values = [value[name] for name in shared]
+    reference = run_with_outputs(baseline, values, baseline_feeds or feeds)
+    found = run_with_outputs(candidate, values, feeds)
+    errors = [
+        layer_error(
+            name,
+            _channels_last(name, wanted[name], reference[value[name]]),
+            _channels_last(name, wanted[name], found[value[name]]),
+        )
+        for name in shared
+    ]
+    return errors, [name for name in wanted if name not in shared]
+
+
+def product_outputs(path: Path) -> dict[str, str]:
+    """Return the outputs of a file's products and convolutions with the operator, in order."""
+    graph = _load(path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    return {
+        node.output[0]: node.op_type
+        for node in graph.node
+        if node.op_type in _PRODUCTS and any(name in constants for name in node.input)
+    }
+
+
+def _rectified_outputs(path: Path) -> dict[str, str]:
+    """Return the ReLU's output for each value that nothing but a ReLU reads."""
+    graph = _load(path).graph
+    readers = Counter(name for node in graph.node for name in node.input)
+    return {
+        node.input[0]: node.output[0]
+        for node in graph.node
+        if node.op_type == "Relu" and readers[node.input[0]] == 1
+    }
+
+
+def all_outputs(path: Path) -> list[str]:
+    """Return every value that a file computes."""
+    return [name for node in _load(path).graph.node for name in node.output]
+
+
+def run_with_outputs(
+    path: Path, names: Sequence[str], feeds: Sequence[Arrays]
+) -> dict[str, list[NDArray[Any]]]:
+    """Run a file with inner values added to its outputs; return them for each run.
+
+    Raises:
+        OpenError: ONNX Runtime does not load the file.
+    """
+    import onnx  # noqa: PLC0415 - only diagnosis pays for it
+    import onnxruntime  # noqa: PLC0415
+
+    model = _load(path)
+    declared = {value.name for value in model.graph.output}
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in names if name not in declared
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
+        msg = f"{path}: ONNX Runtime does not load it with inner outputs ({error})"
+        raise OpenError(msg) from error
+    values: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    for feed in feeds:
+        for name, value in zip(names, session.run(list(names), dict(feed)), strict=True):
+            values[name].append(value)
+    return values
+
+
+def first_bad(layers: Sequence[LayerError], precision: str) -> LayerError | None:
+    """Return the first layer whose signal to noise falls below what its precision gives.
+
+    It lies 10 dB below every layer before it and below the level of a sound file, or has a channel
+    whose scale or zero point is off (INT8), which the decibels of the whole layer hide.
+    """
+    level = SOUND_DB[precision]
+    gain, shift = OFF.get(precision, (math.inf, math.inf))
+    for layer in layers:
+        if layer.sqnr_db < level - 10.0:
+            return layer
+        if layer.gain_error > gain or layer.shift > shift:
+            return layer
+        level = min(level, layer.sqnr_db)
+    return None
+
+
+def weight_errors(
+    candidate: Path, reference: Sequence[tuple[str, NDArray[np.float64]]], *, smoothed: bool
+) -> list[LayerError]:
+    """Compare the weights in a .pte with those that it should hold, in the order of the graph.
+
+    ExecuTorch shows no inner value (its wheel lacks the event tracer), but a layer that went wrong
+    in quantizing or lowering, or was damaged since, has other weights.
+
+    Args:
+        candidate: A .pte.
+        reference: Name and filter, (outputs, everything else), of each product and convolution.
+        smoothed: Whether quantizing divided what the front end's linear reads, channel by channel,
+            and multiplied its weights: this is undone.
+
+    Raises:
+        LayersError: The file has other layers.
+        PteFileError: It cannot be read.
+    """
+    stored = [weight.astype(np.float64) for _, weight in read_weights(candidate) if len(weight) > 1]
+    if [w.shape for w in stored] != [w.shape for _, w in reference]:
+        msg = f"{candidate}: {len(stored)} layers, which are not the checkpoint's {len(reference)}"
+        raise LayersError(msg)
+    pairs = zip(reference, stored, strict=True)
+    return [
+        layer_error(name, _smoothed_like(a, b).T if smoothed and name == _SMOOTHED else a.T, b.T)
+        for (name, a), b in pairs
+    ]
+
+
+def _smoothed_like(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale each input's weights by the factor that fits the other ones best."""
+    factors: NDArray[np.float64] = (a * b).sum(axis=0) / np.maximum((a**2).sum(axis=0), 1e-30)
+    return a * factors
+
+
+def sentence(bad: LayerError | None) -> str:
+    """Say in words which layer is the first bad one."""
+    if bad is None:
+        return "no layer differs from a fresh export's: the fault is in the export itself"
+    return (
+        f"first bad layer: {bad.name} ({bad.sqnr_db:.1f} dB; channel {bad.gain_channel} is off by "
+        f"a factor of {bad.gain_error:.2g}, channel {bad.shift_channel} by {bad.shift:.2g} of its "
+        "RMS)"
+    )
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401 - onnx has no types
+    import onnx  # noqa: PLC0415
+
+    return onnx.load(str(path))
+
+
+def layer_error(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> LayerError:
+    """Compare what a layer gives, or its weights, channel by channel.
+
+    Args:
+        name: The layer's.
+        a: (samples, channels) of the reference.
+        b: The same of the file.
+
+    Raises:
+        LayersError: The shapes differ.
+    """
+    if a.shape != b.shape:
+        msg = f"{name}: shape {b.shape}, but in the FP32 file {a.shape}"
+        raise LayersError(msg)
+    error = b - a
+    power = np.maximum((a**2).sum(axis=0), 1e-30)
+    gain = np.abs((a * b).sum(axis=0) / power - 1.0)
+    shift = np.abs(error.mean(axis=0)) / np.sqrt(power / len(a))
+    noise = float((error**2).sum())
+    sqnr = 10 * np.log10(float(power.sum()) / noise) if noise > 0 else SQNR_OF_EQUAL_DB
+    if not np.isfinite(error).all():
+        return LayerError(name, -SQNR_OF_EQUAL_DB, float("inf"), 0, float("inf"), 0)
+    return LayerError(
+        name,
+        float(sqnr),
+        float(gain.max()),
+        int(gain.argmax()),
+        float(shift.max()),
+        int(shift.argmax()),
+    )
+
+
+def _channels_last(name: str, op: str, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Stack runs as (samples, channels): a product has channels last, a convolution second."""
+    rows = []
+    for value in values:
+        moved = np.moveaxis(value, 1, -1) if op == "Conv" else value
+        rows.append(moved.reshape(-1, moved.shape[-1]).astype(np.float64))
+    stacked = np.concatenate(rows)
+    return stacked[:, : stacked.shape[1] * 2 // 3] if _FUSED_QKV in name else stacked
