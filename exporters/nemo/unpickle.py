@@ -36,7 +36,7 @@ _ACTING = re.compile(
     r"(_pickle|_posixsubprocess|asyncio|code|codeop|commands|ctypes|ftplib|http|importlib|imp"
     r"|marshal|multiprocessing|nt|os|pdb|pickle|pip|posix|pty|runpy|shutil|socket|subprocess|sys"
     r"|telnetlib|timeit|urllib|webbrowser)\..*"
-    r"|builtins\.(__import__|breakpoint|compile|eval|exec|execfile|input|open)"
+    r"|builtins\.(__import__|breakpoint|compile|eval|exec|execfile|input|open)|_?io\.open"
 )
 
 
