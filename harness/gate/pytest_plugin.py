@@ -30,7 +30,7 @@ from harness.gate.third_party import adopt_folder, adopted_names, is_adopted, is
 from harness.history.store import append
 from harness.measure import instructions
 from harness.measure.environment import environment
-from harness.measure.golden_record import pinned_for
+from harness.measure.golden_record import recorded_for
 from harness.metrics import METRICS, Role
 from harness.run.context import RunContext
 from harness.run.request import Request
@@ -573,14 +573,14 @@ def _with_pins(book: GateBook, config: pytest.Config, request: Request) -> GateB
     if given is not None and not 0.0 <= given <= 1.0:
         msg = f"--accuracy-floor is {given}, but should be a share from 0 to 1"
         raise GateError(msg)
-    pinned = pinned_for(request.checkpoint, request.manifest)
+    pinned = recorded_for(request.checkpoint, request.manifest)
     floor = pinned.accuracy - RECORDED_ACCURACY_SLACK if pinned else None
     floor = floor if given is None else given
     if floor is not None:
         book = book.with_limit(Gate(CHECKPOINT, "reference_word_accuracy", "min", floor))
     if pinned and pinned.tokens is not None:
-        book = book.with_limit(Gate(CHECKPOINT, "pinned_token_mismatches", "max", 0))
+        book = book.with_limit(Gate(CHECKPOINT, "recorded_token_mismatches", "max", 0))
         book = book.with_limit(
-            Gate(CHECKPOINT, "pinned_score_max_abs_error", "max", PINNED_SCORE_NATS)
+            Gate(CHECKPOINT, "recorded_score_max_abs_error", "max", PINNED_SCORE_NATS)
         )
     return book

@@ -114,3 +114,20 @@ def _binomial_below(count: int, trials: int, share: float) -> float:
         )
         for k in range(count)
     )
+
+
+def share_above(hits: int, trials: int, chance: float) -> float:
+    """Return how far a share is above chance, at its lower 97.5 % bound (Clopper and Pearson 1934).
+
+    Args:
+        hits: How many of the trials.
+        trials: At least 1.
+        chance: What would be reached without knowing anything.
+    """
+    low, high = 0.0, hits / trials
+    for _ in range(50):
+        middle = (low + high) / 2
+        # The bound is where so many hits or more have a probability of 2.5 %.
+        too_low = 1.0 - _binomial_below(hits, trials, middle) < 0.025
+        low, high = (middle, high) if too_low else (low, middle)
+    return low - chance
