@@ -35,6 +35,8 @@ def end(main: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
     except ExportGateError as error:
         status = _said(str(error))
+    except KeyboardInterrupt:
+        status = _said("interrupted")
     except BrokenPipeError:  # the reader has seen enough: head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = Exit.NOT_JUDGED

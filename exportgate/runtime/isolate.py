@@ -70,7 +70,8 @@ class Worker:
         # One thread, so that results and timings do not depend on the machine's cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "exportgate.runtime.worker", str(theirs.fileno())],
+            # -P: a folder of the user's that is named like one of our packages is not imported.
+            [sys.executable, "-P", "-m", "exportgate.runtime.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
@@ -146,5 +147,5 @@ class Worker:
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         self._stderr.seek(0)
         tail = self._stderr.read().decode(errors="replace").strip()[-_STDERR_TAIL:]
-        said = f"; its last words: {tail}" if tail else ""
+        said = f"; it had written: {tail}" if tail else ""
         return f"{self.name}: the process died with {cause} in {what}{said}"

@@ -137,13 +137,17 @@ class PteSession:
             program = Runtime.get().load_program(
                 path, verification=Verification.InternalConsistency
             )
+            if "forward" not in program.method_names:  # load_method would raise a bare KeyError
+                names = ", ".join(sorted(program.method_names)) or "none"
+                msg = (
+                    f"{path}: no method 'forward', only {names}; give each half of the model in a "
+                    "program of its own, as its method forward"
+                )
+                raise OpenError(msg)
             self._method = program.load_method("forward")
         except (RuntimeError, OSError, ValueError) as error:
             msg = f"{path}: ExecuTorch does not load it ({_first_line(error)})"
             raise OpenError(msg) from error
-        if self._method is None:
-            msg = f"{path}: the program has no method 'forward', only {program.method_names}"
-            raise OpenError(msg)
         self._names = names
         self.contract = _pte_contract(self._method.metadata, names)
 

@@ -30,7 +30,7 @@ from harness.decode import beam, greedy
 from harness.decode.accuracy import Outcome
 from harness.decode.lexicon import Lexicon, open_lexicon
 from harness.diagnose import stages
-from harness.gate import third_party
+from harness.gate.third_party.folder import is_imported
 from harness.inspect import audit
 from harness.inspect.cost import StaticCost, static_cost
 from harness.measure import layers, parity, reference
@@ -70,7 +70,7 @@ class Request:
     Attributes:
         checkpoint: The model.
         manifest: Swipes to judge with.
-        calibration: Swipes to calibrate INT8 exports with.
+        calibration: Swipes to calibrate INT8 exports with; None for synthetic gestures.
         variants: Files to judge.
         artifacts: Folder with the files; None to export them.
         workdir: Where exports go.
@@ -81,7 +81,7 @@ class Request:
 
     checkpoint: Path
     manifest: Path
-    calibration: Path
+    calibration: Path | None
     variants: tuple[Variant, ...]
     artifacts: Path | None
     workdir: Path
@@ -212,9 +212,10 @@ class Evidence:
     def _export(self, names: Sequence[str], out: Path) -> None:
         """Export files of the checkpoint to a folder, or take them from the cache."""
         self.progress(f"export {len(names)} file{'s'[: len(names) > 1]} to {out}")
-        command = [sys.executable, "-m", "exporters.release"]
+        command = [sys.executable, "-P", "-m", "exporters.release"]
         command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
-        command += ["--val-manifest", str(self.request.calibration)]
+        if self.request.calibration is not None:
+            command += ["--val-manifest", str(self.request.calibration)]
         command += ["--cache", str(self.request.workdir / "cache")]
         command += ["--max-trace-len", str(self.request.max_trace_len)]
         command += [part for name in names for part in ("--variant", name)]
@@ -254,7 +255,7 @@ class Evidence:
         What somebody else's files are compared or decoded with is exported, if they lack it.
         """
         judged = name in {row.name for row in self.request.variants}
-        if not judged and not self.path(name).is_file() and third_party.is_adopted(self.folder()):
+        if not judged and not self.path(name).is_file() and is_imported(self.folder()):
             self._export([name], self.folder())
         return read_sidecar(self.path(name))
 
@@ -561,7 +562,7 @@ def artifact_folder(request: Request) -> Path:
         return request.artifacts
     digest = hashlib.sha256(str(request.max_trace_len).encode())
     for path in (request.checkpoint, request.calibration):
-        digest.update(path.read_bytes())
+        digest.update(path.read_bytes() if path else b"synthetic")
     return request.workdir / digest.hexdigest()[:12]
 
 
