@@ -54,5 +54,5 @@ def _said(message: str) -> Exit:
 
 def _spoken(error: OSError) -> str:
     """Return where and what: ``[Errno 13]`` says nothing to most readers."""
-    what = error.strerror or str(error) or type(error).__name__
+    what = " ".join((error.strerror or str(error) or type(error).__name__).split())
     return f"{error.filename}: {what}" if error.filename else what

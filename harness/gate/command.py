@@ -83,6 +83,7 @@ def pytest_arguments(given: Sequence[str]) -> list[str]:
     ours = ["-c", os.devnull, "--rootdir", str(Path.cwd()), "--confcutdir", str(suites)]
     ours += ["--import-mode=importlib", "--strict-markers", "-ra", "-p", "no:cacheprovider"]
     ours += ["-p", "harness.gate.pytest_plugin"]
+    ours += [f"--benchmark-storage=file://{resources.build_folder() / 'benchmarks'}"]
     options, tests = [], []
     for before, argument in zip(["", *given], given, strict=False):
         if is_test(argument) and not takes_value(before):

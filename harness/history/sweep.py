@@ -45,7 +45,7 @@ from exportgate import resources
 from exportgate.artifacts.sidecar import package_versions, sha256_of
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
-from harness.history.store import number_of_job, read_report
+from harness.history.store import check_writable, number_of_job, read_report
 from harness.history.trends import default_history
 
 if TYPE_CHECKING:
@@ -297,6 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
     jobs = make_jobs(args.checkpoints, args)
+    check_writable(args.history)
     with engine(args.scheduler, args.workers) as client:
         outcomes = sweep(client, jobs)
     print(f"history: {args.history}; see exportgate history trend and regressions")
