@@ -1,4 +1,4 @@
-"""Every command ends in one way: 0, 1 or 2, and for what could not be done one line that says why."""
+"""Every command ends with 0, 1 or 2, and what could not be done is one line that says why."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_how_it_ends(error: BaseException, line: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith(line)
 
 
-def test_a_full_device_is_told(tmp_path: Path) -> None:
+def test_a_full_device_is_told() -> None:
     """Standard output is only written when it is flushed: the status must still say so."""
     command = [sys.executable, "-m", "harness.console", "--help"]
     with Path("/dev/full").open("w", encoding="utf-8") as full:

@@ -14,9 +14,9 @@ import pytest
 from exportgate.artifacts.sidecar import sidecar_path
 from harness.diagnose import localize
 from harness.gate.gates import Status
-from harness.gate.third_party.folder import CONTRACT_FILE
-from harness.gate.third_party.guess import guess
 from harness.inspect.pte_file import read_weights
+from harness.third_party.folder import CONTRACT_FILE
+from harness.third_party.guess import guess
 from tests.faults.fault import red_gates, run_fault
 from tests.faults.registry import FAULTS
 from tests.faults.run import FaultLab, Workspace, open_lab

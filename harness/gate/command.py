@@ -12,7 +12,6 @@ import io
 import os
 import sys
 from contextlib import redirect_stderr
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,7 +79,8 @@ def pytest_arguments(given: Sequence[str]) -> list[str]:
         GateCommandError: A test is named that there is not.
     """
     suites = resources.folder("suites")
-    ours = ["-c", os.devnull, "--rootdir", str(Path.cwd()), "--confcutdir", str(suites)]
+    # The suites are the root: names of tests begin with their file wherever they are installed.
+    ours = ["-c", os.devnull, "--rootdir", str(suites), "--confcutdir", str(suites)]
     ours += ["--import-mode=importlib", "--strict-markers", "-ra", "-p", "no:cacheprovider"]
     ours += ["-p", "harness.gate.pytest_plugin"]
     ours += [f"--benchmark-storage=file://{resources.build_folder() / 'benchmarks'}"]
@@ -102,7 +102,7 @@ def _refusal(said: str) -> str:
     """Return what pytest refused, without its own list of options."""
     text = said.strip().removeprefix("ERROR: ")
     if not text.startswith("usage: "):
-        return text
+        return text.partition("\n(no match in ")[0]
     lines = [line for line in text.splitlines() if "error: " in line]
     return lines[0].partition("error: ")[2] if lines else text.splitlines()[-1]
 

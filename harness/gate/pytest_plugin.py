@@ -17,25 +17,27 @@ import pytest
 
 from exporters.variants import TARGETS, VARIANTS
 from exportgate.errors import ExportGateError
-from harness.gate.context import Evidence, Request
 from harness.gate.plugin import items
 from harness.gate.plugin.book import CHECKPOINT
 from harness.gate.plugin.options import add_options
 from harness.gate.plugin.places import workdir
 from harness.gate.plugin.request import checkpoint_of
 from harness.gate.plugin.run import NOTES, GatePlugin
-from harness.gate.third_party.folder import imported_names, is_third_party
-from harness.gate.third_party.importing import import_folder
 from harness.metrics import METRICS
+from harness.run.context import RunContext
+from harness.third_party.folder import imported_names, is_third_party
+from harness.third_party.importing import import_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-EVIDENCE_FACTORY: pytest.StashKey[Callable[[Request, Callable[[str], None]], Evidence]] = (
+    from harness.run.request import Request
+
+CONTEXT_FACTORY: pytest.StashKey[Callable[[Request, Callable[[str], None]], RunContext]] = (
     pytest.StashKey()
 )
-"""Set by those who inject faults: what makes the evidence instead of ``Evidence`` itself."""
+"""Set by those who inject faults: what makes the context instead of ``RunContext`` itself."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -111,10 +113,10 @@ def _has_subject(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
-def evidence(pytestconfig: pytest.Config) -> Generator[Evidence]:
+def context(pytestconfig: pytest.Config) -> Generator[RunContext]:
     """Everything that can be known about the request, computed when first asked for."""
     gate = _gate(pytestconfig)
-    found = pytestconfig.stash.get(EVIDENCE_FACTORY, Evidence)(gate.request, gate.progress)
+    found = pytestconfig.stash.get(CONTEXT_FACTORY, RunContext)(gate.request, gate.progress)
     yield found
     found.close()
 

@@ -9,16 +9,16 @@ from exporters.variants import VARIANTS
 from exportgate import resources
 from harness.gate.baseline import PREFIX, read_baseline
 from harness.gate.gates import Gate, GateBook, GateError, Verdict, read_gates, waive
-from harness.gate.third_party.folder import is_imported
 from harness.measure import instructions
 from harness.measure.golden_record import pinned_for
+from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytest
 
-    from harness.gate.context import Request
+    from harness.run.request import Request
 
 CHECKPOINT = "checkpoint"
 """The subject of gates on the model itself rather than on one of its files."""

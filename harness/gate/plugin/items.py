@@ -13,6 +13,7 @@ from harness.gate.gates import GateBook, GateError, Status, Verdict, judge
 from harness.gate.plugin.book import CHECKPOINT
 from harness.gate.report import Measured
 from harness.metrics import METRICS, Role
+from harness.run.context import RunContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -150,6 +151,7 @@ def attach(
 def _judged_file(item: pytest.Item) -> dict[str, str]:
     """Return the hash of the file that a test judged, by its name; empty if it opened none."""
     subject = subject_of(item)
-    found = getattr(item, "funcargs", {}).get("evidence")
-    sidecar = getattr(found, "memo", {}).get(("sidecar", subject))
+    found = getattr(item, "funcargs", {}).get("context")
+    kept = found.files.memo if isinstance(found, RunContext) else {}
+    sidecar = kept.get(("sidecar", subject))
     return {subject: sidecar.sha256} if isinstance(sidecar, Sidecar) else {}

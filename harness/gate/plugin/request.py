@@ -9,8 +9,8 @@ from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.data.manifest import Swipe, read_manifest
 from exportgate.errors import ExportGateError
-from harness.gate.context import Request, artifact_folder
 from harness.gate.plugin.places import workdir
+from harness.run.request import Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,7 +135,7 @@ def describe_request(config: pytest.Config, request: Request) -> dict[str, Any]:
         "calibration": str(calibration) if calibration else SYNTHETIC,
         "calibration_sha256": sha256_of(calibration) if calibration else "synthetic",
         "artifacts": str(request.artifacts) if request.artifacts else None,
-        "folder": str(artifact_folder(request)),
+        "folder": str(request.folder),
         "baseline": str(request.baseline) if request.baseline else None,
         "variants": [row.name for row in request.variants],
         "max_trace_len": request.max_trace_len,

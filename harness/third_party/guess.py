@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.gate.third_party.contract_file import SCHEMA
-from harness.gate.third_party.folder import ThirdPartyError, models_of, not_judged
-from harness.gate.third_party.layouts import described
+from harness.third_party.contract_file import SCHEMA
+from harness.third_party.folder import ThirdPartyError, models_of, not_judged
+from harness.third_party.layouts import described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from harness.gate.third_party.folder import ThirdPartyError, check_no_pointer
+from harness.third_party.folder import ThirdPartyError, check_no_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

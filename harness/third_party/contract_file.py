@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.variants import VARIANTS
 from exportgate.runtime.adapter import OURS, Mapping, Tensor
-from harness.gate.third_party.folder import CONTRACT_FILE, ThirdPartyError
+from harness.third_party.folder import CONTRACT_FILE, ThirdPartyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ _NEEDED = {
     "encoder": ("features_bft", "encoded_bdt"),
     "step": ("y_prev", "h0", "c0", "enc_t", "logits", "h1", "c1"),
 }
-_SEE = "its form is described in harness/gate/third_party/contract_file.py"
+_SEE = "its form is described in harness/third_party/contract_file.py"
 
 
 @dataclass(frozen=True, slots=True)

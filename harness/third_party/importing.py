@@ -19,18 +19,18 @@ from exportgate.artifacts.sidecar import (
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import feature_spec
 from exportgate.runtime.isolate import Worker
-from harness.gate.third_party.contract_file import ThirdPartyFile, read_contract
-from harness.gate.third_party.external_data import whole_model
-from harness.gate.third_party.folder import (
+from harness.measure import reference
+from harness.third_party.contract_file import ThirdPartyFile, read_contract
+from harness.third_party.external_data import whole_model
+from harness.third_party.folder import (
     CONTRACT_FILE,
     IMPORTED_FILE,
     ThirdPartyError,
     check_no_pointer,
     not_judged,
 )
-from harness.gate.third_party.guess import guess
-from harness.gate.third_party.layouts import checked, probed
-from harness.measure import reference
+from harness.third_party.guess import guess
+from harness.third_party.layouts import checked, probed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

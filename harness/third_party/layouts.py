@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportgate.runtime.adapter import OURS, Mapping, Tensor, describe, raw_shapes
+from exportgate.runtime.adapter import OURS, Mapping, Tensor, raw_shapes
 from exportgate.runtime.isolate import Worker, WorkerError
-from harness.gate.third_party.external_data import in_one_file
-from harness.gate.third_party.folder import ThirdPartyError
+from harness.inspect.declared import describe
+from harness.third_party.external_data import in_one_file
+from harness.third_party.folder import ThirdPartyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from exportgate.contract import IoContract, ModelSpec
-    from harness.gate.third_party.contract_file import ThirdPartyFile
+    from harness.third_party.contract_file import ThirdPartyFile
 
 _PROBE_FRAMES = 37
 
