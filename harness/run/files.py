@@ -15,10 +15,10 @@ from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import encoder_input, step_inputs
 from exportgate.runtime.opening import own_feeds
-from harness.gate import third_party
 from harness.inspect import audit
 from harness.inspect.cost import StaticCost, static_cost
 from harness.run.memo import once
+from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -63,7 +63,7 @@ class Files:
         What somebody else's files are compared or decoded with is exported, if they lack it.
         """
         judged = name in {row.name for row in self.request.variants}
-        if not judged and not self.path(name).is_file() and third_party.is_adopted(self.folder()):
+        if not judged and not self.path(name).is_file() and is_imported(self.folder()):
             self._export([name], self.folder())
         return read_sidecar(self.path(name))
 
@@ -125,7 +125,7 @@ class Files:
     def _export(self, names: Sequence[str], out: Path) -> None:
         """Export files of the checkpoint to a folder, or take them from the cache."""
         self.progress(f"export {len(names)} file{'s'[: len(names) > 1]} to {out}")
-        command = [sys.executable, "-m", "exporters.release"]
+        command = [sys.executable, "-P", "-m", "exporters.release"]
         command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
         if self.request.calibration is not None:
             command += ["--val-manifest", str(self.request.calibration)]
