@@ -20,7 +20,7 @@ from exportgate.artifacts.sidecar import atomic_write
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,28 +49,34 @@ class Swipe:
 
 
 def read_manifest(path: Path) -> list[Swipe]:
-    """Read all swipes of a manifest, in order; lines that are blank are skipped.
+    """Read all swipes of a manifest, in order; see ``iterate_manifest``."""
+    return list(iterate_manifest(path))
+
+
+def iterate_manifest(path: Path) -> Iterator[Swipe]:
+    """Yield the swipes of a manifest in order, one line in memory; blank lines are skipped.
 
     Raises:
         ManifestError: The file is missing, empty or not UTF-8; a line is not such an object; a
             field is missing, of a wrong type or not finite; a trace has fewer than two points or
             goes back in time; coordinates are not in keyboard units.
     """
+    found = False
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    found = True
+                    yield _swipe(f"{path}:{number}", line.removesuffix(b"\n"))
     except OSError as error:
         msg = (
             f"{path}: cannot be read ({error.strerror}); "
             f"expected a file of JSON lines such as {_EXAMPLE}"
         )
         raise ManifestError(msg) from error
-    swipes = [
-        _swipe(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()
-    ]
-    if not swipes:
+    if not found:
         msg = f"{path}: no swipes; expected at least one line such as {_EXAMPLE}"
         raise ManifestError(msg)
-    return swipes
 
 
 def write_manifest(path: Path, swipes: Iterable[Swipe]) -> None:
