@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
     args = parser.parse_args(argv)
-    return export_command({f"encoder_{args.precision}.pte": args.out}, ExportOptions.of(args)).status
+    return export_command(
+        {f"encoder_{args.precision}.pte": args.out}, ExportOptions.of(args)
+    ).status
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ README's table, so that a reader who saw it once finds it everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate.errors import ExportGateError
 
@@ -76,7 +76,7 @@ class Recipe:
     quantizer: Quantizer | None = None
     flavour: Flavour = "standard"
     shares: Intermediate | None = None
-    rewrite: tuple[tuple[str, object], ...] = ()
+    rewrite: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.variants import variant
+from exporters.variants import decoding_step, variant
 from harness.decode.accuracy import (
     by_group,
     describe_groups,
@@ -20,7 +20,6 @@ from harness.decode.accuracy import (
     speed_groups,
     summarise,
 )
-from harness.gate.context import step_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +41,7 @@ def test_lexicon(subject: str, evidence: Evidence, record: Callable[..., None]) 
     detail = f"of {found.swipes} swipes; {_groups(evidence, subject, outcomes)}"
     record("top1_word_accuracy_lexicon", found.top1, detail, right)
     record("top5_word_accuracy_lexicon", found.top5, f"of {found.swipes} swipes")
-    baseline = step_for(variant(subject)).name
+    baseline = decoding_step(variant(subject)).name
     nemo = [float(outcome.right) for outcome in evidence.searches(baseline)]
     loss = paired_difference(right, nemo)
     detail = f"{loss}, 95 % interval, {found.swipes} swipes, against NeMo's encodings"

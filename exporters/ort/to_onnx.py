@@ -70,9 +70,7 @@ def encoder_to_onnx(
     check_supported(
         OnnxExportError, "the precision of an ONNX encoder", precision, ("fp32", "fp16", "int8")
     )
-    check_supported(
-        OnnxExportError, "the flavour of an ONNX encoder", flavour, ("standard", "web")
-    )
+    check_supported(OnnxExportError, "the flavour of an ONNX encoder", flavour, ("standard", "web"))
     if max_trace_len < 2:
         msg = f"max_trace_len is {max_trace_len}, but should be 2 or more"
         raise OnnxExportError(msg)
@@ -127,9 +125,7 @@ def step_to_onnx(
         OnnxExportError: Another precision: INT8 is smaller than FP16 and loses no word.
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
     """
-    check_supported(
-        OnnxExportError, "the precision of an ONNX step", precision, ("fp32", "int8")
-    )
+    check_supported(OnnxExportError, "the precision of an ONNX step", precision, ("fp32", "int8"))
     contract = step_contract(checkpoint.spec)
     example = example_step_inputs(checkpoint.spec, batch=2)
     step = StepGraph(checkpoint.model).eval()

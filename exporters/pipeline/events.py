@@ -23,7 +23,7 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from exportgate.errors import ExportGateError
 
@@ -117,28 +117,28 @@ class Progress:
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
-        self._channel: TextIO | None = None
-        if descriptor is not None:
-            try:
-                self._channel = os.fdopen(os.dup(descriptor), "w", encoding="utf-8")
-                os.write(descriptor, b"")  # says whether one may
-            except OSError as error:
-                msg = (
-                    f"--progress_fd {descriptor} cannot be written to ({error.strerror}); pass the "
-                    "number of a descriptor that is open for writing"
-                )
-                raise EventError(msg) from error
+        self._descriptor = descriptor
+        try:
+            if descriptor is not None:
+                os.write(descriptor, b"")  # tells whether one may
+        except (OSError, OverflowError) as error:
+            msg = (
+                f"--progress_fd {descriptor} cannot be written to ({error}); pass the number of a "
+                "descriptor that is open for writing"
+            )
+            raise EventError(msg) from error
 
     def send(self, event: Event) -> None:
         """Write an event to the channel; a reader that left is no reason to stop exporting."""
-        if self._channel is None:
+        if self._descriptor is None:
             return
-        line = json.dumps({"event": _NAMES[type(event)], **asdict(event)}, ensure_ascii=False)
+        line = json.dumps({"event": _NAMES[type(event)], **asdict(event)}) + "\n"
+        rest = line.encode()
         try:
-            self._channel.write(line + "\n")
-            self._channel.flush()
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
         except BrokenPipeError:
-            self._channel = None
+            self._descriptor = None
 
     def begin(self, name: str, *, alone: bool = True) -> None:
         """Say what begins; where nothing runs beside it, the line stays open for how it ends."""

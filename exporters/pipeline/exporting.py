@@ -69,9 +69,9 @@ def export(outputs: Mapping[str, Path], options: ExportOptions) -> Exported:
     keys = {name: _key(row, options) for name, row in variants.items()}
     found: dict[str, Written | Failure] = {}
     for name, path in outputs.items() if options.cache else ():
-        if row := _cached(path, keys[name], options):
-            found[name] = row
-            _report(progress, name, row)
+        if kept := _cached(path, keys[name], options):
+            found[name] = kept
+            _report(progress, name, kept)
     missing = {name: path for name, path in outputs.items() if name not in found}
     if missing:
         found |= _make_all(missing, keys, options, progress)

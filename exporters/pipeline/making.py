@@ -115,7 +115,9 @@ def check_recipe(row: Variant) -> None:
     check("precision", row.precision, list(quantizers))
     check("quantizer", recipe.quantizer, quantizers[row.precision])
     check("flavour", recipe.flavour, _FLAVOURS.get(half, ("standard",)))
-    check("intermediate", recipe.shares, [None, *_SHARES.get(half if recipe.quantizer else None, [])])
+    check(
+        "intermediate", recipe.shares, [None, *_SHARES.get(half if recipe.quantizer else None, [])]
+    )
     for name, _ in recipe.rewrite:
         check("rewrite's switch", name, _switches(row))
 

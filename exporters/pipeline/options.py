@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exportgate.artifacts.sidecar import sha256_of
@@ -12,6 +11,7 @@ from exportgate.errors import ExportGateError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from exportgate.contract import ModelSpec
 

@@ -15,6 +15,7 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exportgate.errors import ExportGateError
@@ -136,8 +137,9 @@ class _Pool:
     def finished(self) -> list[tuple[str, Any]]:
         """Wait until a task is done, and return name and result of each that is."""
         found = []
-        for connection in wait(list(self.running)) if self.running else []:
-            name, worker = self.running.pop(connection)  # type: ignore[index]  # what was put in
+        ready = wait(list(self.running)) if self.running else []
+        for connection in [known for known in self.running if known in ready]:
+            name, worker = self.running.pop(connection)
             try:
                 found.append((name, worker.connection.recv()))
                 self._idle.append(worker)
@@ -204,11 +206,12 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return Failure(_one_line(f"{where}{error.strerror}"))
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "exporters" in frame.filename] or frames
+    all_frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in all_frames if frame.filename != __file__] or [*all_frames]
+    frame = next((f for f in reversed(frames) if "/exporters/" in f.filename), frames[-1])
     reason = (
-        f"{type(error).__name__}: {error} (in {ours[-1].name}, {ours[-1].filename}:"
-        f"{ours[-1].lineno}); this is a fault of the exporter"
+        f"{type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:"
+        f"{frame.lineno}); this is a fault of the exporter"
     )
     return Failure(_one_line(reason), "".join(traceback.format_exception(error)))
 

@@ -9,7 +9,7 @@ manifest are used: what unbounded activations reach on real swipes is in the tai
 from __future__ import annotations
 
 import hashlib
-import os
+import mmap
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,22 +83,29 @@ class Calibration:
 class StoredTraces(Sequence["NDArray[np.float32]"]):
     """Features (F, T) of many traces, calculated when they are asked for.
 
-    The traces lie in a file without a name, so that memory does not grow with their number;
+    The traces lie in a mapped file without a name, so that memory does not grow with their number;
     processes that are forked read the same one.
     """
 
     def __init__(self, traces: Iterable[NDArray[np.float64]]) -> None:
         """Store traces (N, 3) as ``exportgate.data.manifest.Swipe`` has them."""
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the object lives
-        sizes = [self._file.write(points.astype(np.float64).tobytes()) for points in traces]
-        self._file.flush()
-        ends = np.cumsum(sizes, dtype=np.int64)
-        self._spans = np.stack([ends - np.array(sizes, dtype=np.int64), ends], axis=1)
+        lengths = [0]
+        with tempfile.TemporaryFile() as file:
+            for points in traces:
+                file.write(points.astype(np.float64).tobytes())
+                lengths.append(len(points))
+            file.flush()
+            empty = len(lengths) == 1  # which cannot be mapped
+            stored = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._points = np.frombuffer(stored, np.float64).reshape(-1, 3)
+        ends = np.cumsum(lengths)
+        self._spans = np.stack([ends[:-1], ends[1:]], axis=1)
 
     def spread(self, count: int) -> StoredTraces:
-        """Return ``count`` of the traces, spread evenly; the file is shared."""
+        """Return ``count`` of the traces, spread evenly; they are not copied."""
         found = object.__new__(StoredTraces)
-        found._file, found._spans = self._file, self._spans[np.arange(count) * len(self) // count]
+        found._points = self._points
+        found._spans = self._spans[np.arange(count) * len(self) // count]
         return found
 
     def __len__(self) -> int:
@@ -116,12 +123,10 @@ class StoredTraces(Sequence["NDArray[np.float32]"]):
         if isinstance(index, slice):
             return tuple(self[number] for number in range(*index.indices(len(self))))
         first, last = map(int, self._spans[range(len(self))[index]])
-        # pread: a forked process shares the file's position.
-        points = np.frombuffer(os.pread(self._file.fileno(), last - first, first)).reshape(-1, 3)
-        return _features(points)
+        return _features(self._points[first:last])
 
     def __reduce__(self) -> tuple[object, ...]:
-        return tuple, (tuple(self),)  # another process cannot open the file
+        return tuple, (tuple(self),)  # the file has no name to be opened by
 
 
 def _features(points: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporters.variants import variant
+from exporters.variants import decoding_step, variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar
 from exportgate.errors import ExportGateError
 from exportgate.runtime.isolate import Worker
@@ -120,7 +120,7 @@ def released_accuracy(evidence: Evidence, baseline: Baseline, name: str) -> floa
     Raises:
         BaselineError: Encoder or step were not accepted.
     """
-    step = f"step_fp32.{variant(name).format}"
+    step = decoding_step(variant(name)).name
     spec = baseline.sidecar(name).model
     baseline.sidecar(step)
     with Worker(f"baseline {name}") as worker:

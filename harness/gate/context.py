@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from exporters.variants import VARIANTS, Variant, variant
+from exporters.variants import VARIANTS, Variant, decoding_step, variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.data.features import featurize
 from exportgate.data.manifest import Swipe, read_manifest
@@ -240,7 +240,7 @@ class Evidence:
         names = [row.name for row in self.request.variants]
         for row in self.request.variants:
             names += [row.baseline] if row.baseline else []
-            names += [step_for(row).name] if row.graph == "encoder" else []
+            names += [row.step] if row.step else []
         return list(dict.fromkeys(names))
 
     def path(self, name: str) -> Path:
@@ -449,7 +449,7 @@ class Evidence:
         spec = self.reference().spec
         row = variant(name)
         if row.graph == "encoder":
-            encoded, step = self.encoder_runs(name).encoded, step_for(row).name
+            encoded, step = self.encoder_runs(name).encoded, decoding_step(row).name
         else:
             encoded, step = self.reference().encoded, name
         self.progress(f"{name}: decode {len(encoded)} swipes")
@@ -475,7 +475,7 @@ class Evidence:
         spec, rows = self.reference().spec, self.searched(name, free=free)
         row = variant(name)
         if row.graph == "encoder":
-            encoded, step = self.encoder_runs(name).encoded, step_for(row).name
+            encoded, step = self.encoder_runs(name).encoded, decoding_step(row).name
         else:
             encoded, step = self.reference().encoded, name
         lexicon = None if free else self.lexicon()
@@ -565,9 +565,4 @@ def artifact_folder(request: Request) -> Path:
     return request.workdir / digest.hexdigest()[:12]
 
 
-def step_for(row: Variant) -> Variant:
-    """Return the FP32 step of an encoder's runtime, which its words are decoded with."""
-    return variant(f"step_fp32.{row.format}")
-
-
-__all__ = ["Evidence", "EvidenceError", "PairedLatency", "Request", "step_for"]
+__all__ = ["Evidence", "EvidenceError", "PairedLatency", "Request"]
