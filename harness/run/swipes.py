@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportgate.data.features import featurize
 from exportgate.data.evidence import ManifestFacts, evidence_facts, shared_lines, too_long
+from exportgate.data.features import featurize
 from exportgate.data.manifest import Manifest, Swipe, load_manifest, read_manifest
 from exportgate.errors import ExportGateError
 from harness.run.memo import once

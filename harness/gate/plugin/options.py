@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN, positive
+from exporters.pipeline.parser import DEFAULT_MAX_TRACE_LEN, positive
 from exporters.variants import TARGETS
 
 if TYPE_CHECKING:
