@@ -62,11 +62,14 @@ class PairedTest:
 
     def sentence(self, what: str, level: float) -> str:
         """Say what was lost and what would have been seen, for a reader of the report."""
-        return (
+        found = (
             f"{self.worse} of {self.swipes} swipes with {what} than NeMo, {self.better} the other "
-            f"way round; a loss on {self.detectable_share(level):.1%} of the swipes would have "
-            "been seen in 95 of 100 files"
+            "way round"
         )
+        if not 0 < level < 1:  # nothing gates it
+            return found
+        share = self.detectable_share(level)
+        return f"{found}; a loss on {share:.1%} of the swipes would have been seen in 95 of 100"
 
 
 def lost_words(ours: Sequence[bool], nemo: Sequence[bool]) -> PairedTest:

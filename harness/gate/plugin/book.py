@@ -42,7 +42,8 @@ def read_book(config: pytest.Config, request: Request) -> GateBook:
     """
     files = [resources.folder("suites") / "gates.toml", *(config.getoption("--gates") or [])]
     book = read_gates(files, [CHECKPOINT, *(row.name for row in VARIANTS)])
-    return _with_baseline(_with_record(book, config, request), request)
+    book = _with_baseline(_with_record(book, config, request), request)
+    return book.on(request.device.name)
 
 
 def _with_baseline(book: GateBook, request: Request) -> GateBook:
@@ -87,7 +88,7 @@ def waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Ver
         why = "known of our own .pte only; delegates and unexpected_fallback_ops are judged"
         reasons |= dict.fromkeys(_OF_OUR_PTE, why)
     return {
-        (gate.subject, gate.key): waive(gate, reason)
+        (gate.subject, gate.key): waive(gate, reason, request.device.name)
         for gate in gates
         if (reason := reasons.get(gate.metric))
         and (gate.metric not in _OF_OUR_PTE or gate.subject.endswith(".pte"))
