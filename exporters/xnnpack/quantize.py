@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.graphs.folding import bias_of, linear_layer, weight_of
+from exporters.graphs.step import LabelEmbedding
 from exporters.quantize.gptq import (
     S4,
     S8,
@@ -25,6 +26,7 @@ from exporters.quantize.gptq import (
     MatrixCodes,
     matrix_layers,
     observe_hessians,
+    rows_to_int8,
 )
 from exporters.quantize.smoothing import balance
 from exporters.xnnpack.attention import Table
@@ -141,6 +143,8 @@ def quantize_layers(module: nn.Module, codes: Mapping[str, MatrixCodes]) -> None
     for name, found in [*module.named_modules()]:
         if isinstance(found, Table):
             module.set_submodule(name, _QuantizedTable(found.values))
+        elif isinstance(found, LabelEmbedding):
+            module.set_submodule(name, _QuantizedEmbedding(found.weight.detach()))
 
 
 class _QuantizedLinear(nn.Module):
@@ -201,6 +205,24 @@ class _QuantizedTable(nn.Module):
             self.codes, self.step, 0, S8.lowest, S8.highest, torch.int8
         )
         return out
+
+
+class _QuantizedEmbedding(nn.Module):
+    """An embedding in INT8 of a step per label, in operators that every ExecuTorch build has."""
+
+    codes: Tensor
+    steps: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        codes, steps = rows_to_int8(table)
+        self.register_buffer("codes", codes)
+        self.register_buffer("steps", steps[:, None])
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return (B, H) float32 of (B,) labels."""
+        embedding = nn.functional.embedding
+        return embedding(labels, self.codes).to(torch.float32) * embedding(labels, self.steps)
 
 
 def quantize_by_pt2e(
