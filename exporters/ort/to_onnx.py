@@ -14,7 +14,7 @@ import torch
 from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.ort.encoder_graph import OrtEncoder, OrtRewriteOptions
 from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
-from exporters.ort.storage import store_fp16, store_sliced_int8
+from exporters.ort.storage import store_fp16, store_gathered_int8, store_sliced_int8
 from exporters.ort.trace import OPSET, OnnxExportError, trace_to_onnx
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.gptq import S8_PAIRS, Gptq, matrix_layers, observe_hessians
@@ -135,6 +135,8 @@ def step_to_onnx(
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
         configs = _matrix_configs(step, observe_steps(checkpoint, step, swipes))
         model = quantize_matrices(model, configs)
+        if not step.prediction.folded:
+            model = store_gathered_int8(model, "prediction.table.weight")
         recipe |= {
             "quantization": "u8 activations per call, s8 weights per channel (GPTQ)",
             "residual_layers": sorted(name for name, config in configs.items() if config.residual),

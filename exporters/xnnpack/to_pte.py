@@ -221,7 +221,7 @@ def prepare_step(
     checkpoint: Checkpoint, *, precision: Precision, calibration: Sequence[np.ndarray] | None
 ) -> Prepared:
     """Rewrite the step and observe the swipes; arguments as those of ``step_to_pte``."""
-    step = StepGraph(checkpoint.model, fold_embedding=True).eval()
+    step = StepGraph(checkpoint.model).eval()
     codes: Mapping[str, MatrixCodes] = {}
     if is_quantized(precision):
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
@@ -234,7 +234,7 @@ def prepare_step(
         inputs=example_step_inputs(checkpoint.spec, batch=1),
         time_axis=None,
         codes=codes,
-        recipe={"fold_embedding": True},
+        recipe={"fold_embedding": step.prediction.folded},
     )
 
 
