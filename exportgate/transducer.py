@@ -195,7 +195,12 @@ def follow(
     last = np.full(len(rows), rules.start, np.int64)
     places = written = np.zeros(len(rows), np.int64)
     while len(rows):
-        inputs = {"y_prev": last, "h0": hidden, "c0": cell, "enc_t": frames[rows, places]}
+        inputs: dict[str, NDArray[Any]] = {
+            "y_prev": last,
+            "h0": hidden,
+            "c0": cell,
+            "enc_t": frames[rows, places],
+        }
         outputs = step.run(inputs)
         scores = rules.checked_scores(outputs["logits"], len(rows))
         found = rules.decide(scores, written)

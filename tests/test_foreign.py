@@ -12,7 +12,8 @@ import pytest
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.runtime.adapter import raw_shapes
 from exportgate.runtime.isolate import WorkerError
-from exportgate.runtime.session import InputError, open_artifact
+from exportgate.runtime.opening import open_artifact
+from exportgate.runtime.session import InputError
 from harness.gate import third_party
 from harness.gate.third_party import (
     ForeignError,
@@ -182,7 +183,7 @@ def test_nemos_own_export(golden: Path, checkpoint: Checkpoint, tmp_path: Path) 
     (folder / "contract.toml").write_text(guess(folder, checkpoint.spec), encoding="utf-8")
     names, said = adopted(folder, tmp_path / "out", checkpoint)
     assert (sorted(names), said) == (["encoder_fp32.onnx", "step_fp32.onnx"], [])
-    from harness.measure.reference import NemoEncoder, NemoStep
+    from exporters.nemo.sessions import NemoEncoder, NemoStep
 
     inputs = probe_inputs(checkpoint.spec)
     inputs["features_bft"] += 0.1

@@ -265,9 +265,7 @@ class _Search:
         return found
 
 
-def _survivors(
-    score: NDArray[np.float64], best: float, config: BeamConfig
-) -> NDArray[np.intp]:
+def _survivors(score: NDArray[np.float64], best: float, config: BeamConfig) -> NDArray[np.intp]:
     """Return the places of the best scores, at most a beam, best first."""
     limit = max(best, float(score.max(initial=-np.inf))) - config.threshold_nats
     kept = np.flatnonzero(score >= limit if limit > -math.inf else score > -math.inf)

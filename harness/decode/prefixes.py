@@ -144,8 +144,8 @@ class LexiconPrefixes(FreePrefixes):
         missing = alphabet.keys() - set("".join(item.letters for item in usable))
         if missing:
             msg = (
-                f"no label spells the lexicon's {', '.join(map(repr, sorted(missing)))} with letters"
-                " of its words; build the lexicon for this vocabulary"
+                f"no label spells the lexicon's {', '.join(map(repr, sorted(missing)))}; "
+                "build the lexicon for this vocabulary"
             )
             raise PrefixError(msg)
         super().__init__(np.array([item.label for item in usable], np.int64))
@@ -244,7 +244,9 @@ def _where(
     chosen: NDArray[np.bool_], first: NDArray[Any], second: NDArray[Any], third: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     # Most often all are: three copies are then saved.
-    return (first, second, third) if chosen.all() else (first[chosen], second[chosen], third[chosen])
+    return (
+        (first, second, third) if chosen.all() else (first[chosen], second[chosen], third[chosen])
+    )
 
 
 def _label_tries(spellings: Sequence[Spelling], alphabet: dict[str, int]) -> list[_LabelTrie]:

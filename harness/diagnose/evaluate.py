@@ -5,8 +5,8 @@
 
 Each ``--encoder`` goes with the ``--step`` at the same place, or with the only one. Files need
 their sidecars. Where a format has a batch axis, swipes of like lengths go through the encoder
-together, and greedy decoding takes one step for a batch of swipes. Progress goes to stderr, the table to
-stdout; ``--json`` writes the numbers.
+together, and greedy decoding takes one step for a batch of swipes. Progress goes to stderr, the
+table to stdout; ``--json`` writes the numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
-from exportgate.runtime.session import open_artifact
+from exportgate.runtime.opening import open_artifact
 from harness.decode.accuracy import (
     Accuracy,
     Outcome,

@@ -7,22 +7,25 @@ greedy decoding, and every call of prediction network and joint along that decod
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
 from exportgate.errors import ExportGateError
-from harness.decode.greedy import Hypothesis, greedy_decode
+from exportgate.runtime.inputs import encoder_input
+from exportgate.transducer import Transducer, follow
+from harness.decode.greedy import Hypothesis, hypotheses_of
+from harness.decode.spelling import spell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from exporters.nemo.checkpoint import Checkpoint, LoadReport
-    from exportgate.runtime.session import Arrays, Session
+    from exportgate.contract import ModelSpec
+    from exportgate.transducer import Call
 
 
 class ReferenceError(ExportGateError, RuntimeError):  # noqa: A001 - Python's own is about weakref
@@ -92,23 +95,6 @@ def spec_of(checkpoint: Checkpoint) -> ModelSpec:
     return checkpoint.spec
 
 
-def encoder_input(features: NDArray[np.float32], *, padded_to: int = 0) -> dict[str, NDArray[Any]]:
-    """Return the encoder's inputs for one swipe.
-
-    Args:
-        features: (F, T).
-        padded_to: Frames to pad to, with large garbage that a mask must keep out.
-    """
-    length = features.shape[1]
-    if padded_to > length:
-        garbage = np.full((features.shape[0], padded_to - length), 37.0, np.float32)
-        features = np.concatenate([features, garbage], axis=1)
-    return {
-        "features_bft": np.ascontiguousarray(features[None]),
-        "lengths": np.array([length], np.int64),
-    }
-
-
 def compute(
     checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]], rollouts: int
 ) -> Reference:
@@ -123,29 +109,28 @@ def compute(
         ReferenceError: Our decoding of NeMo's outputs is not NeMo's.
     """
     from exporters.nemo.checkpoint import load_report  # noqa: PLC0415 - NeMo takes seconds
+    from exporters.nemo.sessions import NemoStep  # noqa: PLC0415 - as above
 
-    encoder, spec = NemoEncoder(checkpoint), checkpoint.spec
-    encoded: list[NDArray[np.float32]] = []
+    spec, rules, step = checkpoint.spec, Transducer.of(checkpoint.spec), NemoStep(checkpoint)
+    encoded = encode(checkpoint, features)
     hypotheses: list[Hypothesis] = []
     kept: list[Rollout] = []
-    for index, item in enumerate(features):
-        outputs = encoder.run(encoder_input(item))
-        valid = outputs["encoded_bdt"][0, :, : int(outputs["encoded_lengths"][0])]
-        recorder = _Recorder(NemoStep(checkpoint))
-        ours = greedy_decode(recorder, valid, spec)
-        tokens, score = _nemo_greedy(checkpoint, valid)
+    for index, item in enumerate(encoded):
+        # One by one: in a batch, NeMo's sums would move the margins by some 5e-6 nats.
+        calls = list(follow(step, [item], spec, rules))
+        (ours,) = hypotheses_of(calls, 1, rules)
+        tokens, score = _nemo_greedy(checkpoint, item)
         # A near tie may fall either way between one frame at a time and NeMo's whole matrix.
         if tokens != ours.tokens and ours.min_margin > TIE_NATS:
             msg = (
-                f"swipe {index + 1}: NeMo decodes {_text(tokens, spec)!r}, our loop over NeMo's "
-                f"own step {_text(ours.tokens, spec)!r}: no verdict could be trusted"
+                f"swipe {index + 1}: NeMo decodes {spell(tokens, spec.labels)!r}, our loop over "
+                f"NeMo's own step {ours.text(spec.labels)!r}: no verdict could be trusted"
             )
             raise ReferenceError(msg)
-        encoded.append(valid)
         hypotheses.append(Hypothesis(tokens, ours.frames, score, ours.min_margin, ours.steps))
         if index < rollouts:
-            kept.append(recorder.rollout(spec.blank_id))
-    row = checkpoint.model.decoder.prediction["embed"].weight[spec.blank_id]
+            kept.append(_rollout(calls))
+    row = checkpoint.model.decoder.prediction["embed"].weight[rules.start]
     return Reference(
         checkpoint_sha256=checkpoint.sha256,
         spec=spec,
@@ -161,12 +146,25 @@ def encode(
     checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """Return NeMo's (D, T') encoding of each swipe alone."""
-    encoder = NemoEncoder(checkpoint)
-    return [encoder.run(encoder_input(item))["encoded_bdt"][0] for item in features]
+    from exporters.nemo.sessions import NemoEncoder  # noqa: PLC0415 - NeMo takes seconds
+
+    encoder, found = NemoEncoder(checkpoint), []
+    for item in features:
+        outputs = encoder.run(encoder_input(item))
+        found.append(outputs["encoded_bdt"][0, :, : int(outputs["encoded_lengths"][0])])
+    return found
 
 
-def _text(tokens: Sequence[int], spec: ModelSpec) -> str:
-    return "".join(spec.labels[token] for token in tokens)
+def _rollout(calls: Sequence[Call]) -> Rollout:
+    """Return every call of a decoding of one swipe."""
+    return Rollout(
+        y_prev=np.concatenate([call.inputs["y_prev"] for call in calls]),
+        enc_t=np.concatenate([call.inputs["enc_t"] for call in calls]),
+        commit=np.concatenate([call.decision.commits for call in calls]),
+        logits=np.concatenate([call.outputs["logits"] for call in calls]),
+        h1=np.stack([call.outputs["h1"][:, 0] for call in calls]),
+        c1=np.stack([call.outputs["c1"][:, 0] for call in calls]),
+    )
 
 
 def _nemo_greedy(
