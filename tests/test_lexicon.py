@@ -131,8 +131,8 @@ def test_the_default_is_large_small_in_memory_and_fast_to_load(tmp_path: Path) -
     assert "don't" in loaded
     assert loaded.log_prior_of("the") > loaded.log_prior_of("thee")
     assert len(common_words(LABELS, 9_999_999)) > 200_000
-    with pytest.raises(LexiconError, match="no English word can be spelled with '☃'"):
-        common_words("☃")
+    with pytest.raises(LexiconError, match="no English word can be spelled"):
+        common_words("\ue000")
 
 
 def test_a_damaged_cache_is_an_error(tmp_path: Path) -> None:
