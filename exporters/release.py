@@ -197,6 +197,8 @@ def _loaded(options: ExportOptions) -> tuple[Checkpoint, Calibration]:
         # Sums over swipes differ in their last bits with the number of threads.
         torch.set_num_threads(1)
         checkpoint = load_checkpoint(options.checkpoint)
+    for note in checkpoint.notes:
+        print(f"  {options.checkpoint}: {note}", file=sys.stderr)
     check_model(options, checkpoint.spec)
     return checkpoint, calibration_of(options, checkpoint.spec)
 
