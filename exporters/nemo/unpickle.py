@@ -169,7 +169,7 @@ def _named(path: Path, data: bytes) -> set[tuple[str, str]]:
             if operation.name == "PROTO" and int(argument or 0) > _NEWEST_PROTOCOL:
                 msg = (
                     f"{path}: pickled with protocol {argument}, expected torch.save's own, 2, "
-                    "which alone is read without running code; save it again without pickle_protocol"
+                    "which alone is read without running code; save it again with that"
                 )
                 raise CheckpointError(msg)
             if operation.name == "GLOBAL":
