@@ -60,10 +60,10 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     pytester.makeconftest(CONFTEST)
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})
-    for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
-        path = pytester.path / "golden" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(SWIPE, encoding="utf-8")
+    (pytester.path / "golden").mkdir()
+    shutil.copy(REPOSITORY / "golden" / "golden.nemo", pytester.path / "golden")
+    for name in ("val.jsonl", "calib.jsonl"):
+        (pytester.path / "golden" / name).write_text(SWIPE, encoding="utf-8")
     return pytester
 
 
