@@ -68,8 +68,9 @@ class Recipe:
         flavour: How the graph is left.
         shares: What the file is made from that other files are made from too; None if it is made
             from the checkpoint alone.
-        rewrite: Switches of the encoder's rewrite that differ from their defaults, as pairs of name
-            and value: of ``xnnpack.options.RewriteOptions`` or ``ort.encoder_graph.LeanOptions``.
+        rewrite: Switches of the encoder's rewrite that differ from their defaults, as pairs of
+            name and value: of ``xnnpack.options.RewriteOptions`` or
+            ``ort.encoder_graph.OrtRewriteOptions``.
     """
 
     cost: int

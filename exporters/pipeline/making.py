@@ -127,9 +127,9 @@ def _switches(row: Variant) -> list[str]:
         return []
     if row.format == "pte":
         return [field.name for field in fields(RewriteOptions)]
-    from exporters.ort.encoder_graph import LeanOptions  # noqa: PLC0415 - loads torch
+    from exporters.ort.encoder_graph import OrtRewriteOptions  # noqa: PLC0415 - loads torch
 
-    return [field.name for field in fields(LeanOptions)]
+    return [field.name for field in fields(OrtRewriteOptions)]
 
 
 # Imported inside: each runtime takes seconds to load, and an export needs one of them.
@@ -166,7 +166,7 @@ def _encoder_onnx(row: Variant, source: Source, shared: Any) -> Program:  # noqa
 
 def _standard_onnx(row: Variant, source: Source) -> Program:
     from exporters.ort import to_onnx  # noqa: PLC0415
-    from exporters.ort.encoder_graph import LeanOptions  # noqa: PLC0415
+    from exporters.ort.encoder_graph import OrtRewriteOptions  # noqa: PLC0415
 
     return to_onnx.encoder_to_onnx(
         source.checkpoint,
@@ -174,7 +174,7 @@ def _standard_onnx(row: Variant, source: Source) -> Program:
         calibration=source.calibration.features,
         max_trace_len=source.max_trace_len,
         flavour="standard",
-        options=LeanOptions(**dict(row.recipe.rewrite)) if row.recipe.rewrite else None,
+        options=OrtRewriteOptions(**dict(row.recipe.rewrite)) if row.recipe.rewrite else None,
     )
 
 

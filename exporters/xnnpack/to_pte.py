@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.quantize.calibration import checked_features
-from exporters.quantize.gptq import matrix_layers, observe_grams
+from exporters.quantize.gptq import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
 from exporters.variants import check_supported, is_quantized
 from exporters.xnnpack.delegation import count_delegation
@@ -221,29 +221,29 @@ def prepare_step(
     checkpoint: Checkpoint, *, precision: Precision, calibration: Sequence[np.ndarray] | None
 ) -> Prepared:
     """Rewrite the step and observe the swipes; arguments as those of ``step_to_pte``."""
-    step = StepGraph(checkpoint.model, fold_embedding=True).eval()
+    step = StepGraph(checkpoint.model).eval()
     codes: Mapping[str, MatrixCodes] = {}
     if is_quantized(precision):
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
         steps = observe_steps(checkpoint, step, swipes)
-        grams = observe_grams(matrix_layers(step), lambda: step(*steps))
-        codes = _quantization().round_layers(step, grams, [precision])[precision]
+        hessians = observe_hessians(matrix_layers(step), lambda: step(*steps))
+        codes = _quantization().round_layers(step, hessians, [precision])[precision]
     return Prepared(
         module=step,
         precision=precision,
         inputs=example_step_inputs(checkpoint.spec, batch=1),
         time_axis=None,
         codes=codes,
-        recipe={"fold_embedding": True},
+        recipe={"fold_embedding": step.prediction.folded},
     )
 
 
 def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
-    """Quantize or halve a prepared graph, in place, and return the program that is lowered."""
+    """Quantize a prepared graph or put it into FP16, in place; return what is lowered."""
     module, precision = prepared.module, prepared.precision
     with _quiet_and_reproducible():
         if precision == "fp16" and isinstance(module, XnnpackEncoder):
-            module.halve()
+            module.to_fp16()
         if is_quantized(precision) and quantizer == "eager":
             _quantization().quantize_layers(module, prepared.codes)
         exported = _export(module, prepared.inputs, prepared.time_axis)
