@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,7 @@ from exportgate.artifacts.sidecar import (
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import CHANNELS, feature_spec
 from harness.gate.bundle import SealError, seal, verify
+from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

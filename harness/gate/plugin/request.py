@@ -17,10 +17,11 @@ from harness.gate.plugin.places import workdir
 from harness.run.request import Request
 
 if TYPE_CHECKING:
-    from exporters.nemo.peek import CheckpointSummary
     from pathlib import Path
 
     import pytest
+
+    from exporters.nemo.peek import CheckpointSummary
 
 SYNTHETIC = "synthetic gestures"
 
