@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
+from exporters.variants import VARIANTS
 from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     Outputs = list[NDArray[np.float32]]
 
 
-EXACT_STEP = "step_fp32"
+EXACT_STEPS = frozenset(Path(row.step).stem for row in VARIANTS if row.step)
 """What an encoder's words are decoded with to tell its own part in the loss."""
 
 
@@ -286,8 +287,13 @@ def matrix_lines(matrix: dict[str, dict[str, float]]) -> list[str]:
 def half_sentence(matrix: dict[str, dict[str, float]]) -> str:
     """Say what each encoder costs beside the FP32 step, and each step beside NeMo's encodings."""
     best = matrix["NeMo"]["NeMo"]
-    right = {encoder: row[EXACT_STEP] for encoder, row in matrix.items() if EXACT_STEP in row}
-    right |= {step: share for step, share in matrix["NeMo"].items() if step != EXACT_STEP}
+    right = {
+        encoder: share
+        for encoder, row in matrix.items()
+        for step, share in row.items()
+        if step in EXACT_STEPS
+    }
+    right |= {step: share for step, share in matrix["NeMo"].items() if step not in EXACT_STEPS}
     lost = {name: best - share for name, share in right.items() if name != "NeMo" and share < best}
     if not lost:
         return "no half loses words by itself"

@@ -58,8 +58,8 @@ def promote(report_path: Path, baseline: Path) -> list[str]:
             raise PromoteError(msg)
     files = {name: judged[name] for name in names}
     for name in names:
-        step = f"step_fp32.{variant(name).format}"
-        if variant(name).graph == "encoder" and step not in files:
+        step = variant(name).step
+        if step and step not in files:
             files[step] = read_sidecar(folder / step).sha256
     _replace(baseline, folder, files, report)
     return list(files)

@@ -138,6 +138,18 @@ def gate_settings(pytestconfig: pytest.Config) -> Callable[[str, str], tuple[str
     return read
 
 
+@pytest.fixture(scope="session")
+def limit_of(pytestconfig: pytest.Config) -> Callable[[str, str], float]:
+    """Read a gate's limit, for a message: ``limit_of(subject, "words_lost_p")``."""
+    book = _gate(pytestconfig).book
+
+    def read(subject: str, metric: str) -> float:
+        found = (gate.limit for gate in book.of(subject) if gate.metric == metric)
+        return next(found, float("nan"))
+
+    return read
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Judge a measuring test's gates when it returns, and fail it with what was wrong."""

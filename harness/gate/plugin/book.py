@@ -10,7 +10,7 @@ from exportgate import resources
 from harness.gate.baseline import PREFIX, read_baseline
 from harness.gate.gates import Gate, GateBook, GateError, Verdict, read_gates, waive
 from harness.measure import instructions
-from harness.measure.golden_record import pinned_for
+from harness.measure.golden_record import recorded_for
 from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint"
 """The subject of gates on the model itself rather than on one of its files."""
-RECORDED_ACCURACY_SLACK = 0.005
-"""How far NeMo may stay below the accuracy that a checkpoint records for the same swipes."""
-PINNED_SCORE_NATS = 1e-3
-"""How far NeMo's scores may be from the recorded ones: other kernels, not another model."""
+RECORDED_OUTPUTS = ("recorded_token_mismatches", "recorded_score_max_abs_error")
+"""Judged where the outputs of NeMo are recorded beside the checkpoint."""
 
 _COUNTED_BY_EMULATOR = ("baseline_instruction_ratio",)
 _OF_OUR_PTE = (
@@ -44,7 +42,8 @@ def read_book(config: pytest.Config, request: Request) -> GateBook:
     """
     files = [resources.folder("suites") / "gates.toml", *(config.getoption("--gates") or [])]
     book = read_gates(files, [CHECKPOINT, *(row.name for row in VARIANTS)])
-    return _with_baseline(_with_record(book, config, request), request)
+    book = _with_baseline(_with_record(book, config, request), request)
+    return book.on(request.device.name)
 
 
 def _with_baseline(book: GateBook, request: Request) -> GateBook:
@@ -61,25 +60,25 @@ def _with_baseline(book: GateBook, request: Request) -> GateBook:
 
 
 def _with_record(book: GateBook, config: pytest.Config, request: Request) -> GateBook:
-    """Add what was recorded for the checkpoint, and raise the floor of NeMo's own accuracy.
+    """Keep the gates on what was recorded where there is a record; set the user's floor.
 
-    The user's floor wins over the record, the record over the file.
+    Raises:
+        GateError: The floor is no share.
+        RecordError: The record beside the checkpoint is of other files.
     """
-    given: float | None = config.getoption("--accuracy-floor")
-    if given is not None and not 0.0 <= given <= 1.0:
-        msg = f"--accuracy-floor is {given}, but should be a share from 0 to 1"
+    floor: float | None = config.getoption("--accuracy-floor")
+    if floor is not None and not 0.0 <= floor <= 1.0:
+        msg = f"--accuracy-floor is {floor}, but should be a share from 0 to 1"
         raise GateError(msg)
-    pinned = pinned_for(request.checkpoint, request.manifest)
-    floor = pinned.accuracy - RECORDED_ACCURACY_SLACK if pinned else None
-    floor = floor if given is None else given
     if floor is not None:
         book = book.with_limit(Gate(CHECKPOINT, "reference_word_accuracy", "min", floor))
-    if pinned and pinned.tokens is not None:
-        book = book.with_limit(Gate(CHECKPOINT, "pinned_token_mismatches", "max", 0))
-        book = book.with_limit(
-            Gate(CHECKPOINT, "pinned_score_max_abs_error", "max", PINNED_SCORE_NATS)
-        )
-    return book
+    record = recorded_for(request.checkpoint, request.manifest)
+    absent = {
+        *(RECORDED_OUTPUTS if record is None or record.tokens is None else ()),
+        # The user's floor takes the place of what was recorded.
+        *(("recorded_accuracy_drop",) if record is None or floor is not None else ()),
+    }
+    return replace(book, gates=tuple(gate for gate in book.gates if gate.metric not in absent))
 
 
 def waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Verdict]:
@@ -89,7 +88,7 @@ def waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Ver
         why = "known of our own .pte only; delegates and unexpected_fallback_ops are judged"
         reasons |= dict.fromkeys(_OF_OUR_PTE, why)
     return {
-        (gate.subject, gate.key): waive(gate, reason)
+        (gate.subject, gate.key): waive(gate, reason, request.device.name)
         for gate in gates
         if (reason := reasons.get(gate.metric))
         and (gate.metric not in _OF_OUR_PTE or gate.subject.endswith(".pte"))

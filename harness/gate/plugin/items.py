@@ -95,10 +95,9 @@ def judge_item(item: pytest.Item, book: GateBook, reason: str) -> list[Verdict]:
     for gate in book.of(subject_of(item)):
         if gate.metric in declared:
             found = values.get(gate.metric)
-            missing = reason or f"{item.name} recorded no {gate.metric}"
-            verdicts.append(
-                judge(gate, found.value, found.detail) if found else judge(gate, None, missing)
-            )
+            value = found.value if found else None
+            detail = found.detail if found else reason or f"{item.name} recorded no {gate.metric}"
+            verdicts.append(judge(gate, value, detail, book.device))
     item.stash[_JUDGED] = verdicts
     return verdicts
 

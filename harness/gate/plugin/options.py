@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN, positive
+from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
+from exporters.pipeline.parser import positive
 from exporters.variants import TARGETS
+from harness.devices.registry import DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEVICES = ("host",)
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--target": {"help": f"judge the files of this target: {', '.join([*TARGETS, 'all'])}"},
@@ -41,7 +42,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "DIR",
         "help": "folder with files to judge; default: export them",
     },
-    "--device": {"default": "host", "choices": DEVICES, "help": "where the files run"},
+    "--device": {
+        "default": "host",
+        "metavar": "KIND[:ARGUMENT]",
+        "help": f"where the files run: {', '.join(DEVICES)}; default: %(default)s",
+    },
     "--report": {
         "type": Path,
         "metavar": "DIR",

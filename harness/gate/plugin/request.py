@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from exporters.nemo.peek import peek, require_features
 from exporters.variants import Variant, variants_of
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
-from exportgate.data.manifest import Swipe, read_manifest
+from exportgate.data.evidence import too_long
+from exportgate.data.features import FEATURE_DIM
+from exportgate.data.manifest import Swipe, load_manifest, read_manifest
 from exportgate.errors import ExportGateError
+from harness.devices.registry import device
 from harness.gate.plugin.places import workdir
 from harness.run.request import Request
 
@@ -74,6 +78,7 @@ def build_request(config: pytest.Config, variants: tuple[Variant, ...]) -> Reque
         max_trace_len=config.getoption("--max-trace-len"),
         baseline=config.getoption("--baseline"),
         lexicon=config.getoption("--lexicon"),
+        device=device(config.getoption("--device")),
     )
     _check(request)
     return request
@@ -93,11 +98,20 @@ def _check(request: Request) -> None:
         raise RequestError(msg)
     if request.lexicon is not None:
         _must_be_file("--lexicon", request.lexicon)
-    # Read here already: a malformed manifest is one error before work begins.
+    # Read here already: what does not fit is one error before work begins.
+    require_features(peek(request.checkpoint), FEATURE_DIM)
     _check_lengths(request.manifest, read_manifest(request.manifest), request.max_trace_len)
     if request.calibration is not None:
         _must_be_file("--calibration", request.calibration)
         read_manifest(request.calibration)
+
+
+def notes_on(request: Request) -> list[str]:
+    """Say what was mended in the swipes, and what of the checkpoint is left out or replaced."""
+    found = [*load_manifest(request.manifest).notes, *peek(request.checkpoint).notes]
+    if request.calibration is not None:
+        found += load_manifest(request.calibration).notes
+    return list(dict.fromkeys(found))
 
 
 def _must_be_file(option: str, path: Path) -> None:
@@ -108,15 +122,13 @@ def _must_be_file(option: str, path: Path) -> None:
 
 
 def _check_lengths(manifest: Path, swipes: list[Swipe], bound: int) -> None:
-    too_long = [index for index, swipe in enumerate(swipes) if len(swipe.points) > bound]
-    if not too_long:
+    long = too_long(swipes, bound)
+    if not long:
         return
-    lines = [n for n, line in enumerate(manifest.read_bytes().split(b"\n"), 1) if line.strip()]
-    longest = max(len(swipe.points) for swipe in swipes)
-    others = f" (and {len(too_long) - 1} more swipes)" if len(too_long) > 1 else ""
-    first = too_long[0]
+    longest = max(len(swipe.points) for swipe in long)
+    others = f" (and {len(long) - 1} more swipes)" if len(long) > 1 else ""
     msg = (
-        f"{manifest}:{lines[first]}: {len(swipes[first].points)} points{others}, more than the "
+        f"{manifest}:{long[0].line}: {len(long[0].points)} points{others}, more than the "
         f"{bound} that the exports take; drop the swipe or give --max-trace-len {longest}"
     )
     raise RequestError(msg)
@@ -127,7 +139,7 @@ def describe_request(config: pytest.Config, request: Request) -> dict[str, Any]:
     calibration = request.calibration
     return {
         "target": config.getoption("--target"),
-        "device": config.getoption("--device"),
+        "device": request.device.name,
         "checkpoint": str(request.checkpoint),
         "checkpoint_sha256": sha256_of(request.checkpoint),
         "manifest": str(request.manifest),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exportgate.errors import ExportGateError
+from harness.devices.device import Need
 from harness.gate.gates import Status, Verdict, judge
 from harness.gate.plugin import items
 from harness.gate.plugin.again import again
@@ -19,11 +20,12 @@ from harness.gate.plugin.request import (
     build_request,
     describe_request,
     evidence_lines,
+    notes_on,
     selected,
 )
 from harness.gate.report import Measured, Report, summary_lines, write_report
 from harness.history.store import append
-from harness.measure.environment import environment
+from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -62,6 +64,7 @@ class GatePlugin:
         self.failed_tests: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self.report: Report | None = None
+        self.notes = [*notes_on(self.request), *config.stash.get(NOTES, [])]
         self._printed = False
 
     def progress(self, line: str) -> None:
@@ -75,20 +78,25 @@ class GatePlugin:
 
     def parameters(self, metrics: Sequence[str]) -> list[Any]:
         """Return a pytest parameter for each subject with a gate on one of the metrics."""
+        if all(METRICS[metric].role is Role.INFORMATIONAL for metric in metrics):
+            lacking = self.request.device.lacks(Need.ALONE)
+            if lacking:
+                self.notes.append(f"not measured: {', '.join(metrics)}: {lacking}")
+                return []
         return items.parameters(metrics, self.variants, self.gates, self.waived)
 
     def pytest_report_header(self) -> list[str]:
         """Say what is judged with what."""
-        env = environment()
+        env = self.request.device.environment()
         packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
         swipes, *more = evidence_lines(self.config, self.request)
         return [
-            f"gate: target {self.config.getoption('--target')}",
+            f"gate: target {self.config.getoption('--target')} on {self.request.device.name}",
             f"gate: checkpoint {self.request.checkpoint}, {swipes}",
             *(f"gate: {line}" for line in more),
             f"gate: {len(self.gates)} gates on {', '.join(row.name for row in self.variants)}",
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
-            *(f"gate: {line}" for line in self.config.stash.get(NOTES, [])),
+            *(f"gate: {line}" for line in self.notes),
         ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -183,16 +191,17 @@ class GatePlugin:
         )
         known = {**self.waived, **self.verdicts}
         verdicts = tuple(
-            known.get((gate.subject, gate.key)) or judge(gate, None, absent) for gate in self.gates
+            known.get((gate.subject, gate.key)) or judge(gate, None, absent, self.book.device)
+            for gate in self.gates
         )
         more = {
-            "notes": self.config.stash.get(NOTES, []),
+            "notes": self.notes,
             # Two hashes, if a file changed during the run: nobody can seal that.
             "files": {name: " ".join(sorted(self.files[name])) for name in sorted(self.files)},
         }
         return Report(
             request={**self.asked, **more},
-            environment=environment().to_json(),
+            environment=self.request.device.environment().to_json(),
             verdicts=verdicts,
             measured=tuple(sorted(self.measured, key=lambda m: (m.subject, m.metric))),
             reproduce={
