@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporters.nemo.peek import peek, require_features
 from exporters.variants import Variant, variants_of
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
@@ -99,6 +98,8 @@ def _check(request: Request) -> None:
     if request.lexicon is not None:
         _must_be_file("--lexicon", request.lexicon)
     # Read here already: what does not fit is one error before work begins.
+    from exporters.nemo.peek import peek, require_features  # noqa: PLC0415 - loads torch
+
     require_features(peek(request.checkpoint), FEATURE_DIM)
     _check_lengths(request.manifest, read_manifest(request.manifest), request.max_trace_len)
     if request.calibration is not None:
@@ -108,6 +109,8 @@ def _check(request: Request) -> None:
 
 def notes_on(request: Request) -> list[str]:
     """Say what was mended in the swipes, and what of the checkpoint is left out or replaced."""
+    from exporters.nemo.peek import peek  # noqa: PLC0415 - loads torch
+
     found = [*load_manifest(request.manifest).notes, *peek(request.checkpoint).notes]
     if request.calibration is not None:
         found += load_manifest(request.calibration).notes
