@@ -440,15 +440,17 @@ def write_index(project: pytest.Pytester, checkpoint_sha: str, manifest_sha: str
 
 def test_the_checkpoints_own_record_is_held(project: pytest.Pytester) -> None:
     gates = project.path / "suites" / "gates.toml"
-    gates.write_text(GATES.replace("swipes_min = 100", "recorded_accuracy_drop_max = 0.005"))
-    rewrite(project, '"swipes"', '"recorded_accuracy_drop"')
-    rewrite(project, "300", "0.05")
+    both = "swipes_min = 100\nrecorded_accuracy_drop_max = 0.005"
+    gates.write_text(GATES.replace("swipes_min = 100", both))
+    rewrite(project, 'measures("swipes")', 'measures("swipes", "recorded_accuracy_drop")')
+    more = 'record("swipes", 300)\n    record("recorded_accuracy_drop", 0.05)'
+    rewrite(project, 'record("swipes", 300)', more)
     digest = sha256_of(project.path / "golden" / "golden.nemo")
     swipes = sha256_of(project.path / "golden" / "val.jsonl")
     write_index(project, digest, swipes)
     result, report = run(project, *ONE_FILE)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert report["gates"][0]["metric"] == "recorded_accuracy_drop"
+    assert statuses(report)["checkpoint recorded_accuracy_drop"] == "FAIL"
     # The user's floor takes its place.
     result, report = run(project, *ONE_FILE, "--accuracy-floor", "0.5", "-k", "not test_swipes")
     assert "checkpoint recorded_accuracy_drop" not in statuses(report)
