@@ -18,6 +18,7 @@ from exporters.pipeline.bundle import (
     write_bundle,
 )
 from exporters.variants import variant
+from exportgate import resources
 from exportgate.artifacts.sidecar import (
     ArtifactError,
     Sidecar,
@@ -306,12 +307,15 @@ def test_swipes(subject, record):
     record("swipes", 300)
 
 @pytest.mark.measures("size_bytes")
-def test_size(subject, evidence, record):
-    record("size_bytes", evidence.sidecar(subject).size_bytes)
+def test_size(subject, context, record):
+    record("size_bytes", context.files.sidecar(subject).size_bytes)
 """
 
 
-def test_the_gates_own_report_seals_the_files_that_it_judged(pytester: pytest.Pytester) -> None:
+def test_the_gates_own_report_seals_the_files_that_it_judged(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "CHECKOUT", pytester.path)
     pytester.makeconftest('pytest_plugins = ["harness.gate.pytest_plugin"]')
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})

@@ -13,7 +13,9 @@ import numpy as np
 
 from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
 from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import encoder_input
 from harness.decode.greedy import Hypothesis, greedy_decode
+from harness.measure.coverage import LabelDrive, StepOutputs, drive_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,23 +169,6 @@ def spec_of(checkpoint: Checkpoint) -> ModelSpec:
     return checkpoint.spec
 
 
-def encoder_input(features: NDArray[np.float32], *, padded_to: int = 0) -> dict[str, NDArray[Any]]:
-    """Return the encoder's inputs for one swipe.
-
-    Args:
-        features: (F, T).
-        padded_to: Frames to pad to, with large garbage that a mask must keep out.
-    """
-    length = features.shape[1]
-    if padded_to > length:
-        garbage = np.full((features.shape[0], padded_to - length), 37.0, np.float32)
-        features = np.concatenate([features, garbage], axis=1)
-    return {
-        "features_bft": np.ascontiguousarray(features[None]),
-        "lengths": np.array([length], np.int64),
-    }
-
-
 def compute(
     checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]], rollouts: int
 ) -> Reference:
@@ -238,6 +223,11 @@ def encode(
     """Return NeMo's (D, T') encoding of each swipe alone."""
     encoder = NemoEncoder(checkpoint)
     return [encoder.run(encoder_input(item))["encoded_bdt"][0] for item in features]
+
+
+def step_outputs(checkpoint: Checkpoint, drive: LabelDrive) -> StepOutputs:
+    """Return what NeMo's prediction network and joint give for each row of a drive."""
+    return drive_batch(NemoStep(checkpoint), drive)
 
 
 def _text(tokens: Sequence[int], spec: ModelSpec) -> str:

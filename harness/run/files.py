@@ -1,0 +1,181 @@
+"""The files of a run: exported where they were not given, and what can be read from each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.pipeline.events import FileFailed, Stage, read_events
+from exporters.variants import VARIANTS, variant
+from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
+from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import encoder_input, step_inputs
+from exportgate.runtime.opening import own_feeds
+from harness.inspect import audit
+from harness.inspect.cost import StaticCost, static_cost
+from harness.run.memo import once
+from harness.third_party.folder import is_imported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
+
+    from exporters.pipeline.events import Event
+    from exportgate.runtime.session import Arrays
+    from harness.run.request import Request
+    from harness.run.workers import Workers
+
+_WORKER = "audit"
+
+
+class ExportError(ExportGateError, RuntimeError):
+    """A file that a run needs could not be exported."""
+
+
+@dataclass
+class Files:
+    """What a run judges, and what that is compared or decoded with.
+
+    Attributes:
+        failed: Why a file could not be exported, by its name; the others are judged.
+    """
+
+    request: Request
+    workers: Workers
+    progress: Callable[[str], None]
+    failed: dict[str, str] = field(default_factory=dict)
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+
+    @once
+    def folder(self) -> Path:
+        """Return the folder with the files, exporting them if none was given."""
+        if self.request.artifacts is not None:
+            return self.request.artifacts
+        self._export(self._needed(), self.request.folder)
+        return self.request.folder
+
+    def path(self, name: str) -> Path:
+        """Return the path of a variant's file."""
+        return self.folder() / name
+
+    @once
+    def sidecar(self, name: str) -> Sidecar:
+        """Return a file's sidecar, after checking the file's hash.
+
+        What somebody else's files are compared or decoded with is exported, if they lack it.
+        """
+        judged = name in {row.name for row in self.request.variants}
+        if not judged and not self.path(name).is_file() and is_imported(self.folder()):
+            self._export([name], self.folder())
+        return read_sidecar(self.path(name))
+
+    def is_third_party(self, name: str) -> bool:
+        """Whether somebody else exported the file: its tensors have other names than ours."""
+        return "foreign" in self.sidecar(name).recipe
+
+    @once
+    def deflated_bytes(self, name: str) -> int:
+        """Return the size after deflate, level 6."""
+        return len(zlib.compress(self.path(name).read_bytes(), 6))
+
+    @once
+    def identical(self, name: str) -> list[str]:
+        """Return the other files of the table that are there and hold the same bytes."""
+        mine = self.sidecar(name).sha256
+        others = [row.name for row in VARIANTS if row.name != name]
+        return [
+            other
+            for other in others
+            if self.path(other).is_file() and sha256_of(self.path(other)) == mine
+        ]
+
+    @once
+    def contents(self, name: str) -> audit.Contents:
+        """Return what the file itself says is in it."""
+        self.sidecar(name)
+        self.progress(f"{name}: read what is inside")
+        return self.workers.get(_WORKER).call(audit.read_contents, self.path(name))
+
+    @once
+    def cost(self, name: str) -> StaticCost:
+        """Return what a file costs on its longest input, without a clock."""
+        (inputs,) = self.own_feeds(name, [self._longest(name)])
+        return self.workers.get(_WORKER).call(static_cost, self.path(name), inputs)
+
+    def own_feeds(self, name: str, feeds: Sequence[Arrays]) -> Sequence[Arrays]:
+        """Return inputs under a file's own names, for who runs it without its session."""
+        if not self.is_third_party(name):
+            return feeds
+        worker = self.workers.get(_WORKER)
+        return worker.call(own_feeds, self.path(name), feeds)
+
+    def _longest(self, name: str) -> Arrays:
+        contract = self.sidecar(name).contract
+        if variant(name).graph == "step":
+            return step_inputs(contract)
+        channels = contract.inputs[0].shape[1]
+        return encoder_input(np.zeros((int(channels), self.request.max_trace_len), np.float32))
+
+    def _needed(self) -> list[str]:
+        """Return the asked-for files, and those that they are compared or decoded with."""
+        names = [row.name for row in self.request.variants]
+        for row in self.request.variants:
+            names += [row.baseline] if row.baseline else []
+            names += [step_for(row.name)] if row.graph == "encoder" else []
+        return list(dict.fromkeys(names))
+
+    def _export(self, names: Sequence[str], out: Path) -> None:
+        """Export files of the checkpoint to a folder, or take them from the cache."""
+        self.progress(f"export {len(names)} file{'s'[: len(names) > 1]} to {out}")
+        command = [sys.executable, "-P", "-m", "exporters.release"]
+        command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
+        if self.request.calibration is not None:
+            command += ["--val-manifest", str(self.request.calibration)]
+        command += ["--cache", str(self.request.workdir / "cache")]
+        command += ["--max-trace-len", str(self.request.max_trace_len)]
+        command += [part for name in names for part in ("--variant", name)]
+        self._run_export(command)
+
+    def _run_export(self, command: list[str]) -> None:
+        """Run an export and show its stages as they come; keep which files failed, and why.
+
+        Raises:
+            ExportError: Nothing could be exported at all.
+        """
+        ours, theirs = os.pipe()
+        with tempfile.TemporaryFile() as said, open(ours, encoding="utf-8") as lines:  # noqa: PTH123 - a descriptor
+            process = subprocess.Popen(
+                [*command, "--progress_fd", str(theirs)],
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                pass_fds=[theirs],
+            )
+            os.close(theirs)
+            with process:
+                for event in read_events(lines):
+                    self._take(event)
+            if process.returncode not in (0, 2) or (process.returncode and not self.failed):
+                said.seek(0)
+                last = said.read().decode(errors="replace").strip().splitlines() or ["no message"]
+                msg = f"the export failed with status {process.returncode}: {last[-1]}"
+                raise ExportError(msg)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self.progress(f"  {event.name}")
+        elif isinstance(event, FileFailed):
+            self.failed[event.name] = event.reason
+            self.progress(f"  {event.name} failed: {event.reason}")
+
+
+def step_for(name: str) -> str:
+    """Return the step that decodes an encoder's words; of a step the FP32 one of its format."""
+    row = variant(name)
+    return row.step or row.baseline or row.name
