@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,7 @@ from exportgate.artifacts.sidecar import (
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import CHANNELS, feature_spec
 from harness.gate.bundle import SealError, seal, verify
+from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -320,7 +322,8 @@ def test_the_gates_own_report_seals_the_files_that_it_judged(
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})
     (pytester.path / "golden").mkdir()
-    for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
+    shutil.copy(REPOSITORY / "golden" / "golden.nemo", pytester.path / "golden")
+    for name in ("val.jsonl", "calib.jsonl"):
         (pytester.path / "golden" / name).write_text(SWIPE, encoding="utf-8")
     checkpoint = sha256_of(pytester.path / "golden" / "golden.nemo")
     folder = pytester.path / "bundle"

@@ -50,10 +50,10 @@ def test_a_zero_reference_with_noise_is_no_signal() -> None:
     assert compare([np.zeros((2, 2))], [np.ones((2, 2))]).sqnr_db == -SQNR_OF_EQUAL_DB
 
 
-def test_one_turned_frame_is_seen_by_the_cosine() -> None:
+def test_turned_frames_are_seen_by_the_cosine() -> None:
     reference = np.ones((4, 100))
     output = reference.copy()
-    output[:, 50] *= -1
+    output[:, 50:53] *= -1
     assert compare([reference], [output]).low_cosine == pytest.approx(-1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
+from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +62,10 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     pytester.makeconftest(CONFTEST)
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})
-    for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
-        path = pytester.path / "golden" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(SWIPE, encoding="utf-8")
+    (pytester.path / "golden").mkdir()
+    shutil.copy(REPOSITORY / "golden" / "golden.nemo", pytester.path / "golden")
+    for name in ("val.jsonl", "calib.jsonl"):
+        (pytester.path / "golden" / name).write_text(SWIPE, encoding="utf-8")
     return pytester
 
 
@@ -229,7 +231,7 @@ def test_the_same_verdict_with_xdist_and_in_another_order(project: pytest.Pytest
         ([*ONE_FILE, "--lexicon", "none.txt"], "--lexicon: no such file: none.txt"),
         ([*ONE_FILE, "--accuracy-floor", "92"], "should be a share from 0 to 1"),
         ([*ONE_FILE, "--baseline", "none"], "promote a green run"),
-        ([*ONE_FILE, "--device", "toaster"], "invalid choice: 'toaster'"),
+        ([*ONE_FILE, "--device", "toaster"], "unknown device 'toaster'; known: host"),
         (["--target", "android"], "has no gate"),
         ([], "name what to judge"),
     ],
@@ -418,19 +420,31 @@ def write_index(project: pytest.Pytester, checkpoint_sha: str, manifest_sha: str
 
 def test_the_checkpoints_own_record_is_the_floor(project: pytest.Pytester) -> None:
     gates = project.path / "suites" / "gates.toml"
-    gates.write_text(GATES.replace("swipes_min = 100", "reference_word_accuracy_min = 0.8"))
-    rewrite(project, '"swipes"', '"reference_word_accuracy"')
-    rewrite(project, "300", "0.9")
-    digest = sha256_of(project.path / "golden" / "golden.nemo")
-    write_index(project, digest, digest)
+    gates.write_text(
+        GATES.replace("swipes_min = 100", "missing_keys_max = 0\nrecorded_accuracy_drop_max = 0.01")
+    )
+    rewrite(
+        project,
+        '@pytest.mark.measures("swipes")',
+        '@pytest.mark.measures("missing_keys", "recorded_accuracy_drop")',
+    )
+    rewrite(
+        project,
+        'record("swipes", 300)',
+        'record("missing_keys", 0)\n    record("recorded_accuracy_drop", 0.05)',
+    )
+    digest, swipes = (
+        sha256_of(project.path / "golden" / name) for name in ("golden.nemo", "val.jsonl")
+    )
+    write_index(project, digest, swipes)
     result, report = run(project, *ONE_FILE)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert report["gates"][0]["limit"] == pytest.approx(0.945)
+    assert statuses(report)["checkpoint recorded_accuracy_drop"] == "FAIL"
     # Recorded for other swipes: the record says nothing about these.
     write_index(project, digest, "0" * 64)
     assert run(project, *ONE_FILE)[0].ret == pytest.ExitCode.OK
     # An index of another checkpoint under this name: somebody mixed up files.
-    write_index(project, "0" * 64, digest)
+    write_index(project, "0" * 64, swipes)
     result, _ = run(project, *ONE_FILE)
     assert "not the file that" in result.stdout.str() + result.stderr.str()
     assert result.ret == pytest.ExitCode.USAGE_ERROR

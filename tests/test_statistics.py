@@ -93,8 +93,8 @@ def test_a_difference_has_to_be_large_and_certain(
     [
         ([1.0] * 7, [1.0] * 7, "at least 8"),
         ([1.0] * 9, [1.0] * 8, "9 samples of the candidate, 8 of the baseline"),
-        ([0.0] * 8, [1.0] * 8, "finite and positive"),
-        ([1.0] * 8, [float("nan")] * 8, "finite and positive"),
+        ([0.0] * 8, [1.0] * 8, "finite and above 0"),
+        ([1.0] * 8, [float("nan")] * 8, "finite and above 0"),
     ],
 )
 def test_poor_samples_are_an_error(

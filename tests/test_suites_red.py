@@ -69,31 +69,20 @@ def test_a_blank_row_that_is_not_zero(row: float, broken: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("close", "wrong", "broken"),
-    [(0, 0, set()), (3, 0, set()), (4, 0, {"close_calls"}), (0, 1, {"token_mismatches"})],
-)
-def test_close_calls_are_counted_and_bounded(close: int, wrong: int, broken: set[str]) -> None:
-    nemo = [hypothesis((0,), 1e-4)] * close + [hypothesis((0,))] * wrong + [hypothesis((2,))] * 9
-    ours = [hypothesis((1,))] * (close + wrong) + [hypothesis((2,))] * 9
-    context = decoded(nemo, ours, (1.0, 1.0))
-    assert red("encoder_fp32.pte", test_decode.test_tokens, context) == broken
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "letters", "broken"),
+    ("margin", "error", "broken"),
     [
-        (0.9, 4, set()),
-        (0.88, 4, {"relative_word_accuracy"}),
-        (0.9, 3, {"emitted_length_ratio"}),
-        (0.9, 5, {"emitted_length_ratio"}),
-        (0.0, 0, {"relative_word_accuracy", "emitted_length_ratio"}),
+        (1e-4, 2e-4, set()),
+        (1e-4, 0.9e-4, {"token_mismatches"}),
+        (0.5, 0.6, {"token_mismatches"}),  # no rounding of FP32 moves a margin so far
     ],
 )
-def test_lost_words_and_letters(accuracy: float, letters: int, broken: set[str]) -> None:
-    context = decoded(
-        [hypothesis((0,) * 4)] * 10, [hypothesis((0,) * letters)] * 10, (0.9, accuracy)
-    )
-    assert red("encoder_int8.pte", test_decode.test_words, context) == broken
+def test_a_near_tie_is_one_within_the_files_own_error(
+    margin: float, error: float, broken: set[str]
+) -> None:
+    nemo = [hypothesis((0,), margin), *[hypothesis((2,))] * 9]
+    context = decoded(nemo, [hypothesis((1,)), *nemo[1:]], (1.0, 1.0))
+    context.words.margin_error = lambda *_: error
+    assert red("encoder_fp32.pte", test_decode.test_tokens, context) == broken
 
 
 @pytest.mark.parametrize(
@@ -119,7 +108,7 @@ def test_fallbacks(ops: dict[str, int], delegates: int, broken: set[str]) -> Non
     ("nodes", "compute", "broken"),
     [
         (0.98, 1.0, set()),
-        (0.76, 1.0, {"delegated_node_ratio"}),
+        (0.76, 1.0, set()),  # bookkeeping: the share falls with the number of layers
         (0.98, 0.81, {"delegated_compute_ratio"}),
     ],
 )

@@ -99,6 +99,9 @@ def _report(progress: Progress, name: str, result: Written | Failure) -> None:
 
 
 def _load(options: ExportOptions, progress: Progress, *, quantizes: bool) -> Source:
+    from exporters.nemo.peek import peek  # noqa: PLC0415 - loads torch
+
+    peek(options.checkpoint)  # what is no checkpoint at all is refused before NeMo is imported
     with progress.stage(f"load {options.checkpoint}"):
         import torch  # noqa: PLC0415 - takes seconds
 

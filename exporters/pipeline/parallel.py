@@ -29,6 +29,7 @@ MOST_JOBS = 4
 """An export of 16 million parameters takes up to 2.4 GB; more at once only if asked for."""
 _LONGEST_REASON = 600
 _SECONDS_TO_LEAVE = 10.0
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +171,13 @@ class _Worker:
         self.process = get_context("fork").Process(
             target=_serve, args=(function, theirs, inherited), daemon=True
         )
-        self.process.start()
-        theirs.close()
+        # Python runs hooks around a fork and drops what they raise: a Ctrl-C would be lost there.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            self.process.start()
+            theirs.close()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def death(self) -> Failure:
         """Return how the process died."""
@@ -191,6 +197,7 @@ def _serve(function: Work, connection: Connection, inherited: Sequence[Connectio
     for other in inherited:
         other.close()
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         while True:
             name, needed = connection.recv()
             try:

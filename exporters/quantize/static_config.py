@@ -127,7 +127,7 @@ def _coded(
 
 
 def _run(encoder: OrtEncoder, swipes: Sequence[NDArray[np.float32]]) -> None:
-    """Run swipes one by one; nothing of them is kept."""
+    """Run the encoder for what its layers see; outputs of many swipes would fill the memory."""
     for swipe in swipes:
         encoder(torch.from_numpy(swipe)[None], torch.tensor([swipe.shape[1]]))
 

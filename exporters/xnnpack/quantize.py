@@ -62,20 +62,20 @@ def plan_encoder(
         swipes: (F, T) float32 each.
         precisions: ``int8``, ``int4`` or both.
     """
-    calibration = [torch.from_numpy(swipe)[None] for swipe in swipes]
-    smoothing = front_end_smoothing(encoder, calibration)
+    # One at a time: there may be more features than memory.
+    smoothing = front_end_smoothing(encoder, (torch.from_numpy(swipe)[None] for swipe in swipes))
     smooth_front_end(encoder, smoothing)
 
     def run() -> None:
-        for swipe in calibration:
-            encoder(swipe, torch.tensor([swipe.shape[2]]))
+        for swipe in swipes:
+            encoder(torch.from_numpy(swipe)[None], torch.tensor([swipe.shape[1]]))
 
     hessians = observe_hessians(matrix_layers(encoder), run)
     return EncoderPlan(smoothing, round_layers(encoder, hessians, precisions))
 
 
 def front_end_smoothing(
-    encoder: XnnpackEncoder, calibration: Sequence[Tensor]
+    encoder: XnnpackEncoder, calibration: Iterable[Tensor]
 ) -> NDArray[np.float32]:
     """Return by what to divide the channels that the front end's linear reads.
 

@@ -72,6 +72,8 @@ class Worker:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         # One thread, so that results and timings do not depend on the machine's cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        # It finds the modules that this process finds, and no others.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, sys.path))
         self._process = subprocess.Popen(
             # -P: a folder of the user's that is named like one of our packages is not imported.
             [sys.executable, "-P", "-m", "exportgate.runtime.worker", str(theirs.fileno())],

@@ -70,7 +70,7 @@ def import_folder(
 def _stand_ins(out: Path, names: list[str]) -> list[str]:
     lines = [f"{read_sidecar(out / name).recipe['file']} is judged as {name}" for name in names]
     for row in map(variant, names):
-        needed = [f"step_fp32.{row.format}"] if row.graph == "encoder" else []
+        needed = [row.step] if row.step else []
         needed += [row.baseline] if row.baseline else []
         lines += [
             f"{row.name}: no {name} beside it: a fresh export of the checkpoint stands in"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from exporters.nemo.peek import peek, require_features
 from exporters.variants import Variant, variants_of
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
+
+    from exporters.nemo.peek import CheckpointSummary
 
 SYNTHETIC = "synthetic gestures"
 
@@ -99,16 +101,38 @@ def _check(request: Request) -> None:
     if request.lexicon is not None:
         _must_be_file("--lexicon", request.lexicon)
     # Read here already: what does not fit is one error before work begins.
-    require_features(peek(request.checkpoint), FEATURE_DIM)
+    _check_checkpoint(request.checkpoint)
     _check_lengths(request.manifest, read_manifest(request.manifest), request.max_trace_len)
     if request.calibration is not None:
         _must_be_file("--calibration", request.calibration)
         read_manifest(request.calibration)
 
 
+def _check_checkpoint(checkpoint: Path) -> None:
+    """Say in the first second what a minute of loading and exporting would end in.
+
+    Raises:
+        ExportGateError: It cannot be read or exported, or takes other features than swipes give.
+    """
+    from exporters.nemo.peek import require_features  # noqa: PLC0415 - loads torch
+
+    summary = _summary(checkpoint)
+    if summary.problems:
+        msg = f"{checkpoint}: cannot export this model: {'; '.join(summary.problems)}"
+        raise RequestError(msg)
+    require_features(summary, FEATURE_DIM)
+
+
+@cache
+def _summary(checkpoint: Path) -> CheckpointSummary:
+    from exporters.nemo.peek import peek  # noqa: PLC0415 - loads torch
+
+    return peek(checkpoint)
+
+
 def notes_on(request: Request) -> list[str]:
     """Say what was mended in the swipes, and what of the checkpoint is left out or replaced."""
-    found = [*load_manifest(request.manifest).notes, *peek(request.checkpoint).notes]
+    found = [*load_manifest(request.manifest).notes, *_summary(request.checkpoint).notes]
     if request.calibration is not None:
         found += load_manifest(request.calibration).notes
     return list(dict.fromkeys(found))
