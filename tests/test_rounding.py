@@ -15,6 +15,7 @@ from exporters.quantize.gptq import (
     Codes,
     Gptq,
     MatrixCodes,
+    block_width,
     matrix_layers,
     noisiest,
     observe_hessians,
@@ -108,7 +109,7 @@ def test_grams_are_sums_over_all_rows(rows: int) -> None:
         matrix_layers(module), lambda: [module(part) for part in x.split(700)]
     )
     flat = x[:, 0].double()
-    torch.testing.assert_close(hessians["0"], flat.T @ flat, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(hessians["0"][0], flat.T @ flat, rtol=1e-4, atol=1e-3)
     assert not module[0]._forward_pre_hooks
 
 
@@ -122,3 +123,48 @@ def test_the_noisiest_layers_are_chosen_and_no_more_than_needed(noise: dict[str,
         least = min(noise[name] for name in chosen)
         assert sum(rest.values()) + least > allowed
         assert least >= max(rest.values(), default=0.0)
+
+
+@given(st.integers(1, 40_000))
+def test_a_layers_sums_are_bounded_however_wide_it_is(inputs: int) -> None:
+    width = block_width(inputs)
+    assert width * min(width, inputs) * 8 <= 128 << 20
+    assert width == inputs or width % 2 == 0, "a pair of inputs would fall into two blocks"
+    total = sum(part * part * 8 for part in [width] * (inputs // width) + [inputs % width])
+    assert total <= 640 << 20
+
+
+def test_a_wide_front_end_takes_little_memory_and_is_still_rounded_well() -> None:
+    """10,240 inputs: one matrix of sums takes 840 MB, and its factor as much again, twice."""
+    layer = nn.Linear(10_240, 2, bias=False)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 6, generator=generator) @ torch.randn(6, 10_240, generator=generator)
+    (blocks,) = observe_hessians([("front", layer)], lambda: layer(x)).values()
+    assert [len(block) for block in blocks] == [2048] * 5
+    assert sum(block.numel() * 8 for block in blocks) <= 200 << 20
+    weight = layer.weight.detach()
+    found = Gptq(blocks).round(weight, S8_PAIRS)
+    assert blocks == [], "the sums are dropped while they are used"
+    rounded, scales = _tensors(found)
+    assert _largest_pair(rounded) <= 128
+    nearest = (weight / scales).round().clamp(-127, 127) * scales
+    error, nearest_error = (
+        float((x @ (matrix - weight).T).square().sum()) for matrix in (rounded * scales, nearest)
+    )
+    assert error <= 0.1 * nearest_error
+
+
+@settings(max_examples=10)
+@given(inputs=st.integers(3, 40), codes=st.sampled_from([S4, S8, S8_PAIRS]))
+def test_blocks_of_unrelated_inputs_are_rounded_as_one(inputs: int, codes: Codes) -> None:
+    generator = torch.Generator().manual_seed(inputs)
+    x = torch.randn(90, inputs, generator=generator).double()
+    half = inputs // 2 // 2 * 2 or 2
+    whole = x.T @ x
+    whole[:half, half:] = 0.0
+    whole[half:, :half] = 0.0
+    weight = torch.randn(5, inputs, generator=generator)
+    blocks = [whole[:half, :half].clone(), whole[half:, half:].clone()]
+    one, two = (Gptq(each).round(weight, codes) for each in (whole, blocks))
+    # The damping is a share of each block's own mean.
+    assert int(abs(one.codes.astype(int) - two.codes.astype(int)).max()) <= 1

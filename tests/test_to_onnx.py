@@ -294,8 +294,13 @@ def test_android_file_has_standard_operators_and_web_file_is_fused(
     assert "QGemm" in operators
     # A page may switch the optimiser off: the file is fused already.
     sessions = _session(android), _session(web, optimise=False)
-    results = [_encode(s, swipes[0][None], [swipes[0].shape[1]])[0] for s in sessions]
-    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=1e-3)
+    results = [
+        np.concatenate([_encode(s, x[None], [x.shape[1]])[0] for x in swipes[:8]], axis=2)
+        for s in sessions
+    ]
+    # Fused sums differ in their last bits, and one between two u8 codes rounds to the other: on
+    # most swipes none does, and together such steps are 10 dB below the noise of all (45 dB).
+    assert _sqnr_db(*results) >= 55.0
 
 
 @pytest.mark.parametrize("container", ["onnx", "ort"])

@@ -126,7 +126,7 @@ class PredictionNetwork(nn.Module):
         """Return the output (B, H) and the new states (L, B, H)."""
         x = self.table(y_prev)
         if not self.folded:
-            x = x[None]
+            x = x.view(1, -1, self.width)
         states: list[Tensor] = []
         cells: list[Tensor] = []
         for layer, cell in enumerate(self.cells):

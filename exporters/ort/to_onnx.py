@@ -86,7 +86,7 @@ def encoder_to_onnx(
         model, quantization = _int8_encoder(encoder, checkpoint.spec, swipes)
         recipe |= quantization
     else:
-        model = _traced_encoder(encoder, checkpoint.spec)
+        model = traced_encoder(encoder, checkpoint.spec)
     if precision == "fp16":
         model = store_fp16(model)
         recipe["storage"] = "fp16 weights, fp32 arithmetic"
@@ -199,7 +199,8 @@ def _portable(payload: bytes) -> bytes:
     return portable
 
 
-def _traced_encoder(encoder: OrtEncoder, spec: ModelSpec) -> onnx.ModelProto:
+def traced_encoder(encoder: OrtEncoder, spec: ModelSpec) -> onnx.ModelProto:
+    """Return the encoder's graph in FP32, as its contract says."""
     frames = encoder.front_end.frame_numbers.numel()
     lengths = torch.tensor([frames, frames // 2])
     example = (torch.zeros(2, spec.feature_dim, frames), lengths)
@@ -216,7 +217,7 @@ def _int8_encoder(
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     smoothed, ranges = smooth(encoder, observe(encoder, swipes))
     configs = configure_gemms(smoothed, ranges, swipes)
-    model = quantize_gemms(_traced_encoder(smoothed, spec), configs)
+    model = quantize_gemms(traced_encoder(smoothed, spec), configs)
     model = store_sliced_int8(model, wanted=lambda name: name.endswith(".positions"))
     return model, {
         "quantization": "static u8 activations, s8 weights per channel (GPTQ), float outputs",

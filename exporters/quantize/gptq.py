@@ -29,6 +29,14 @@ _ROWS_AT_ONCE = 2048
 """Rows of a layer's input that are kept before their product is added to its matrix: adding to a
 wide layer's matrix costs more than the product of a few rows."""
 
+_LARGEST_HESSIAN_BYTES = 128 << 20
+"""Of one layer's sums (float64): a width of 4,096. Two more of this size are made of it while the
+weights are rounded. A wider layer's inputs are rounded in blocks, each by its own sums; what
+channels of different blocks have in common is not made up for."""
+
+_WIDEST_BLOCK = 2048
+"""Inputs of a block of such a layer; that many float64 sums take 32 MB."""
+
 
 class Codes(NamedTuple):
     """Which codes a weight may take.
@@ -121,35 +129,68 @@ def rows_to_int8(table: Tensor) -> tuple[Tensor, Tensor]:
     return codes.to(torch.int8), steps.float()
 
 
+def block_width(inputs: int) -> int:
+    """Return how many neighbouring inputs of a layer share a Hessian: all, but of a wide layer."""
+    return inputs if inputs * inputs * 8 <= _LARGEST_HESSIAN_BYTES else _WIDEST_BLOCK
+
+
 class Gptq:
     """Rounds the weights of layers that read one input.
 
     Args:
-        hessian: (in, in) float64: sum over calibration frames of ``x x^T``.
+        hessian: (in, in) float64: sum over calibration frames of ``x x^T``; of a wide layer the
+            blocks on its diagonal, in order (``block_width``). The list is emptied on the way.
     """
 
+    def __init__(self, hessian: Tensor | list[Tensor]) -> None:
+        blocks = hessian if isinstance(hessian, list) else [hessian]
+        self._blocks: list[_BlockGptq] = []
+        while blocks:
+            self._blocks.append(_BlockGptq(blocks.pop(0)))
+
+    def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
+        """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
+        scales = channel_scales(weight, codes, group=group)
+        steps = scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
+        widths = [block.inputs for block in self._blocks]
+        parts = zip(
+            self._blocks,
+            torch.split(weight, widths, dim=1),
+            torch.split(steps, widths, dim=1),
+            strict=True,
+        )
+        found = torch.cat([block.round(part, step, codes) for block, part, step in parts], dim=1)
+        return MatrixCodes(found.numpy(), scales.numpy(), codes)
+
+
+class _BlockGptq:
+    """Rounds the weights of neighbouring inputs; blocks begin at even ones, so that pairs fit."""
+
     def __init__(self, hessian: Tensor) -> None:
+        self.inputs = len(hessian)
         # Channels that carry most go first, while there are many left to make up for them.
         self._order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         hessian = hessian[self._order[:, None], self._order]  # the caller's may be dropped here
         self._factor = _inverse_factor(hessian)
 
-    def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
-        """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
-        scales, order = channel_scales(weight, codes, group=group), self._order
-        steps = scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
+    def round(self, weight: Tensor, steps: Tensor, codes: Codes) -> Tensor:
+        """Return int8 codes (out, in) of a weight (out, in) float32 with these steps."""
+        order = self._order
         found = torch.empty_like(weight, dtype=torch.int8)
         rounded = _round_columns(
             weight.double()[:, order], self._factor, steps[:, order], codes, order
         )
         found[:, order] = rounded.to(torch.int8)
-        return MatrixCodes(found.numpy(), scales.numpy(), codes)
+        return found
 
 
 def observe_hessians(
     layers: Iterable[tuple[str, nn.Linear]], run: Callable[[], object]
-) -> dict[str, Tensor]:
-    """Return the sum of ``x x^T`` over all rows of each layer's input, (in, in) float64, by name.
+) -> dict[str, list[Tensor]]:
+    """Return the sum of ``x x^T`` over all rows of each layer's input, by the layer's name.
+
+    Each is the blocks on its diagonal, float64: one (in, in), but of a wide layer several
+    (``block_width``). What is kept does not grow with the number of swipes.
 
     Args:
         layers: Name and layer.
@@ -198,7 +239,12 @@ class _HessianSum:
     def __init__(self, layer: nn.Linear) -> None:
         self.handle = layer.register_forward_pre_hook(self._add)
         self._rows: list[Tensor] = []
-        self._sum = torch.zeros((layer.in_features, layer.in_features), dtype=torch.float64)
+        self._width = block_width(layer.in_features)
+        widths = [
+            min(self._width, layer.in_features - start)
+            for start in range(0, layer.in_features, self._width)
+        ]
+        self._sums = [torch.zeros((width, width), dtype=torch.float64) for width in widths]
 
     def _add(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._rows.append(inputs[0].flatten(end_dim=-2))
@@ -207,13 +253,14 @@ class _HessianSum:
 
     def _flush(self) -> None:
         rows = torch.cat(self._rows)
-        self._sum += rows.T @ rows
+        for total, part in zip(self._sums, torch.split(rows, self._width, dim=1), strict=True):
+            total.add_(part.T @ part)
         self._rows.clear()
 
-    def finish(self) -> Tensor:
+    def finish(self) -> list[Tensor]:
         if self._rows:
             self._flush()
-        return self._sum
+        return self._sums
 
 
 def _inverse_factor(hessian: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ inputs. Where none does, all inputs of a channel share one (qc4w)."""
 _SMALLEST_STEP = 1e-12
 """Of weights: only channels of zeros have a smaller one."""
 _SMALLEST_PEAK = 0.01
-"""Of the median: a channel that calibration hardly excites is scaled as if it were this loud."""
+"""Of the median: a channel that calibration hardly excites is scaled as if it were this loud,
+so that it is multiplied by 0.01 ** -SMOOTHING_ALPHA = 4 at most. Steps are per call: none clips."""
 
 
 def plan_encoder(
@@ -104,7 +105,7 @@ def smooth_front_end(encoder: XnnpackEncoder, smoothing: NDArray[np.float32]) ->
 
 
 def round_layers(
-    module: nn.Module, hessians: dict[str, Tensor], precisions: Iterable[str]
+    module: nn.Module, hessians: dict[str, list[Tensor]], precisions: Iterable[str]
 ) -> dict[str, dict[str, MatrixCodes]]:
     """Return the integers of every matrix layer's weights, by precision and the layer's name.
 

@@ -268,6 +268,11 @@ def _made(
     return payload, lowering, recipe
 
 
+def lowered_payload(prepared: Prepared) -> bytes:
+    """Return the .pte's bytes of a prepared graph; INT8 by exchanging its linears."""
+    return _made(prepared, "eager", skip_passes=True)[0]
+
+
 def _quantization() -> ModuleType:
     """Import late and quietly: torchao writes to the terminal when it is imported."""
     with _quiet_and_reproducible():
