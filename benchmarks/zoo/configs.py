@@ -74,7 +74,7 @@ class Step:
         joint: Width of the joint.
         activation: ``relu``, ``tanh`` or ``sigmoid``.
         log_softmax: NeMo's option; None lets NeMo decide by the device.
-        max_symbols: Most labels at one frame.
+        max_symbols: Most labels at one frame; None: no limit.
     """
 
     hidden: int = 96
@@ -82,7 +82,7 @@ class Step:
     joint: int = 96
     activation: str = "relu"
     log_softmax: bool | None = True
-    max_symbols: int = 10
+    max_symbols: int | None = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ class Row:
         reason: What is special about it.
         words: How many of the commonest words it learns to read.
         longest: Letters of the longest of them.
+        options: Further options of NeMo's configuration, such as ``encoder.dropout=0.1``.
+        leave_out: Options of the encoder that the configuration does not name.
         early_step: Also keep this step as ``NAME-early``; 0: do not.
         dead_units: One unit of every kind of layer has only zeros.
         zero_biases: All biases of linear layers and LSTMs are zero.
@@ -107,8 +109,10 @@ class Row:
     vocabulary: Vocabulary
     recipe: Recipe
     style: Style = field(default_factory=Style)
-    words: int = 1500
+    words: int = 800
     longest: int = 14
+    options: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
     early_step: int = 0
     dead_units: bool = False
     zero_biases: bool = False
@@ -130,6 +134,9 @@ class Row:
         )
         config.joint.jointnet.update(joint_hidden=self.step.joint, activation=self.step.activation)
         config.decoding.greedy.max_symbols = self.step.max_symbols
+        config.merge_with_dotlist(list(self.options))
+        for option in self.leave_out:
+            del config.encoder[option]
         return config
 
 
@@ -172,6 +179,7 @@ ROWS: tuple[Row, ...] = (
         vocabulary=Vocabulary(TRIGRAPHS),
         recipe=Recipe(seed=12, steps=1300, batch=32),
         style=Style(points=(110, 200)),
+        words=600,
     ),
     Row(
         name="deep-tied",
@@ -210,18 +218,19 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="twofold-noisy",
-        reason="factor 2, no biases, NeMo's English characters with a space, unsteady points",
+        reason="factor 2, no biases, NeMo's English characters with a space, decoding in batches, "
+        "unsteady points",
         encoder=Encoder(d_model=56, layers=4, heads=2, kernel=15, factor=2, use_bias=False),
         step=Step(hidden=90, joint=68, max_symbols=3),
         vocabulary=Vocabulary(NEMO_ENGLISH),
-        recipe=Recipe(seed=15, steps=2200, batch=32),
+        recipe=Recipe(seed=15, steps=1200, batch=32),
         style=Style(points=(30, 70), noise=0.008),
-        words=1200,
+        options=("decoding.strategy=greedy_batch",),
     ),
     Row(
         name="dead-units",
         reason="a dead unit in every kind of layer, a constant output channel, no xscaling, "
-        "points beyond the keyboard's edge",
+        "no limit of labels at a frame, points beyond the keyboard's edge",
         encoder=Encoder(
             d_model=80,
             layers=3,
@@ -230,30 +239,52 @@ ROWS: tuple[Row, ...] = (
             channels=24,
             xscaling=False,
         ),
-        step=Step(hidden=64, layers=2, joint=80),
+        step=Step(hidden=64, layers=2, joint=80, max_symbols=None),
         vocabulary=Vocabulary(LETTERS),
-        recipe=Recipe(seed=16, steps=2400, batch=32),
+        recipe=Recipe(seed=16, steps=1200, batch=32),
         style=Style(stretch=1.15, noise=0.003),
         dead_units=True,
     ),
     Row(
         name="growing-title",
-        reason="an early and a late step of one run; heads of 11, kernel 5, words with a capital",
+        reason="an early and a late step of one run; heads of 11, kernel 5, dropout everywhere, "
+        "words with a capital",
         encoder=Encoder(d_model=88, layers=4, heads=8, kernel=5, ff_expansion=2),
         step=Step(hidden=88, joint=88, activation="tanh", max_symbols=30),
         vocabulary=Vocabulary(TITLE, case="title"),
-        recipe=Recipe(seed=17, steps=2200, batch=32),
-        early_step=600,
+        recipe=Recipe(seed=17, steps=1400, batch=32),
+        early_step=500,
+        options=(
+            "encoder.dropout=0.1",
+            "encoder.dropout_pre_encoder=0.1",
+            "encoder.dropout_att=0.1",
+            "decoder.prednet.dropout=0.1",
+            "joint.jointnet.dropout=0.1",
+        ),
     ),
     Row(
         name="zero-biases",
-        reason="all biases zero, bursts of points in the same millisecond, log_softmax left open",
+        reason="all biases zero, points reported two at a time, NeMo's defaults not named",
         encoder=Encoder(d_model=64, layers=3, kernel=31, channels=10),
         step=Step(hidden=80, layers=2, joint=128, log_softmax=None),
         vocabulary=Vocabulary(REFERENCE),
-        recipe=Recipe(seed=18, steps=2600, batch=32),
+        recipe=Recipe(seed=18, steps=1400, batch=32),
         style=Style(points=(40, 120), burst=2),
         zero_biases=True,
+        leave_out=(
+            "subsampling",
+            "subsampling_factor",
+            "ff_expansion_factor",
+            "self_attention_model",
+            "n_heads",
+            "att_context_size",
+            "xscaling",
+            "untie_biases",
+            "use_bias",
+            "pos_emb_max_len",
+            "conv_kernel_size",
+            "conv_norm_type",
+        ),
     ),
     Row(
         name="tiny-tanh",
@@ -261,7 +292,7 @@ ROWS: tuple[Row, ...] = (
         encoder=Encoder(d_model=42, layers=1, heads=2, kernel=11, factor=2, channels=8),
         step=Step(hidden=28, layers=2, joint=36, activation="tanh", max_symbols=4),
         vocabulary=Vocabulary(shuffled(LETTERS, 19)),
-        recipe=Recipe(seed=19, steps=3600, batch=32, peak_lr=4e-3),
+        recipe=Recipe(seed=19, steps=2400, batch=32, peak_lr=4e-3),
         style=Style(points=(14, 34)),
         words=400,
         longest=7,
@@ -269,16 +300,19 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="one-wide-layer",
-        reason="one layer of d_model 104 in 2 heads of 52, an LSTM of 200, quick swipes",
+        reason="one layer of d_model 104 in 2 heads of 52, an LSTM of 200, torch's own attention, "
+        "quick swipes",
         encoder=Encoder(d_model=104, layers=1, heads=2, kernel=31, channels=13),
         step=Step(hidden=200, joint=60, activation="sigmoid", max_symbols=15),
         vocabulary=Vocabulary(shuffled(REFERENCE, 20)),
-        recipe=Recipe(seed=20, steps=2800, batch=32),
+        recipe=Recipe(seed=20, steps=1600, batch=32),
         style=Style(slowness=(0.4, 0.7), points=(25, 80)),
+        options=("encoder.use_pytorch_sdpa=true",),
     ),
     Row(
         name="twofold-digits",
-        reason="dw_striding by 2, 5 tied layers of d_model 48, digits and signs that nothing emits",
+        reason="dw_striding by 2, 5 tied layers of d_model 48, at most one label at a frame, "
+        "digits that nothing emits",
         encoder=Encoder(
             d_model=48,
             layers=5,
@@ -288,16 +322,15 @@ ROWS: tuple[Row, ...] = (
             factor=2,
             untie_biases=False,
         ),
-        step=Step(hidden=100, joint=50, log_softmax=False, max_symbols=2),
+        step=Step(hidden=100, joint=50, log_softmax=False, max_symbols=1),
         vocabulary=Vocabulary(DIGITS),
-        recipe=Recipe(seed=21, steps=2000, batch=32),
+        recipe=Recipe(seed=21, steps=1100, batch=32),
         style=Style(points=(30, 80)),
-        words=1200,
     ),
     Row(
         name="bare-tied",
         reason="no biases, no xscaling and tied position biases at once; heads of 15; coarse "
-        "coordinates",
+        "coordinates, a short table of positions",
         encoder=Encoder(
             d_model=120,
             layers=2,
@@ -311,8 +344,9 @@ ROWS: tuple[Row, ...] = (
         ),
         step=Step(hidden=75, layers=3, joint=110),
         vocabulary=Vocabulary(shuffled(DIGRAPHS, 22)),
-        recipe=Recipe(seed=22, steps=2600, batch=32),
+        recipe=Recipe(seed=22, steps=1300, batch=32),
         style=Style(digits=2),
+        options=("encoder.pos_emb_max_len=48",),
     ),
     Row(
         name="odd-heads",
@@ -324,14 +358,13 @@ ROWS: tuple[Row, ...] = (
             heads=2,
             kernel=27,
             subsampling="dw_striding",
-            channels=9,
+            channels=-1,
             use_bias=False,
             untie_biases=False,
         ),
         step=Step(hidden=47, layers=2, joint=51, activation="tanh", log_softmax=None),
         vocabulary=Vocabulary(DIGRAPHS),
-        recipe=Recipe(seed=23, steps=2600, batch=32, peak_lr=3e-3),
+        recipe=Recipe(seed=23, steps=1200, batch=32, peak_lr=3e-3),
         style=Style(points=(50, 130), pauses=1, noise=0.004, stretch=1.08),
-        words=1200,
     ),
 )

@@ -43,8 +43,8 @@ def train_row(row: Row, out: Path) -> None:
     val, calib = (out / f"{row.name}.{kind}.jsonl" for kind in ("val", "calib"))
     write_manifest(val, _swipes(row, VAL_SWIPES, _VAL_SEED))
     write_manifest(calib, _swipes(row, CALIB_SWIPES, _CALIB_SEED))
-    model = _new_model(row)
-    for done in updates(model, row.recipe, _lesson(row)):
+    model = new_model(row)
+    for done in updates(model, row.recipe, lesson_of(row)):
         if done == row.early_step:
             _finish(model, row, f"{row.name}-early", out)
             model.train()
@@ -56,7 +56,8 @@ def words_of(row: Row) -> list[str]:
     return [word for word in read_words(TRAIN_WORDS) if len(word) <= row.longest][: row.words]
 
 
-def _new_model(row: Row) -> EncDecRNNTModel:
+def new_model(row: Row) -> EncDecRNNTModel:
+    """Return a row's untrained model, its weights drawn from the row's seed."""
     torch.manual_seed(row.recipe.seed)
     with quiet_nemo():
         model = EncDecRNNTModel(cfg=row.config())
@@ -67,7 +68,8 @@ def _new_model(row: Row) -> EncDecRNNTModel:
     return model
 
 
-def _lesson(row: Row) -> Lesson:
+def lesson_of(row: Row) -> Lesson:
+    """Return what a row is taught: its words as it writes them, drawn in its style."""
     return Lesson(
         words=[row.vocabulary.write(word) for word in words_of(row)],
         spell=row.vocabulary.spell,
@@ -82,7 +84,7 @@ def _draw(row: Row, written: Sequence[str], rng: Generator) -> list[NDArray[np.f
 def _swipes(row: Row, count: int, seed: int) -> list[Swipe]:
     """Return swipes of words that differ as long as there are enough."""
     rng = np.random.default_rng([seed, row.recipe.seed, 0])
-    words = _lesson(row).words
+    words = lesson_of(row).words
     drawn = [words[index] for index in rng.permutation(len(words))[:count]]
     return [Swipe(*pair) for pair in zip(drawn, _draw(row, drawn, rng), strict=True)]
 
