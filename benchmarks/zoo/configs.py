@@ -109,7 +109,7 @@ class Row:
     vocabulary: Vocabulary
     recipe: Recipe
     style: Style = field(default_factory=Style)
-    words: int = 800
+    words: int = 600
     longest: int = 14
     options: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
@@ -179,7 +179,6 @@ ROWS: tuple[Row, ...] = (
         vocabulary=Vocabulary(TRIGRAPHS),
         recipe=Recipe(seed=12, steps=1300, batch=32),
         style=Style(points=(110, 200)),
-        words=600,
     ),
     Row(
         name="deep-tied",
@@ -223,7 +222,7 @@ ROWS: tuple[Row, ...] = (
         encoder=Encoder(d_model=56, layers=4, heads=2, kernel=15, factor=2, use_bias=False),
         step=Step(hidden=90, joint=68, max_symbols=3),
         vocabulary=Vocabulary(NEMO_ENGLISH),
-        recipe=Recipe(seed=15, steps=1200, batch=32),
+        recipe=Recipe(seed=15, steps=1000, batch=32),
         style=Style(points=(30, 70), noise=0.008),
         options=("decoding.strategy=greedy_batch",),
     ),
@@ -241,7 +240,7 @@ ROWS: tuple[Row, ...] = (
         ),
         step=Step(hidden=64, layers=2, joint=80, max_symbols=None),
         vocabulary=Vocabulary(LETTERS),
-        recipe=Recipe(seed=16, steps=1200, batch=32),
+        recipe=Recipe(seed=16, steps=1000, batch=32),
         style=Style(stretch=1.15, noise=0.003),
         dead_units=True,
     ),
@@ -252,8 +251,8 @@ ROWS: tuple[Row, ...] = (
         encoder=Encoder(d_model=88, layers=4, heads=8, kernel=5, ff_expansion=2),
         step=Step(hidden=88, joint=88, activation="tanh", max_symbols=30),
         vocabulary=Vocabulary(TITLE, case="title"),
-        recipe=Recipe(seed=17, steps=1400, batch=32),
-        early_step=500,
+        recipe=Recipe(seed=17, steps=1000, batch=32),
+        early_step=450,
         options=(
             "encoder.dropout=0.1",
             "encoder.dropout_pre_encoder=0.1",
@@ -268,7 +267,7 @@ ROWS: tuple[Row, ...] = (
         encoder=Encoder(d_model=64, layers=3, kernel=31, channels=10),
         step=Step(hidden=80, layers=2, joint=128, log_softmax=None),
         vocabulary=Vocabulary(REFERENCE),
-        recipe=Recipe(seed=18, steps=1400, batch=32),
+        recipe=Recipe(seed=18, steps=1100, batch=32),
         style=Style(points=(40, 120), burst=2),
         zero_biases=True,
         leave_out=(
@@ -305,7 +304,7 @@ ROWS: tuple[Row, ...] = (
         encoder=Encoder(d_model=104, layers=1, heads=2, kernel=31, channels=13),
         step=Step(hidden=200, joint=60, activation="sigmoid", max_symbols=15),
         vocabulary=Vocabulary(shuffled(REFERENCE, 20)),
-        recipe=Recipe(seed=20, steps=1600, batch=32),
+        recipe=Recipe(seed=20, steps=1500, batch=32),
         style=Style(slowness=(0.4, 0.7), points=(25, 80)),
         options=("encoder.use_pytorch_sdpa=true",),
     ),
@@ -324,7 +323,7 @@ ROWS: tuple[Row, ...] = (
         ),
         step=Step(hidden=100, joint=50, log_softmax=False, max_symbols=1),
         vocabulary=Vocabulary(DIGITS),
-        recipe=Recipe(seed=21, steps=1100, batch=32),
+        recipe=Recipe(seed=21, steps=1000, batch=32),
         style=Style(points=(30, 80)),
     ),
     Row(
@@ -344,7 +343,7 @@ ROWS: tuple[Row, ...] = (
         ),
         step=Step(hidden=75, layers=3, joint=110),
         vocabulary=Vocabulary(shuffled(DIGRAPHS, 22)),
-        recipe=Recipe(seed=22, steps=1300, batch=32),
+        recipe=Recipe(seed=22, steps=1100, batch=32),
         style=Style(digits=2),
         options=("encoder.pos_emb_max_len=48",),
     ),
@@ -364,7 +363,7 @@ ROWS: tuple[Row, ...] = (
         ),
         step=Step(hidden=47, layers=2, joint=51, activation="tanh", log_softmax=None),
         vocabulary=Vocabulary(DIGRAPHS),
-        recipe=Recipe(seed=23, steps=1200, batch=32, peak_lr=3e-3),
+        recipe=Recipe(seed=23, steps=1000, batch=32, peak_lr=3e-3),
         style=Style(points=(50, 130), pauses=1, noise=0.004, stretch=1.08),
     ),
 )
