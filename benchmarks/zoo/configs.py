@@ -267,7 +267,7 @@ ROWS: tuple[Row, ...] = (
         encoder=Encoder(d_model=64, layers=3, kernel=31, channels=10),
         step=Step(hidden=80, layers=2, joint=128, log_softmax=None),
         vocabulary=Vocabulary(REFERENCE),
-        recipe=Recipe(seed=18, steps=1100, batch=32),
+        recipe=Recipe(seed=18, steps=2000, batch=32),
         style=Style(points=(40, 120), burst=2),
         zero_biases=True,
         leave_out=(
@@ -363,7 +363,7 @@ ROWS: tuple[Row, ...] = (
         ),
         step=Step(hidden=47, layers=2, joint=51, activation="tanh", log_softmax=None),
         vocabulary=Vocabulary(DIGRAPHS),
-        recipe=Recipe(seed=23, steps=1000, batch=32, peak_lr=3e-3),
+        recipe=Recipe(seed=23, steps=1900, batch=32, peak_lr=3e-3),
         style=Style(points=(50, 130), pauses=1, noise=0.004, stretch=1.08),
     ),
 )
