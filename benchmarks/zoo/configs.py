@@ -349,7 +349,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="odd-heads",
-        reason="heads of 25, so neither width nor head is even in the usual way; an odd joint, "
+        reason="d_model 50 in heads of 25; LSTM and joint of odd widths, "
         "digraphs, rests, a stretched keyboard and noise together",
         encoder=Encoder(
             d_model=50,
