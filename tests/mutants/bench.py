@@ -1,0 +1,289 @@
+"""The one door to the gate: its context, its suites, its limits, with a mutant in a file's place.
+
+Nothing is measured here. The suites' own test functions run on the harness's own context; what
+does not depend on the mutant (NeMo's outputs, the other files' measurements, running workers) is
+taken over from the unharmed files, so that a mutant costs only what it changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import pickle
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporters.variants import VARIANTS, variant
+from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, sidecar_path, write_text
+from exportgate.runtime.isolate import Worker
+from harness.gate.context import Evidence, Request, once
+from harness.gate.gates import Status, Verdict, judge, read_gates
+from tests.mutants import rules_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from harness.decode.greedy import Hypothesis
+    from harness.gate.gates import Gate, GateBook
+    from tests.mutants.mutant import Harm
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GOLDEN = REPOSITORY / "golden"
+BOUND = 200
+_TIMEOUT_S = 60.0
+_OPENINGS = 40
+"""Files that a worker opens before it is replaced: it keeps every session that it ever opened."""
+_NOT_OF_A_MUTANT = ("benchmark", "baseline")
+"""Fixtures of checks that need a clock or released files."""
+_LATE = ("test_tokens", "test_words", "test_letters", "test_cost", "test_free_search",
+         "test_lexicon")  # fmt: skip
+"""Checks that decode; the others come before them, the quickest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A suite's test function.
+
+    Attributes:
+        name: The function's.
+        metrics: What it measures.
+        function: It.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    function: Callable[..., None]
+
+
+class _Memory:
+    """NeMo's worker, asked each question once.
+
+    A sidecar's hash and size are no part of a question: they differ for each mutant, and NeMo is
+    asked about the recipe.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._known: dict[bytes, Any] = {}
+
+    @property
+    def alive(self) -> bool:
+        return self._worker.alive
+
+    def make(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self._worker.make(function, *args)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        plain = [
+            replace(a, sha256="", size_bytes=0) if isinstance(a, Sidecar) else a for a in args
+        ]
+        asked = pickle.dumps((function.__module__, function.__qualname__, plain))
+        key = hashlib.sha256(asked).digest()
+        if key not in self._known:
+            self._known[key] = self._worker.call(function, *args)
+        return self._known[key]
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+@dataclass
+class MutantEvidence(Evidence):
+    """What the gate finds out about a mutant.
+
+    Attributes:
+        rules: Rules of another decoder, if that is the mutant.
+    """
+
+    rules: Mapping[str, Any] | None = None
+
+    def _worker(self, name: str) -> Worker:
+        worker = self._workers.get(name)
+        if worker is None or not worker.alive:
+            if worker is not None:
+                worker.close()
+            worker = Worker(name, timeout_s=300.0 if name == "NeMo" else _TIMEOUT_S)
+            self._workers[name] = _Memory(worker) if name == "NeMo" else worker
+        return self._workers[name]
+
+    def first_bad_layer(self, name: str) -> str:
+        """Say nothing: it takes seconds, and decides nothing."""
+        return ""
+
+    @once
+    def hypotheses(self, name: str) -> list[Hypothesis]:
+        """Decode by other rules where the mutant is the decoder."""
+        if self.rules is None:
+            return Evidence.hypotheses.__wrapped__(self, name)
+        encoded, spec = list(self.reference().encoded), self.reference().spec
+        return self.run(name, rules_source.decode_all, encoded, spec, self.rules)
+
+
+@dataclass
+class Bench:
+    """A folder of files in which one at a time is a mutant.
+
+    Attributes:
+        pristine: Unharmed files.
+        searches: Whether words are searched too: seconds for each survivor.
+    """
+
+    pristine: Path
+    searches: bool = True
+    _workers: dict[str, Any] = field(default_factory=dict)
+    _openings: int = 0
+
+    def __post_init__(self) -> None:
+        """Copy the files."""
+        self._temporary = tempfile.TemporaryDirectory(prefix="mutants-")
+        self.folder = Path(self._temporary.name) / "files"
+        shutil.copytree(self.pristine, self.folder)
+        rows = [row for row in VARIANTS if (self.folder / row.name).is_file()]
+        self._request = Request(
+            checkpoint=GOLDEN / "golden.nemo",
+            manifest=GOLDEN / "val.jsonl",
+            calibration=GOLDEN / "calib.jsonl",
+            variants=tuple(rows),
+            artifacts=self.folder,
+            workdir=REPOSITORY / "build" / "gate",
+            max_trace_len=BOUND,
+        )
+        self.book = read_book()
+        self.checks = [c for c in read_checks() if self.searches or "search" not in c.name]
+        self.checks = [c for c in self.checks if self.searches or c.name != "test_lexicon"]
+        self.unharmed = self._evidence({})
+
+    def close(self) -> None:
+        """End the workers and remove the copies."""
+        for worker in self._workers.values():
+            worker.close()
+        self._temporary.cleanup()
+
+    def gates(self, subject: str, check: Check) -> list[Gate]:
+        """Return the limits that a check is answerable for."""
+        return [gate for gate in self.book.of(subject) if gate.metric in check.metrics]
+
+    def checks_of(self, subject: str) -> list[Check]:
+        """Return the checks of a file."""
+        return [check for check in self.checks if self.gates(subject, check)]
+
+    def mutant(self, file: str, harm: Harm) -> MutantEvidence:
+        """Put a mutant in a file's place; ``restore`` takes it away again."""
+        path = self.folder / file
+        if harm.payload is not None:
+            sidecar = read_sidecar(path)
+            path.write_bytes(harm.payload)
+            fitting = replace(sidecar, sha256=sha256_of(path), size_bytes=len(harm.payload))
+            write_text(sidecar_path(path), fitting.to_json())
+        if harm.claims is not None:
+            write_text(sidecar_path(path), harm.claims)
+        known = self.unharmed.memo
+        found = self._evidence({key: known[key] for key in known if file not in key[1:]})
+        found.rules = harm.rules
+        return found
+
+    def restore(self, file: str) -> None:
+        """Put the unharmed file back, and replace workers that died or hold many files."""
+        for name in (file, f"{file}.json"):
+            shutil.copyfile(self.pristine / name, self.folder / name)
+        self._openings += 1
+        if self._openings >= _OPENINGS:
+            self._openings = 0
+            for name in [name for name in self._workers if name != "NeMo"]:
+                self._workers.pop(name).close()
+        self._forget_lost_sessions()
+
+    def run_check(self, check: Check, subject: str, evidence: Evidence) -> list[Verdict]:
+        """Run a suite's test on a file and judge what it recorded, as the gate does."""
+        values: dict[str, tuple[float, str]] = {}
+
+        def record(metric: str, value: float, detail: str = "", samples: object = ()) -> None:
+            values[metric] = (float(value), detail)
+
+        def settings(of: str, key: str) -> tuple[str, ...]:
+            return self.book.settings.get(of, {}).get(key, ())
+
+        known = {"subject": subject, "evidence": evidence, "record": record}
+        known |= {"gate_settings": settings}
+        wanted = inspect.signature(check.function).parameters
+        reason = f"{check.name} did not record it"
+        try:
+            check.function(**{name: known[name] for name in wanted})
+        except Exception as error:  # noqa: BLE001 - a check that raises is a broken gate
+            reason = f"{type(error).__name__}: {error}"
+        return [
+            judge(gate, *values.get(gate.metric, (None, reason)))
+            for gate in self.gates(subject, check)
+        ]
+
+    def _evidence(self, memo: dict[Any, Any]) -> MutantEvidence:
+        return MutantEvidence(self._request, lambda _: None, memo, self._workers)
+
+    def _forget_lost_sessions(self) -> None:
+        """Forget the unharmed files' sessions whose worker is another one by now."""
+        alive = {id(worker): name for name, worker in self._workers.items()}
+        seen = getattr(self, "_seen", alive)
+        self._seen = alive
+        lost = {n for n in ("onnx", "pte") if _id_of(seen, n) != _id_of(alive, n)}
+        for key in [key for key in self.unharmed.memo if key[0] == "_opened"]:
+            if variant(key[1]).format in lost:
+                del self.unharmed.memo[key]
+
+
+def _id_of(workers: Mapping[int, str], name: str) -> int | None:
+    return next((key for key, found in workers.items() if found == name), None)
+
+
+def read_book() -> GateBook:
+    """Read the project's limits, short of those on speed and beside released files."""
+    subjects = ["checkpoint", *(row.name for row in VARIANTS)]
+    return read_gates([REPOSITORY / "suites" / "gates.toml"], subjects)
+
+
+def read_checks() -> list[Check]:
+    """Return every suite's test of a file that needs no clock and no released files."""
+    found = []
+    for path in sorted((REPOSITORY / "suites").glob("test_*.py")):
+        for function in _functions(path):
+            marks = [m for m in getattr(function, "pytestmark", ()) if m.name == "measures"]
+            parameters = inspect.signature(function).parameters
+            if marks and not set(parameters) & set(_NOT_OF_A_MUTANT):
+                found.append(Check(function.__name__, tuple(marks[0].args), function))
+    return sorted(found, key=lambda check: _LATE.index(check.name) if check.name in _LATE else -1)
+
+
+def _functions(path: Path) -> Iterator[Any]:
+    name = f"mutants_suites_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    for name, value in vars(module).items():
+        if name.startswith("test_") and inspect.isfunction(value):
+            yield value
+
+
+def sort_by_seconds(checks: Sequence[Check], seconds: Mapping[str, float]) -> list[Check]:
+    """Return checks, the quickest first, those that decode last."""
+    return sorted(
+        checks,
+        key=lambda c: (_LATE.index(c.name) if c.name in _LATE else -1, seconds.get(c.name, 0.0)),
+    )
+
+
+def timed(bench: Bench, check: Check, subject: str) -> tuple[list[Verdict], float]:
+    """Run a check on the unharmed file."""
+    start = time.perf_counter()
+    verdicts = bench.run_check(check, subject, bench.unharmed)
+    return verdicts, time.perf_counter() - start
+
+
+__all__ = ["Bench", "Check", "MutantEvidence", "Status"]
