@@ -25,7 +25,7 @@ import numpy as np
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
-from exportgate.runtime.session import open_artifact
+from exportgate.runtime.opening import open_artifact
 from harness.decode.beam import BeamConfig, beam_search
 from harness.decode.lexicon import Lexicon, open_lexicon
 from harness.measure.parity import run_encoder, spread

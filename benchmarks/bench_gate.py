@@ -30,15 +30,17 @@ import numpy as np
 
 from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import step_inputs
 from exportgate.runtime.isolate import Worker
+from harness.devices.host import HOST
 from harness.measure.environment import environment
-from harness.measure.paired import PairedSamples, Plan, compare_samples, measure_files, step_inputs
+from harness.measure.paired import PairedSamples, Plan, compare_samples, measure_files
 from harness.measure.statistics import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from harness.measure.paired import Clock
+from harness.measure.paired import Clock
 
 RUNS = 10
 SLOWED_RUNS = 11
@@ -81,7 +83,7 @@ def run_trials(artifact: Path, comparisons: int) -> dict[int, list[Trial]]:
         for number in range(comparisons):
             for runs, found in trials.items():
                 start = time.perf_counter()
-                samples = worker.call(measure_files, artifact, artifact, inputs, PLAN, runs)
+                samples = worker.call(measure_files, HOST, artifact, artifact, inputs, PLAN, runs)
                 found.append(Trial(samples, time.perf_counter() - start))
             if number % 10 == 9:
                 print(f"  {number + 1} of {comparisons}", file=sys.stderr, flush=True)

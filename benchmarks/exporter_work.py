@@ -13,8 +13,9 @@ import numpy as np
 from exporters.pipeline.options import ExportOptions
 from exporters.release import export
 from exportgate.contract import IoContract, encoder_contract
-from exportgate.runtime.session import OrtSession, PteSession, Session
-from harness.measure.paired import Plan, measure_blocks, run_times
+from exportgate.runtime.executorch_runtime import PteSession
+from exportgate.runtime.onnx_runtime import OrtSession
+from harness.measure.paired import Plan, measure_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exportgate.contract import ModelSpec
+    from exportgate.runtime.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,8 @@ def latency_ratio(
         plan: Blocks and runs.
     """
     samples = measure_blocks(
-        lambda: run_times(candidate, inputs[0], plan.runs),
-        lambda: run_times(baseline, inputs[1], plan.runs),
+        lambda: candidate.elapsed(inputs[0], plan.runs),
+        lambda: baseline.elapsed(inputs[1], plan.runs),
         plan,
     )
     ours, theirs = samples.legs("cpu")

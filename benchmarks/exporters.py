@@ -34,8 +34,10 @@ from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Worker
-from exportgate.runtime.session import OrtSession, open_artifact
+from exportgate.runtime.onnx_runtime import OrtSession
+from exportgate.runtime.opening import open_artifact
 from harness.decode.greedy import greedy_decode_all
 from harness.measure import parity, reference
 from harness.measure.environment import environment
@@ -113,7 +115,7 @@ def features_of(manifest: Path, count: int | None = None) -> Features:
 def typical_input(swipes: Features) -> list[dict[str, NDArray[Any]]]:
     """Return the encoder's inputs for the swipe whose latency is measured, in a list."""
     typical = min(swipes, key=lambda item: abs(item.shape[1] - TYPICAL_POINTS))
-    return [reference.encoder_input(typical)]
+    return [encoder_input(typical)]
 
 
 def peers_of(model: Model, folder: Path, formats: Sequence[str]) -> list[Peer]:

@@ -55,7 +55,7 @@ def static_int8_onnx(
     """Quantise NeMo's export by ONNX Runtime's ``quantize_static`` with its defaults (QDQ)."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static  # noqa: PLC0415
 
-    from harness.measure.reference import encoder_input  # noqa: PLC0415 - as above
+    from exportgate.runtime.inputs import encoder_input  # noqa: PLC0415 - as above
 
     names = ("audio_signal", "length")
 

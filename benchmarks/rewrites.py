@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from benchmarks import exporter_work as work
 from benchmarks.exporters import FULL, GOLDEN, PLAN, features_of, machine, typical_input
 from exporters.nemo.checkpoint import load_checkpoint
-from exporters.ort.encoder_graph import LeanOptions
+from exporters.ort.encoder_graph import OrtRewriteOptions
 from exporters.ort.to_onnx import encoder_to_onnx
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN, run
 from exporters.xnnpack.options import RewriteOptions
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint
     from exportgate.artifacts.sidecar import Program
 
-    Options = LeanOptions | RewriteOptions
+    Options = OrtRewriteOptions | RewriteOptions
 
 SWIPES = 20
 TIMEOUT_S = 600.0
@@ -62,7 +62,7 @@ class Row:
 
 def variants_of(suffix: str) -> dict[str, Options]:
     """Return the whole rewrite under an empty name, and it with each part left out."""
-    whole: Options = LeanOptions() if suffix == "onnx" else RewriteOptions()
+    whole: Options = OrtRewriteOptions() if suffix == "onnx" else RewriteOptions()
     fields = [field.name for field in dataclasses.fields(whole)]
     switches = [name for name in fields if getattr(whole, name) is True]
     found = {"": whole} | {name: dataclasses.replace(whole, **{name: False}) for name in switches}
@@ -74,7 +74,7 @@ def variants_of(suffix: str) -> dict[str, Options]:
 def exported(checkpoint: Checkpoint, options: Options) -> Program:
     """Make the FP32 encoder."""
     bound = DEFAULT_MAX_TRACE_LEN
-    if isinstance(options, LeanOptions):
+    if isinstance(options, OrtRewriteOptions):
         return encoder_to_onnx(
             checkpoint,
             precision="fp32",

@@ -9,41 +9,40 @@ import pytest
 from exporters.variants import variant
 from exportgate.contract import encoder_contract, step_contract
 from exportgate.data.features import feature_spec
-from exportgate.runtime.session import contract_of
 from harness.inspect import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.gate.context import Evidence
+    from harness.run.context import RunContext
 
 
 @pytest.mark.measures("contract_mismatches")
-def test_contract(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_contract(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """What the runtime declares, and what a run gives, is the contract."""
-    row, spec = variant(subject), evidence.reference().spec
+    row, spec = variant(subject), context.nemo.reference().spec
     batch = 1 if row.format == "pte" else "B"
     if row.graph == "encoder":
         expected = encoder_contract(spec, batch=batch)
-        shape = evidence.encoder_runs(subject).shape
+        shape = context.outputs.encoder(subject).shape
     else:
         expected = step_contract(spec, batch=batch)
-        shape = evidence.step_comparison(subject).shape
-    problems = audit.contract_mismatches(evidence.run(subject, contract_of), expected)
+        shape = context.outputs.rollouts(subject).shape
+    problems = audit.contract_mismatches(context.outputs.contract(subject), expected)
     output = expected.outputs[0]
     problems += audit.shape_mismatches(output.name, shape, output.shape)
     # What somebody else's file was declared to be, and is not.
-    problems += evidence.sidecar(subject).recipe.get("foreign", {}).get("findings", [])
+    problems += context.files.sidecar(subject).recipe.get("foreign", {}).get("findings", [])
     record("contract_mismatches", len(problems), "; ".join(problems))
 
 
 @pytest.mark.measures("provenance_mismatches")
-def test_provenance(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_provenance(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """The sidecar's checkpoint, vocabulary, blank and features are the checkpoint's."""
-    reference = evidence.reference()
+    reference = context.nemo.reference()
     problems = audit.provenance_mismatches(
         subject,
-        evidence.sidecar(subject),
+        context.files.sidecar(subject),
         reference.checkpoint_sha256,
         reference.spec,
         feature_spec(),
@@ -52,23 +51,23 @@ def test_provenance(subject: str, evidence: Evidence, record: Callable[..., None
 
 
 @pytest.mark.measures("identical_files")
-def test_distinct(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_distinct(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """No other name of the release stands for the same bytes."""
-    twins = evidence.identical_files(subject)
+    twins = context.files.identical(subject)
     record("identical_files", len(twins), ", ".join(sorted(twins)))
 
 
 @pytest.mark.measures("unportable_ops")
-def test_portable(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_portable(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every operator exists on other machines than the exporter's."""
-    found = evidence.contents(subject).unportable_ops
+    found = context.files.contents(subject).unportable_ops
     listing = ", ".join(f"{op} ×{count}" for op, count in sorted(found.items()))
     record("unportable_ops", sum(found.values()), listing)
 
 
 @pytest.mark.measures("saturating_pairs")
-def test_saturation(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_saturation(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """No integer product depends on the processor."""
-    found = evidence.contents(subject).saturating_pairs
+    found = context.files.contents(subject).saturating_pairs
     listing = ", ".join(f"{name} ×{count}" for name, count in sorted(found.items()))
     record("saturating_pairs", sum(found.values()), listing)

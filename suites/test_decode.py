@@ -10,18 +10,18 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.gate.context import Evidence
+    from harness.run.context import RunContext
 
 CLOSE_CALL_NATS = 1e-3
 """NeMo's lead of the best symbol over the second, below which either decision is right."""
 
 
 @pytest.mark.measures("token_mismatches", "close_calls", "score_max_abs_error")
-def test_tokens(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_tokens(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Greedy decoding gives NeMo's tokens and scores."""
-    spec = evidence.reference().spec
+    spec = context.nemo.reference().spec
     wrong, close, worst = [], [], 0.0
-    pairs = zip(evidence.reference().hypotheses, evidence.hypotheses(subject), strict=True)
+    pairs = zip(context.nemo.reference().hypotheses, context.words.hypotheses(subject), strict=True)
     for number, (nemo, ours) in enumerate(pairs, 1):
         if nemo.tokens == ours.tokens:
             worst = max(worst, abs(nemo.score - ours.score))
@@ -34,13 +34,13 @@ def test_tokens(subject: str, evidence: Evidence, record: Callable[..., None]) -
 
 
 @pytest.mark.measures("word_accuracy", "relative_word_accuracy", "emitted_length_ratio")
-def test_words(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_words(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """As many words as NeMo, and as many letters."""
-    nemo, ours = evidence.reference_accuracy(), evidence.accuracy(subject)
+    nemo, ours = context.words.nemo_accuracy(), context.words.accuracy(subject)
     detail = f"{ours:.4f} of the words, NeMo {nemo:.4f}"
     record("word_accuracy", ours, detail)
     record("relative_word_accuracy", ours / nemo if nemo else float("nan"), detail)
-    letters = [len(hypothesis.tokens) for hypothesis in evidence.hypotheses(subject)]
-    nemo_letters = mean(len(h.tokens) for h in evidence.reference().hypotheses)
+    letters = [len(hypothesis.tokens) for hypothesis in context.words.hypotheses(subject)]
+    nemo_letters = mean(len(h.tokens) for h in context.nemo.reference().hypotheses)
     detail = f"{mean(letters):.2f} letters a word, NeMo {nemo_letters:.2f}"
     record("emitted_length_ratio", mean(letters) / max(nemo_letters, 1e-9), detail, letters)

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from harness.measure.environment import PairedLatency
+from harness.measure.paired import PairedLatency
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    from harness.gate.context import Evidence
+    from harness.run.context import RunContext
 
 ROUNDS = 40
 
 
 @pytest.mark.measures("speedup", "latency_ms")
 def test_latency(
-    subject: str, evidence: Evidence, record: Callable[..., None], benchmark: BenchmarkFixture
+    subject: str, context: RunContext, record: Callable[..., None], benchmark: BenchmarkFixture
 ) -> None:
     """INT8 is no slower than FP32 on the same machine, in the same minute."""
     rounds: list[tuple[float, float]] = []
     benchmark.pedantic(
-        lambda: rounds.append(evidence.latency_round(subject)), rounds=ROUNDS, warmup_rounds=5
+        lambda: rounds.append(context.timing.paired_round(subject)), rounds=ROUNDS, warmup_rounds=5
     )
     timed = rounds[-ROUNDS:]
     found = PairedLatency(tuple(a for a, _ in timed), tuple(b for _, b in timed))
@@ -48,9 +48,9 @@ def test_latency(
     "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "first_run_ms", "load_ms",
     "peak_memory_bytes",
 )  # fmt: skip
-def test_alone(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_alone(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """What a user waits for and pays, in a process that runs nothing else."""
-    found = evidence.latency(subject)
+    found = context.timing.alone(subject)
     detail = f"{len(found.run_ms)} runs on one input, one thread, {len(found.load_ms)} openings"
     record("latency_p50_ms", found.percentile_ms(50), detail, samples=found.run_ms)
     record("latency_p90_ms", found.percentile_ms(90), detail)

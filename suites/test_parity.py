@@ -13,25 +13,25 @@ from harness.measure.layers import SOUND_DB
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.gate.context import Evidence
+    from harness.run.context import RunContext
 
 
 @pytest.mark.measures(
     "max_abs_error", "sqnr_db", "worst_sqnr_db", "min_cosine", "nonfinite",
     "encoded_length_mismatches",
 )  # fmt: skip
-def test_outputs(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_outputs(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Valid frames of the encoder, or logits of the step along whole words, are NeMo's."""
-    found = evidence.comparison(subject)
+    found = context.outputs.comparison(subject)
     if variant(subject).graph == "encoder":
         wrong = parity.encoded_length_mismatches(
-            evidence.reference().encoded, evidence.encoder_runs(subject).encoded
+            context.nemo.reference().encoded, context.outputs.encoder(subject).encoded
         )
         record("encoded_length_mismatches", len(wrong), "; ".join(wrong[:5]))
-    word = evidence.words()[found.worst_index]
+    word = context.words.meant()[found.worst_index]
     worst = f"worst: swipe {found.worst_index + 1} of the manifest, {word!r}"
     if found.nonfinite or found.sqnr_db < SOUND_DB[variant(subject).precision] - 4:
-        worst = f"{worst}; {evidence.first_bad_layer(subject)}".rstrip("; ")
+        worst = f"{worst}; {context.layers.first_bad(subject)}".rstrip("; ")
     record("max_abs_error", found.max_abs_error, worst)
     record("sqnr_db", found.sqnr_db, worst)
     record("worst_sqnr_db", found.worst_sqnr_db, worst, samples=found.sqnr_each_db)
@@ -40,12 +40,12 @@ def test_outputs(subject: str, evidence: Evidence, record: Callable[..., None]) 
 
 
 @pytest.mark.measures("worst_bucket_sqnr_db", "length_buckets")
-def test_length_buckets(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_length_buckets(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Short and long swipes alike."""
     buckets = parity.bucket_sqnr_db(
-        evidence.reference().encoded,
-        evidence.encoder_runs(subject).encoded,
-        [len(swipe.points) for swipe in evidence.swipes()],
+        context.nemo.reference().encoded,
+        context.outputs.encoder(subject).encoded,
+        [len(swipe.points) for swipe in context.swipes.all()],
     )
     detail = ", ".join(f"{name} points {value:.1f} dB" for name, value in buckets.items())
     record("worst_bucket_sqnr_db", min(buckets.values()), detail)
@@ -53,33 +53,33 @@ def test_length_buckets(subject: str, evidence: Evidence, record: Callable[..., 
 
 
 @pytest.mark.measures("shape_failures", "overlong_accepted")
-def test_shapes(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_shapes(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every trace length from 1 to the bound works; one more is refused."""
-    sweep = evidence.shape_sweep(subject)
+    sweep = context.outputs.shape_sweep(subject)
     record("shape_failures", len(sweep.failures), "; ".join(sweep.failures[:5]))
-    bound = evidence.request.max_trace_len
+    bound = context.request.max_trace_len
     record("overlong_accepted", int(sweep.overlong_accepted), f"a trace of {bound + 1} points")
 
 
 @pytest.mark.measures("padding_max_abs_error")
-def test_padding(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_padding(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Garbage in the padding changes no valid frame."""
-    record("padding_max_abs_error", evidence.padding_error(subject))
+    record("padding_max_abs_error", context.outputs.padding_error(subject))
 
 
 @pytest.mark.measures("state_max_abs_error", "normalised_logits", "logit_shift")
-def test_states(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_states(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """States rolled out over whole words stay NeMo's, and logits are no log-probabilities."""
-    found = evidence.step_comparison(subject)
+    found = context.outputs.rollouts(subject)
     record("state_max_abs_error", found.states.max_abs_error)
     record("normalised_logits", found.normalised)
     record("logit_shift", found.shift, f"symbol {found.shifted_symbol}")
 
 
 @pytest.mark.measures("layer_gain_error", "layer_shift", "unmatched_layers")
-def test_layers(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_layers(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every layer gives what the FP32 file's does: small faults show where they are made."""
-    found, missing = evidence.layer_errors(subject)
+    found, missing = context.layers.of(subject)
     gain = max(found, key=lambda layer: layer.gain_error)
     shift = max(found, key=lambda layer: layer.shift)
     record("layer_gain_error", gain.gain_error, f"channel {gain.gain_channel} of {gain.name}")

@@ -11,15 +11,15 @@ from exporters.variants import variant
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.gate.context import Evidence
+    from harness.run.context import RunContext
 
 
 @pytest.mark.measures("size_ratio")
-def test_size(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_size(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Size beside the FP32 file's."""
-    size, baseline = evidence.sidecar(subject).size_bytes, variant(subject).baseline
+    size, baseline = context.files.sidecar(subject).size_bytes, variant(subject).baseline
     assert baseline is not None, f"{subject} has no FP32 file to be compared with"
-    other = evidence.sidecar(baseline).size_bytes
+    other = context.files.sidecar(baseline).size_bytes
     record("size_ratio", size / other, f"{size / 1e6:.3f} MB, {baseline} {other / 1e6:.3f} MB")
 
 
@@ -27,11 +27,11 @@ def test_size(subject: str, evidence: Evidence, record: Callable[..., None]) -> 
     "int8_mac_share", "macs", "weight_bytes", "nodes", "planned_memory_bytes", "size_bytes",
     "deflated_bytes",
 )  # fmt: skip
-def test_cost(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_cost(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Bytes, multiply-accumulates, weights and nodes, counted and not timed."""
-    record("size_bytes", evidence.sidecar(subject).size_bytes)
-    record("deflated_bytes", evidence.deflated_bytes(subject))
-    found = evidence.cost(subject)
+    record("size_bytes", context.files.sidecar(subject).size_bytes)
+    record("deflated_bytes", context.files.deflated_bytes(subject))
+    found = context.files.cost(subject)
     by_type = ", ".join(f"{count} with {name}" for name, count in found.macs.items())
     record("int8_mac_share", found.int8_mac_share, by_type)
     record("macs", sum(found.macs.values()), by_type)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.variants import variant
 from harness.decode.accuracy import (
     by_group,
     describe_groups,
@@ -20,13 +19,13 @@ from harness.decode.accuracy import (
     speed_groups,
     summarise,
 )
-from harness.gate.context import step_for
+from harness.run.files import step_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.decode.accuracy import Outcome
-    from harness.gate.context import Evidence
+    from harness.run.context import RunContext
 
 
 @pytest.mark.measures(
@@ -35,15 +34,15 @@ if TYPE_CHECKING:
     "lexicon_accuracy_loss",
     "lexicon_accuracy_loss_low",
 )
-def test_lexicon(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_lexicon(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """The word is found in the lexicon, as often as from NeMo's own encodings."""
-    outcomes = evidence.searches(subject)
+    outcomes = context.words.searches(subject)
     found, right = summarise(outcomes), [float(outcome.right) for outcome in outcomes]
-    detail = f"of {found.swipes} swipes; {_groups(evidence, subject, outcomes)}"
+    detail = f"of {found.swipes} swipes; {_groups(context, subject, outcomes)}"
     record("top1_word_accuracy_lexicon", found.top1, detail, right)
     record("top5_word_accuracy_lexicon", found.top5, f"of {found.swipes} swipes")
-    baseline = step_for(variant(subject)).name
-    nemo = [float(outcome.right) for outcome in evidence.searches(baseline)]
+    baseline = step_for(subject)
+    nemo = [float(outcome.right) for outcome in context.words.searches(baseline)]
     loss = paired_difference(right, nemo)
     detail = f"{loss}, 95 % interval, {found.swipes} swipes, against NeMo's encodings"
     record("lexicon_accuracy_loss", loss.estimate, detail)
@@ -51,9 +50,9 @@ def test_lexicon(subject: str, evidence: Evidence, record: Callable[..., None]) 
 
 
 @pytest.mark.measures("top5_word_accuracy")
-def test_free_search(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_free_search(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Without a lexicon the word is among the first five."""
-    found = summarise(evidence.searches(subject, True))  # noqa: FBT003 - see Evidence.searches
+    found = summarise(context.words.searches(subject, free=True))
     detail = f"{found.top1:.3f} found first, of {found.swipes} swipes"
     record("top5_word_accuracy", found.top5, detail)
 
@@ -65,10 +64,10 @@ def test_free_search(subject: str, evidence: Evidence, record: Callable[..., Non
     "word_accuracy_loss",
     "word_accuracy_loss_high",
 )
-def test_letters(subject: str, evidence: Evidence, record: Callable[..., None]) -> None:
+def test_letters(subject: str, context: RunContext, record: Callable[..., None]) -> None:
     """Greedy decoding loses few letters, and few words against NeMo."""
-    outcomes = evidence.outcomes(evidence.hypotheses(subject))
-    nemo = evidence.outcomes(evidence.reference().hypotheses)
+    outcomes = context.words.outcomes(context.words.hypotheses(subject))
+    nemo = context.words.outcomes(context.nemo.reference().hypotheses)
     found, theirs = summarise(outcomes), summarise(nemo)
     groups = by_group(outcomes, [length_group(outcome.word) for outcome in outcomes])
     record(
@@ -86,10 +85,10 @@ def test_letters(subject: str, evidence: Evidence, record: Callable[..., None]) 
     record("word_accuracy_loss_high", loss.high, detail)
 
 
-def _groups(evidence: Evidence, subject: str, outcomes: Sequence[Outcome]) -> str:
+def _groups(context: RunContext, subject: str, outcomes: Sequence[Outcome]) -> str:
     """Return the accuracy by length, by speed and by rarity, long and rare words apart."""
-    swipes, lexicon = evidence.swipes(), evidence.lexicon()
-    speeds = speed_groups([swipes[index].points for index in evidence.searched(subject)])
+    swipes, lexicon = context.swipes.all(), context.words.lexicon()
+    speeds = speed_groups([swipes[index].points for index in context.words.searched(subject)])
     groupings = (
         [length_group(outcome.word) for outcome in outcomes],
         speeds,

@@ -10,11 +10,10 @@ import pytest
 
 from exportgate.artifacts.sidecar import ArtifactError, read_sidecar, sha256_of
 from harness.gate.baseline import PREFIX, BaselineError, read_baseline
-from harness.gate.context import once
 from harness.gate.gates import Status
 from harness.gate.promote import AcceptError, accept
 from harness.measure.instructions import X86_64, missing
-from tests.faults.run import FaultLab, SharedEvidence, Workspace, open_lab
+from tests.faults.run import FaultLab, Workspace, open_lab
 from tests.faults.surgery import before_output, operate
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.gate.gates import Verdict
+    from harness.run.context import RunContext
 
 pytestmark = [pytest.mark.slow, pytest.mark.nested]
 
@@ -87,11 +87,8 @@ def test_the_released_files_themselves_are_green(
 def test_a_larger_slower_worse_file_is_red(
     lab: FaultLab, workspace: Workspace, accepted: Path
 ) -> None:
-    class Worse(SharedEvidence):
-        @once
-        def accuracy(self, name: str) -> float:
-            assert name == ENCODER
-            return 0.5
+    def worse(context: RunContext) -> None:
+        context.words.memo["accuracy", ENCODER] = 0.5
 
     path = accepted / "accepted.json"
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +96,7 @@ def test_a_larger_slower_worse_file_is_red(
     path.write_text(json.dumps(data), encoding="utf-8")
     # The FP32 file in the place of the INT8 one: three times the bytes, more time.
     workspace.rewrite(ENCODER, workspace.path("encoder_fp32.onnx").read_bytes())
-    workspace.evidence = Worse
+    workspace.change = worse
     assert set(judge(lab, workspace, accepted).values()) == {Status.FAIL}
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
+from exportgate.runtime.inputs import encoder_input
 from harness.decode.beam import BeamConfig, Candidate, beam_search
-from harness.measure.reference import NemoEncoder, NemoStep, encoder_input, load
+from harness.measure.reference import NemoEncoder, NemoStep, load
 
 if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint

@@ -306,8 +306,8 @@ def test_swipes(subject, record):
     record("swipes", 300)
 
 @pytest.mark.measures("size_bytes")
-def test_size(subject, evidence, record):
-    record("size_bytes", evidence.sidecar(subject).size_bytes)
+def test_size(subject, context, record):
+    record("size_bytes", context.files.sidecar(subject).size_bytes)
 """
 
 

@@ -11,7 +11,7 @@ from exporters.pipeline.options import ExportOptions
 from exporters.quantize.calibration import synthetic_calibration
 from exporters.release import export
 from exportgate.artifacts.sidecar import read_sidecar
-from exportgate.runtime.session import OrtSession
+from exportgate.runtime.onnx_runtime import OrtSession
 from harness.measure import parity, reference
 
 if TYPE_CHECKING:

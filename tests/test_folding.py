@@ -93,15 +93,15 @@ def test_folding_shares_no_tensor_with_what_it_folds() -> None:
 
 @given(
     d_model=st.sampled_from([4, 12, 96, 256]),
-    reach=st.integers(1, 120),
+    frames=st.integers(1, 120),
     tolerance=st.sampled_from([1e-9, 1e-6, 1e-4]),
 )
 def test_frequency_basis_spans_every_channel_at_every_distance(
-    d_model: int, reach: int, tolerance: float
+    d_model: int, frames: int, tolerance: float
 ) -> None:
-    basis = frequency_basis(d_model, reach, tolerance=tolerance)
+    basis = frequency_basis(d_model, frames, tolerance=tolerance)
     assert max(basis.sine_map.abs().max(), basis.cosine_map.abs().max()) < 4.0
-    distances = torch.arange(1 - reach, reach, dtype=torch.float64)[:, None]
+    distances = torch.arange(1 - frames, frames, dtype=torch.float64)[:, None]
     wanted, chosen = distances * inverse_frequencies(d_model), distances * basis.frequencies
 
     sines, cosines = torch.sin(chosen) @ basis.sine_map, torch.cos(chosen) @ basis.cosine_map
@@ -111,7 +111,7 @@ def test_frequency_basis_spans_every_channel_at_every_distance(
 
 def test_frequency_basis_is_smaller_for_short_traces() -> None:
     sizes = [
-        len(frequency_basis(256, reach, tolerance=1e-6).frequencies) for reach in (25, 100, 400)
+        len(frequency_basis(256, frames, tolerance=1e-6).frequencies) for frames in (25, 100, 400)
     ]
     assert sizes[0] < sizes[1] < sizes[2] < 128
 
@@ -122,7 +122,7 @@ def test_frequency_basis_is_smaller_for_a_larger_error() -> None:
 
 
 def test_relative_position_table_is_in_the_order_of_nemo() -> None:
-    table = relative_position_table(8, reach=3)
+    table = relative_position_table(8, frames=3)
     assert table.shape == (5, 8)
     torch.testing.assert_close(table[2], torch.tensor([0.0, 1.0] * 4, dtype=torch.float64))
     assert table[0, 0].item() == pytest.approx(0.9092974, abs=1e-6), "sin(+2) should come first"
@@ -130,5 +130,5 @@ def test_relative_position_table_is_in_the_order_of_nemo() -> None:
 
 def test_position_projection_is_linear_pos_of_the_table() -> None:
     layer = linear(8, 8, bias=False)
-    expected = layer(relative_position_table(8, reach=4).float())
-    torch.testing.assert_close(position_projection(layer, reach=4), expected, **CLOSE)
+    expected = layer(relative_position_table(8, frames=4).float())
+    torch.testing.assert_close(position_projection(layer, frames=4), expected, **CLOSE)

@@ -12,7 +12,8 @@ import pytest
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.runtime.adapter import raw_shapes
 from exportgate.runtime.isolate import WorkerError
-from exportgate.runtime.session import InputError, open_artifact
+from exportgate.runtime.opening import open_artifact
+from exportgate.runtime.session import InputError
 from harness.gate import third_party
 from harness.gate.third_party import (
     ForeignError,

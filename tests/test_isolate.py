@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +50,31 @@ def test_a_call_that_takes_too_long_is_killed() -> None:
         with pytest.raises(WorkerTimeoutError, match=r"time\.sleep took longer than 0\.5 s"):
             worker.call(time.sleep, 30)
         assert not worker.alive
+
+
+def start_a_child() -> int:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+
+
+def ends(pid: int, within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().split(") ")[1].startswith("Z"):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("ending", ["closed", "timed out", "crashed"])
+def test_what_a_worker_has_started_ends_with_it(ending: str) -> None:
+    with Worker("device", timeout_s=2.0) as worker:
+        pid = worker.call(start_a_child)
+        assert not ends(pid, within_s=0.1)
+        if ending == "timed out":
+            with pytest.raises(WorkerTimeoutError):
+                worker.call(time.sleep, 30)
+        elif ending == "crashed":
+            with pytest.raises(WorkerCrashError):
+                worker.call(os.abort)
+    assert ends(pid)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from exportgate.runtime.session import Elapsed, elapsed_of
 from harness.measure.paired import (
     PairedSamples,
     Plan,
@@ -22,9 +23,10 @@ from harness.measure.statistics import Decision
 def test_a_block_is_mirrored_and_the_warmup_is_dropped() -> None:
     order = ""
 
-    def leg(name: str) -> None:
+    def leg(name: str) -> Elapsed:
         nonlocal order
         order += name
+        return Elapsed(1.0, 1.0)
 
     samples = measure_blocks(lambda: leg("A"), lambda: leg("B"), Plan(blocks=3, warmup=2))
     assert order == "ABBABAAB" * 5
@@ -51,7 +53,11 @@ def test_garbage_is_collected_afterwards_if_it_was_before(collecting: bool) -> N
 
 
 def test_waiting_costs_wall_clock_but_no_processor_time() -> None:
-    samples = measure_blocks(lambda: time.sleep(2e-3), lambda: time.sleep(0), Plan(8, 0))
+    samples = measure_blocks(
+        lambda: elapsed_of(lambda: time.sleep(2e-3)),
+        lambda: elapsed_of(lambda: time.sleep(0)),
+        Plan(8, 0),
+    )
     assert samples.candidate_wall_s.min() >= 2e-3
     assert np.median(samples.candidate_cpu_s) < 1e-3
 
@@ -65,7 +71,9 @@ def spin(rounds: int) -> None:
 def paired_spin(extra: float) -> PairedSamples:
     rounds = 6000
     return measure_blocks(
-        lambda: spin(round(rounds * (1 + extra))), lambda: spin(rounds), Plan(40, 2)
+        lambda: elapsed_of(lambda: spin(round(rounds * (1 + extra)))),
+        lambda: elapsed_of(lambda: spin(rounds)),
+        Plan(40, 2),
     )
 
 

@@ -47,8 +47,8 @@ def lowered(*, quantized: bool, four_bits: bool = False) -> bytes:
     module = Small().eval()
     if quantized:
         precision = "int4" if four_bits else "int8"
-        grams = {"linear": torch.eye(32, dtype=torch.float64)}
-        quantize_layers(module, round_layers(module, grams, [precision])[precision])
+        hessians = {"linear": torch.eye(32, dtype=torch.float64)}
+        quantize_layers(module, round_layers(module, hessians, [precision])[precision])
     inputs = (torch.randn(1, 5, 32), torch.tensor([4]))
     axes = {"x": {1: torch.export.Dim("T", max=64)}, "lengths": None}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What an ONNX file's INT8 and FP16 are made of: plans, smoothing, storage."""
+"""What an ONNX file's INT8 and FP16 are made of: configs, smoothing, storage."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from onnx import helper, numpy_helper
 
 from exporters.nemo.checkpoint import quiet_nemo
-from exporters.ort.encoder_graph import LeanEncoder
-from exporters.ort.qdq import MatrixPlan, quantize_gemms, quantize_matrices
+from exporters.ort.encoder_graph import OrtEncoder
+from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
 from exporters.ort.storage import store_fp16, store_sliced_int8
 from exporters.ort.trace import OnnxExportError
 from exporters.quantize.smoothing import ChannelRange, observe, smooth
-from exporters.quantize.static_config import GemmPlan, activation_grid, plan_gemms
+from exporters.quantize.static_config import GemmConfig, activation_grid, configure_gemms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 @pytest.fixture(scope="module")
-def encoder() -> LeanEncoder:
+def encoder() -> OrtEncoder:
     from nemo.collections.asr.modules import ConformerEncoder
 
     torch.manual_seed(0)
@@ -32,7 +32,7 @@ def encoder() -> LeanEncoder:
         nemo = ConformerEncoder(
             feat_in=9, n_layers=2, d_model=16, n_heads=2, subsampling_conv_channels=4
         )
-    return LeanEncoder(nemo.eval(), max_trace_len=40)
+    return OrtEncoder(nemo.eval(), max_trace_len=40)
 
 
 @pytest.fixture(scope="module")
@@ -71,46 +71,46 @@ def _gemm_model(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> onnx.
 
 def test_a_grid_reaches_from_the_lowest_to_the_highest_value() -> None:
     channels = ChannelRange(torch.tensor([-1.0, 0.5]), torch.tensor([0.0, 4.0]))
-    scale, zero_point = activation_grid(channels, two_codes=False)
+    scale, zero_point = activation_grid(channels, residual=False)
     assert scale == pytest.approx(5 / 255)
     assert zero_point == 51
-    wide, same_zero = activation_grid(channels, two_codes=True)
+    wide, same_zero = activation_grid(channels, residual=True)
     assert wide > 2 * scale
     assert same_zero == 51
 
 
-@pytest.mark.parametrize(("two_codes", "least_db"), [(False, 36.0), (True, 75.0)])
-def test_a_quantised_gemm_computes_what_its_codes_say(*, two_codes: bool, least_db: float) -> None:
+@pytest.mark.parametrize(("residual", "least_db"), [(False, 36.0), (True, 75.0)])
+def test_a_quantised_gemm_computes_what_its_codes_say(*, residual: bool, least_db: float) -> None:
     generator = np.random.default_rng(0)
     x = generator.standard_normal((50, 32), dtype=np.float32)
     codes = generator.integers(-64, 64, (8, 32), endpoint=True).astype(np.int8)
     scale = generator.uniform(0.01, 0.02, 8).astype(np.float32)
     bias = generator.standard_normal(8, dtype=np.float32)
     channels = ChannelRange(torch.from_numpy(x.min(0)), torch.from_numpy(x.max(0)))
-    plan = GemmPlan(codes, scale, *activation_grid(channels, two_codes=two_codes), two_codes)
+    config = GemmConfig(codes, scale, *activation_grid(channels, residual=residual), residual)
     exact = codes * scale[:, None]
-    model = quantize_gemms(_gemm_model(exact, bias), {"a": plan})
+    model = quantize_gemms(_gemm_model(exact, bias), {"a": config})
     expected = torch.from_numpy(x @ exact.T + bias)
     assert _sqnr_db(expected, torch.from_numpy(_run(model, x))) >= least_db
 
 
 def test_a_plan_for_a_layer_that_is_not_there_is_an_error() -> None:
     model = _gemm_model(np.ones((2, 3), np.float32), np.ones(2, np.float32))
-    plan = GemmPlan(np.ones((2, 3), np.int8), np.ones(2, np.float32), 1.0, 0, two_codes=False)
+    config = GemmConfig(np.ones((2, 3), np.int8), np.ones(2, np.float32), 1.0, 0, residual=False)
     with pytest.raises(OnnxExportError, match=r"no Gemm with b\.weight"):
-        quantize_gemms(model, {"b": plan})
+        quantize_gemms(model, {"b": config})
 
 
 def test_a_bias_beyond_32_bits_is_an_error() -> None:
     model = _gemm_model(np.ones((2, 3), np.float32), np.ones(2, np.float32))
     steps = np.full(2, 1e-10, np.float32)
-    plan = GemmPlan(np.ones((2, 3), np.int8), steps, 1e-10, 0, two_codes=False)
+    config = GemmConfig(np.ones((2, 3), np.int8), steps, 1e-10, 0, residual=False)
     with pytest.raises(OnnxExportError, match=r"its bias is over 2\*\*31 steps"):
-        quantize_gemms(model, {"a": plan})
+        quantize_gemms(model, {"a": config})
 
 
-@pytest.mark.parametrize(("two_codes", "least_db"), [(False, 40.0), (True, 80.0)])
-def test_dynamic_product_computes_what_its_codes_say(*, two_codes: bool, least_db: float) -> None:
+@pytest.mark.parametrize(("residual", "least_db"), [(False, 40.0), (True, 80.0)])
+def test_dynamic_product_computes_what_its_codes_say(*, residual: bool, least_db: float) -> None:
     generator = np.random.default_rng(0)
     codes = generator.integers(-64, 64, (8, 32), endpoint=True).astype(np.int8)
     scale = generator.uniform(0.01, 0.02, 8).astype(np.float32)
@@ -118,7 +118,7 @@ def test_dynamic_product_computes_what_its_codes_say(*, two_codes: bool, least_d
     model = _gemm_model(exact, generator.standard_normal(8, dtype=np.float32))
     model.graph.node[0].name = "/a/Gemm"
     before = model.SerializeToString()
-    quantized = quantize_matrices(model, {"a": MatrixPlan(codes, scale, two_codes)})
+    quantized = quantize_matrices(model, {"a": MatrixConfig(codes, scale, residual)})
     x = generator.standard_normal((5, 32), dtype=np.float32)
     found, wanted = (torch.from_numpy(_run(m, x)) for m in (quantized, model))
     assert _sqnr_db(wanted, found) >= least_db
@@ -127,13 +127,13 @@ def test_dynamic_product_computes_what_its_codes_say(*, two_codes: bool, least_d
 
 def test_a_matrix_that_is_not_there_is_an_error() -> None:
     model = _gemm_model(np.ones((2, 3), np.float32), np.ones(2, np.float32))
-    plan = MatrixPlan(np.ones((2, 3), np.int8), np.ones(2, np.float32), two_codes=False)
+    config = MatrixConfig(np.ones((2, 3), np.int8), np.ones(2, np.float32), residual=False)
     with pytest.raises(OnnxExportError, match="no matrix product named b"):
-        quantize_matrices(model, {"b": plan})
+        quantize_matrices(model, {"b": config})
 
 
 def test_smoothing_changes_no_output_and_predicts_the_ranges(
-    encoder: LeanEncoder, swipes: list[NDArray[np.float32]]
+    encoder: OrtEncoder, swipes: list[NDArray[np.float32]]
 ) -> None:
     smoothed, ranges = smooth(encoder, observe(encoder, swipes))
     features, lengths = torch.from_numpy(swipes[2])[None], torch.tensor([40])
@@ -145,23 +145,23 @@ def test_smoothing_changes_no_output_and_predicts_the_ranges(
 
 
 def test_smoothing_narrows_what_accelerations_spread(
-    encoder: LeanEncoder, swipes: list[NDArray[np.float32]]
+    encoder: OrtEncoder, swipes: list[NDArray[np.float32]]
 ) -> None:
     ranges = observe(encoder, swipes)
     _, narrowed = smooth(encoder, ranges)
     spread, less = (
-        float(side["front_end.out"].reach.max() / side["front_end.out"].reach.median())
+        float(side["front_end.out"].absmax.max() / side["front_end.out"].absmax.median())
         for side in (ranges, narrowed)
     )
     assert less < spread, (less, spread)
 
 
 def test_every_linear_layer_is_planned(
-    encoder: LeanEncoder, swipes: list[NDArray[np.float32]]
+    encoder: OrtEncoder, swipes: list[NDArray[np.float32]]
 ) -> None:
-    plans = plan_gemms(*smooth(encoder, observe(encoder, swipes)), swipes)
+    configs = configure_gemms(*smooth(encoder, observe(encoder, swipes)), swipes)
     shapes = {name: tuple(layer.weight.shape) for name, layer in encoder.linears()}
-    assert {name: plan.codes.shape for name, plan in plans.items()} == shapes
+    assert {name: config.codes.shape for name, config in configs.items()} == shapes
 
 
 @pytest.mark.parametrize("magnitude", [1e-7, 1e-3, 1.0, 1e5])

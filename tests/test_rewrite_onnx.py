@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exporters.ort.encoder_graph import LeanEncoder, LeanOptions
+from exporters.ort.encoder_graph import OrtEncoder, OrtRewriteOptions
 from exporters.ort.trace import trace_to_onnx
 from exportgate.contract import IoContract, TensorSpec
 from tests import nemo_encoders
@@ -35,7 +35,7 @@ def nemo_encoder(**changes: object) -> Any:
     return nemo_encoders.nemo_encoder(**({"feat_in": 9, "pos_emb_max_len": 24} | changes))
 
 
-def traced(encoder: LeanEncoder, feature_dim: int = 9, width: int = 16) -> onnx.ModelProto:
+def traced(encoder: OrtEncoder, feature_dim: int = 9, width: int = 16) -> onnx.ModelProto:
     bft = TensorSpec("features_bft", "float32", ("B", feature_dim, "T"))
     bdt = TensorSpec("encoded_bdt", "float32", ("B", width, "T_out"))
     lengths = [TensorSpec(name, "int64", ("B",)) for name in ("lengths", "encoded_lengths")]
@@ -80,7 +80,7 @@ def test_rewrite_equals_nemo_on_a_padded_batch(config: dict[str, Any], data: st.
         data.draw(st.lists(st.integers(1, BOUND), min_size=batch, max_size=batch))
     )
     encoder = nemo_encoder(**config)
-    rewritten = LeanEncoder(encoder, max_trace_len=BOUND)
+    rewritten = OrtEncoder(encoder, max_trace_len=BOUND)
     features = torch.randn(batch, config["feat_in"], int(lengths.max()))
     features[torch.arange(features.shape[2]) >= lengths[:, None, None].expand(features.shape)] = 1e3
 
@@ -95,28 +95,30 @@ def test_rewrite_equals_nemo_on_a_padded_batch(config: dict[str, Any], data: st.
         assert sqnr_db(reference[row, :, :frames], encoded[row, :, :frames]) >= 100.0
 
 
-def each_left_out() -> list[LeanOptions]:
-    return [LeanOptions(**{field.name: False}) for field in dataclasses.fields(LeanOptions)]
+def each_left_out() -> list[OrtRewriteOptions]:
+    return [
+        OrtRewriteOptions(**{field.name: False}) for field in dataclasses.fields(OrtRewriteOptions)
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", each_left_out(), ids=str)
-def test_each_replacement_can_be_left_out(options: LeanOptions) -> None:
+def test_each_replacement_can_be_left_out(options: OrtRewriteOptions) -> None:
     encoder = nemo_encoder(n_layers=2)
     features, lengths = torch.randn(2, 9, 30), torch.tensor([30, 21])
-    rewritten = LeanEncoder(encoder, max_trace_len=BOUND, options=options)
+    rewritten = OrtEncoder(encoder, max_trace_len=BOUND, options=options)
     with torch.no_grad():
         reference, valid = encoder(audio_signal=features, length=lengths)
         encoded, _ = rewritten(features, lengths)
     for row, frames in enumerate(valid.tolist()):
         assert sqnr_db(reference[row, :, :frames], encoded[row, :, :frames]) >= 100.0
-    whole = traced(LeanEncoder(encoder, max_trace_len=BOUND))
+    whole = traced(OrtEncoder(encoder, max_trace_len=BOUND))
     assert traced(rewritten).graph.node != whole.graph.node, "the switch changes nothing"
 
 
 @pytest.mark.slow
 def test_padding_changes_nothing_even_if_it_is_nan() -> None:
-    encoder = LeanEncoder(nemo_encoder(n_layers=2), max_trace_len=BOUND)
+    encoder = OrtEncoder(nemo_encoder(n_layers=2), max_trace_len=BOUND)
     features, lengths = torch.randn(1, 9, 21), torch.tensor([21])
     padded = torch.nn.functional.pad(features, (0, 20), value=float("nan"))
     with torch.no_grad():
@@ -130,7 +132,7 @@ def test_padding_changes_nothing_even_if_it_is_nan() -> None:
 @pytest.mark.parametrize("bound", [2, 5, 8, 31])
 def test_a_trace_is_encoded_up_to_the_bound_and_refused_behind_it(bound: int, factor: int) -> None:
     encoder = nemo_encoder(subsampling_factor=factor)
-    rewritten = LeanEncoder(encoder, max_trace_len=bound)
+    rewritten = OrtEncoder(encoder, max_trace_len=bound)
     features, length = torch.randn(1, 9, bound + 1), torch.tensor([bound])
     with torch.no_grad():
         reference, _ = encoder(audio_signal=features[:, :, :bound], length=length)
@@ -143,7 +145,7 @@ def test_a_trace_is_encoded_up_to_the_bound_and_refused_behind_it(bound: int, fa
 def test_positions_beyond_nemos_own_buffer_are_made() -> None:
     encoder = nemo_encoder(subsampling_factor=2, pos_emb_max_len=8)
     before = encoder.pos_enc.pe.shape
-    rewritten = LeanEncoder(encoder, max_trace_len=64)
+    rewritten = OrtEncoder(encoder, max_trace_len=64)
     assert encoder.pos_enc.pe.shape == before
     features, lengths = torch.randn(1, 9, 64), torch.tensor([64])
     with torch.no_grad():
@@ -156,7 +158,7 @@ def test_positions_beyond_nemos_own_buffer_are_made() -> None:
 def test_rewrite_shares_nothing_with_the_encoder() -> None:
     encoder = nemo_encoder()
     before = fingerprint(encoder)
-    rewritten = LeanEncoder(encoder, max_trace_len=BOUND)
+    rewritten = OrtEncoder(encoder, max_trace_len=BOUND)
     with torch.no_grad():
         for tensor in [*rewritten.parameters(), *rewritten.buffers()]:
             tensor.zero_()
@@ -168,7 +170,7 @@ def test_rewrite_shares_nothing_with_the_encoder() -> None:
 @given(config=configurations())
 def test_exported_graph_equals_nemo_at_every_length(config: dict[str, Any]) -> None:
     encoder = nemo_encoder(**config)
-    model = traced(LeanEncoder(encoder, max_trace_len=BOUND), config["feat_in"], config["d_model"])
+    model = traced(OrtEncoder(encoder, max_trace_len=BOUND), config["feat_in"], config["d_model"])
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

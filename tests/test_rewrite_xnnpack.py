@@ -108,7 +108,7 @@ def test_rewrite_leaves_the_encoder_as_it_was() -> None:
 def test_half_precision_survives_any_acceleration(peak: float) -> None:
     encoder = nemo_encoder(n_layers=2, d_model=32)
     rewritten = rewrite_encoder(encoder, max_trace_len=40)
-    rewritten.halve()
+    rewritten.to_fp16()
     features, lengths = torch.rand(1, 37, 40), torch.tensor([40])
     features[:, 6:9] *= peak
     with torch.no_grad():

@@ -13,11 +13,11 @@ from exporters.quantize.gptq import (
     S8,
     S8_PAIRS,
     Codes,
+    Gptq,
     MatrixCodes,
-    Rounder,
     matrix_layers,
     noisiest,
-    observe_grams,
+    observe_hessians,
     pair_sums,
 )
 
@@ -34,7 +34,7 @@ def test_rounding_of_uncorrelated_inputs_is_rounding_to_the_nearest(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(outputs, inputs, generator=generator)
-    found = Rounder(torch.eye(inputs, dtype=torch.float64)).round(weight, codes)
+    found = Gptq(torch.eye(inputs, dtype=torch.float64)).round(weight, codes)
     rounded, scales = _tensors(found)
     assert rounded.dtype == torch.int8
     assert codes.lowest <= int(rounded.min())
@@ -59,9 +59,7 @@ def test_rounding_makes_up_for_errors_in_correlated_channels(
     x = torch.randn(500, 6, generator=generator) @ mixing
     x += 0.05 * torch.randn(x.shape, generator=generator)
     weight = torch.randn(8, 160, generator=generator)
-    rounded, scales = _tensors(
-        Rounder((x.T @ x).double()).round(weight, codes, group=160 // groups)
-    )
+    rounded, scales = _tensors(Gptq((x.T @ x).double()).round(weight, codes, group=160 // groups))
     assert scales.shape == (8, groups)
     steps = scales.repeat_interleave(160 // groups, dim=1)
     ours = rounded * steps
@@ -81,7 +79,7 @@ def test_pairs_keep_to_their_sum_however_inputs_are_correlated(
     weight = torch.randn(6, inputs, generator=generator)
     weight[:, :2] *= large  # where the step is decided
     x = torch.randn(300, 4, generator=generator) @ torch.randn(4, inputs, generator=generator)
-    rounded, _ = _tensors(Rounder((x.T @ x).double()).round(weight, S8_PAIRS))
+    rounded, _ = _tensors(Gptq((x.T @ x).double()).round(weight, S8_PAIRS))
     assert _largest_pair(rounded) <= 128
     assert 255 * _largest_pair(rounded) < 2**15
     assert _largest_pair(rounded) >= 120, "steps are coarser than they need to be"
@@ -96,7 +94,7 @@ def _largest_pair(codes: torch.Tensor) -> int:
 
 
 def test_a_layer_of_zeros_is_rounded_to_zeros() -> None:
-    found = Rounder(torch.zeros(4, 4, dtype=torch.float64)).round(torch.zeros(3, 4), S8_PAIRS)
+    found = Gptq(torch.zeros(4, 4, dtype=torch.float64)).round(torch.zeros(3, 4), S8_PAIRS)
     assert not found.codes.any()
     assert (found.scales > 0).all()
 
@@ -106,9 +104,11 @@ def test_grams_are_sums_over_all_rows(rows: int) -> None:
     module = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 1))
     assert [name for name, _ in matrix_layers(module)] == ["0"]
     x = torch.randn(rows, 1, 5, generator=torch.Generator().manual_seed(0))
-    grams = observe_grams(matrix_layers(module), lambda: [module(part) for part in x.split(700)])
+    hessians = observe_hessians(
+        matrix_layers(module), lambda: [module(part) for part in x.split(700)]
+    )
     flat = x[:, 0].double()
-    torch.testing.assert_close(grams["0"], flat.T @ flat, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(hessians["0"], flat.T @ flat, rtol=1e-4, atol=1e-3)
     assert not module[0]._forward_pre_hooks
 
 

@@ -1,4 +1,4 @@
-"""Gates whose faults need no real file: the suites' own functions on evidence that is wrong."""
+"""Gates whose faults need no real file: the suites' own functions on a context that is wrong."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ GATES = Path(__file__).resolve().parent.parent / "suites" / "gates.toml"
 BOOK = read_gates([GATES], [CHECKPOINT, *(row.name for row in VARIANTS)])
 
 
-def red(subject: str, suite: Callable[..., None], evidence: Any, *args: Any) -> set[str]:
+def red(subject: str, suite: Callable[..., None], context: Any, *args: Any) -> set[str]:
     """Return the metrics of a suite's test that break a gate of the subject."""
     values: dict[str, float] = {}
 
     def record(metric: str, value: float, *_: Any, **__: Any) -> None:
         values[metric] = value
 
-    suite(subject, evidence, record, *args)
+    suite(subject, context, record, *args)
     verdicts = [judge(g, values[g.metric]) for g in BOOK.of(subject) if g.metric in values]
     assert verdicts
     return {v.gate.metric for v in verdicts if v.status is not Status.PASS}
@@ -50,23 +50,22 @@ def hypothesis(tokens: tuple[int, ...], margin: float = 1.0) -> Hypothesis:
 def decoded(nemo: list[Hypothesis], ours: list[Hypothesis], right: tuple[float, float]) -> Any:
     spec = SimpleNamespace(labels=tuple("abc"))
     return SimpleNamespace(
-        reference=lambda: SimpleNamespace(spec=spec, hypotheses=nemo),
-        hypotheses=lambda _: ours,
-        reference_accuracy=lambda: right[0],
-        accuracy=lambda _: right[1],
+        nemo=SimpleNamespace(reference=lambda: SimpleNamespace(spec=spec, hypotheses=nemo)),
+        words=SimpleNamespace(
+            hypotheses=lambda _: ours,
+            nemo_accuracy=lambda: right[0],
+            accuracy=lambda _: right[1],
+        ),
     )
 
 
 @pytest.mark.parametrize(("row", "broken"), [(0.0, set()), (1e-6, {"blank_row_max_abs"})])
 def test_a_blank_row_that_is_not_zero(row: float, broken: set[str]) -> None:
-    evidence = SimpleNamespace(
-        reference=lambda: SimpleNamespace(
-            load=LoadReport((), (), ()),
-            blank_row_max_abs=row,
-            spec=SimpleNamespace(blank_id=29),
-        )
+    reference = SimpleNamespace(
+        load=LoadReport((), (), ()), blank_row_max_abs=row, spec=SimpleNamespace(blank_id=29)
     )
-    assert red(CHECKPOINT, test_load.test_blank_row, evidence) == broken
+    context = SimpleNamespace(nemo=SimpleNamespace(reference=lambda: reference))
+    assert red(CHECKPOINT, test_load.test_blank_row, context) == broken
 
 
 @pytest.mark.parametrize(
@@ -76,8 +75,8 @@ def test_a_blank_row_that_is_not_zero(row: float, broken: set[str]) -> None:
 def test_close_calls_are_counted_and_bounded(close: int, wrong: int, broken: set[str]) -> None:
     nemo = [hypothesis((0,), 1e-4)] * close + [hypothesis((0,))] * wrong + [hypothesis((2,))] * 9
     ours = [hypothesis((1,))] * (close + wrong) + [hypothesis((2,))] * 9
-    evidence = decoded(nemo, ours, (1.0, 1.0))
-    assert red("encoder_fp32.pte", test_decode.test_tokens, evidence) == broken
+    context = decoded(nemo, ours, (1.0, 1.0))
+    assert red("encoder_fp32.pte", test_decode.test_tokens, context) == broken
 
 
 @pytest.mark.parametrize(
@@ -91,10 +90,10 @@ def test_close_calls_are_counted_and_bounded(close: int, wrong: int, broken: set
     ],
 )
 def test_lost_words_and_letters(accuracy: float, letters: int, broken: set[str]) -> None:
-    evidence = decoded(
+    context = decoded(
         [hypothesis((0,) * 4)] * 10, [hypothesis((0,) * letters)] * 10, (0.9, accuracy)
     )
-    assert red("encoder_int8.pte", test_decode.test_words, evidence) == broken
+    assert red("encoder_int8.pte", test_decode.test_words, context) == broken
 
 
 @pytest.mark.parametrize(
@@ -112,8 +111,8 @@ def test_lost_words_and_letters(accuracy: float, letters: int, broken: set[str])
 )
 def test_fallbacks(ops: dict[str, int], delegates: int, broken: set[str]) -> None:
     contents = Contents({"qcint8": 100}, ops, 1, 0, delegates)
-    evidence = SimpleNamespace(contents=lambda _: contents)
-    assert red("encoder_int8.pte", test_delegation.test_fallbacks, evidence, allowed) == broken
+    context = SimpleNamespace(files=SimpleNamespace(contents=lambda _: contents))
+    assert red("encoder_int8.pte", test_delegation.test_fallbacks, context, allowed) == broken
 
 
 @pytest.mark.parametrize(
@@ -126,8 +125,10 @@ def test_fallbacks(ops: dict[str, int], delegates: int, broken: set[str]) -> Non
 )
 def test_delegation_ratios(nodes: float, compute: float, broken: set[str]) -> None:
     lowering = {"node_ratio": nodes, "compute_ratio": compute, "mac_ratio": 1.0}
-    evidence = SimpleNamespace(sidecar=lambda _: SimpleNamespace(lowering=lowering))
-    assert red("encoder_int8.pte", test_delegation.test_ratios, evidence) == broken
+    context = SimpleNamespace(
+        files=SimpleNamespace(sidecar=lambda _: SimpleNamespace(lowering=lowering))
+    )
+    assert red("encoder_int8.pte", test_delegation.test_ratios, context) == broken
 
 
 @pytest.mark.parametrize("subject", ["step_int8.onnx", "step_fp32.pte", "encoder_int8.onnx"])
@@ -135,9 +136,11 @@ def test_delegation_ratios(nodes: float, compute: float, broken: set[str]) -> No
     ("sqnr", "broken"), [(48.0, False), (44.0, False), (43.9, True), (math.nan, True)]
 )
 def test_less_faithful_than_released(subject: str, sqnr: float, *, broken: bool) -> None:
-    evidence = SimpleNamespace(comparison=lambda _: SimpleNamespace(sqnr_db=sqnr))
+    context = SimpleNamespace(
+        outputs=SimpleNamespace(comparison=lambda _: SimpleNamespace(sqnr_db=sqnr))
+    )
     released = SimpleNamespace(sidecar=lambda _: None, value=lambda *_: 47.0)
-    found = red(subject, test_regression.test_fidelity, evidence, released)
+    found = red(subject, test_regression.test_fidelity, context, released)
     assert ("baseline_sqnr_drop_db" in found) == broken
 
 
@@ -157,9 +160,10 @@ def test_one_bad_length_bucket(noise: float, broken: set[str]) -> None:
     rng = np.random.default_rng(0)
     wanted = [rng.normal(size=(4, 8)).astype(np.float32) for _ in range(4)]
     found = [*wanted[:3], wanted[3] * (1 + noise)]
-    evidence = SimpleNamespace(
-        reference=lambda: SimpleNamespace(encoded=wanted),
-        encoder_runs=lambda _: SimpleNamespace(encoded=found),
-        swipes=lambda: [SimpleNamespace(points=[0] * n) for n in (20, 50, 90, 120)],
+    lines = [SimpleNamespace(points=[0] * n) for n in (20, 50, 90, 120)]
+    context = SimpleNamespace(
+        nemo=SimpleNamespace(reference=lambda: SimpleNamespace(encoded=wanted)),
+        outputs=SimpleNamespace(encoder=lambda _: SimpleNamespace(encoded=found)),
+        swipes=SimpleNamespace(all=lambda: lines),
     )
-    assert red("encoder_int8.pte", test_parity.test_length_buckets, evidence) == broken
+    assert red("encoder_int8.pte", test_parity.test_length_buckets, context) == broken

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from exporters.nemo.checkpoint import Checkpoint, load_checkpoint
 from exporters.ort import to_onnx
-from exporters.ort.encoder_graph import LeanOptions
+from exporters.ort.encoder_graph import OrtRewriteOptions
 from exporters.ort.to_onnx import encoder_to_onnx, ort_optimized, step_to_onnx
 from exporters.ort.trace import OnnxExportError
 from exporters.quantize.gptq import pair_sums
@@ -257,7 +257,7 @@ def test_int8_holds_its_matrices_in_eight_bits_that_do_not_saturate(encoders: En
 
 
 def test_only_the_layers_that_need_it_are_computed_twice(encoders: Encoders) -> None:
-    twice = encoders["int8", "standard"].recipe["two_codes"]
+    twice = encoders["int8", "standard"].recipe["residual_layers"]
     assert "front_end.out" in twice  # raw accelerations beside positions
     assert len(twice) <= 8
 
@@ -371,7 +371,7 @@ def test_int8_takes_the_whole_rewrite_only(checkpoint: Checkpoint, calibration: 
             calibration=calibration,
             max_trace_len=200,
             flavour="standard",
-            options=LeanOptions(stacked=False),
+            options=OrtRewriteOptions(stacked=False),
         )
 
 
@@ -418,7 +418,7 @@ def test_int8_step_is_close_and_small(checkpoint: Checkpoint, calibration: Swipe
     fp32, int8 = (
         step_to_onnx(checkpoint, precision=p, calibration=calibration) for p in ("fp32", "int8")
     )
-    assert int8.recipe["two_codes"] == []
+    assert int8.recipe["residual_layers"] == []
     assert len(int8.payload) <= 0.45 * len(fp32.payload)
     inputs = _step_inputs(checkpoint, 64)
     results = _session(int8.payload).run(None, {k: v.numpy() for k, v in inputs.items()})
@@ -432,7 +432,7 @@ def test_noisy_layers_of_a_step_get_a_second_code_and_small_ones_stay_fp32(
     monkeypatch.setattr(to_onnx, "noisy_inputs", lambda *_: {"joint.enc", "joint.out"})
     monkeypatch.setattr(to_onnx, "_SMALL_SHARE", 0.1)
     program = step_to_onnx(checkpoint, precision="int8", calibration=calibration)
-    assert program.recipe["two_codes"] == ["joint.enc"]
+    assert program.recipe["residual_layers"] == ["joint.enc"]
     constants = {t.name for t in onnx.load_from_string(program.payload).graph.initializer}
     assert {"joint.enc.codes", "joint.out.weight"} <= constants
     assert not {"joint.enc.weight", "joint.out.codes"} & constants

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,52 +24,35 @@ LEXICON = build_lexicon(dict.fromkeys(WORDS, 1.0), "abcdefghijklmnopqrstuvwxyz")
 GATES = Path(__file__).resolve().parent.parent / "suites" / "gates.toml"
 
 
-class Decoded:
-    """What the suite asks of the evidence, for one file and NeMo."""
-
-    def __init__(self, found: Sequence[Outcome], nemo: Sequence[Outcome]) -> None:
-        self.found, self.nemo = list(found), list(nemo)
-        self.request = None
-
-    def reference(self) -> Any:
-        class Reference:
-            hypotheses = self.nemo
-
-        return Reference
-
-    def hypotheses(self, name: str) -> list[Outcome]:
-        return {SUBJECT: self.found, BASELINE: self.nemo}[name]
-
-    def outcomes(self, hypotheses: list[Outcome]) -> list[Outcome]:
-        return hypotheses
-
-    def searches(self, name: str, free: bool = False) -> list[Outcome]:
-        return self.hypotheses(name) if not free else self.found
-
-    def searched(self, name: str) -> list[int]:
-        return list(range(len(self.hypotheses(name))))
-
-    def swipes(self) -> list[Any]:
-        class Line:
-            points = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 9.0]])
-
-        return [Line()] * len(self.found)
-
-    def lexicon(self) -> Any:
-        return LEXICON
+def decoded(found: Sequence[Outcome], nemo: Sequence[Outcome]) -> Any:
+    """Return what the suite asks of the context, for one file and NeMo."""
+    by_file = {SUBJECT: list(found), BASELINE: list(nemo)}
+    line = SimpleNamespace(points=np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 9.0]]))
+    reference = SimpleNamespace(hypotheses=list(nemo))
+    return SimpleNamespace(
+        nemo=SimpleNamespace(reference=lambda: reference),
+        swipes=SimpleNamespace(all=lambda: [line] * len(found)),
+        words=SimpleNamespace(
+            hypotheses=by_file.__getitem__,
+            outcomes=lambda hypotheses: hypotheses,
+            searches=lambda name, free=False: list(found) if free else by_file[name],
+            searched=lambda name: list(range(len(by_file[name]))),
+            lexicon=lambda: LEXICON,
+        ),
+    )
 
 
 def red(decode: Callable[[int, str], Sequence[str]]) -> set[str]:
     """Return the gates that are broken if words are decoded so; NeMo decodes all of them right."""
     found = [Outcome(word, tuple(decode(index, word))) for index, word in enumerate(WORDS)]
-    evidence: Any = Decoded(found, [Outcome(word, (word,)) for word in WORDS])
+    context = decoded(found, [Outcome(word, (word,)) for word in WORDS])
     values: dict[str, float] = {}
 
     def record(metric: str, value: float, _detail: str = "", _samples: Any = ()) -> None:
         values[metric] = value
 
     for suite in (test_words.test_lexicon, test_words.test_free_search, test_words.test_letters):
-        suite(SUBJECT, evidence, record)
+        suite(SUBJECT, context, record)
     gates = read_gates([GATES], ["checkpoint", *(row.name for row in VARIANTS)]).of(SUBJECT)
     judged = [judge(gate, values[gate.metric]) for gate in gates if gate.metric in values]
     assert len(judged) == 7

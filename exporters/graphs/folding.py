@@ -150,21 +150,21 @@ def inverse_frequencies(d_model: int) -> Tensor:
     return torch.exp(channels * -(math.log(_LARGEST_PERIOD) / d_model)).double()
 
 
-def relative_position_table(d_model: int, reach: int) -> Tensor:
-    """Return NeMo's relative positional encoding of ``reach`` frames.
+def relative_position_table(d_model: int, frames: int) -> Tensor:
+    """Return NeMo's relative positional encoding of ``frames`` frames.
 
     Returns:
-        (2 * reach - 1, d_model) float64; row ``i`` is relative position ``reach - 1 - i`` (query
+        (2 * frames - 1, d_model) float64; row ``i`` is relative position ``frames - 1 - i`` (query
         less key), sines in the even channels and cosines in the odd ones.
     """
-    positions = torch.arange(reach - 1, -reach, -1, dtype=torch.float64)
+    positions = torch.arange(frames - 1, -frames, -1, dtype=torch.float64)
     angles = positions[:, None] * inverse_frequencies(d_model)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
-def position_projection(linear_pos: nn.Linear, reach: int) -> Tensor:
-    """Return (2 * reach - 1, D) float32: a layer's ``linear_pos`` of all relative positions."""
-    table = relative_position_table(linear_pos.in_features, reach) @ weight_of(linear_pos).T
+def position_projection(linear_pos: nn.Linear, frames: int) -> Tensor:
+    """Return (2 * frames - 1, D) float32: a layer's ``linear_pos`` of all relative positions."""
+    table = relative_position_table(linear_pos.in_features, frames) @ weight_of(linear_pos).T
     return table.float()
 
 
@@ -172,7 +172,7 @@ def position_projection(linear_pos: nn.Linear, reach: int) -> Tensor:
 class FrequencyBasis:
     """A few sinusoids that span all position channels over a bounded distance.
 
-    For every integer ``|r| < reach``: ``cos(r w) == cos(r v) @ cosine_map`` and
+    For every integer ``|r| < frames``: ``cos(r w) == cos(r v) @ cosine_map`` and
     ``sin(r w) == sin(r v) @ sine_map``, where w are the model's frequencies and v this basis'.
 
     Attributes:
@@ -188,19 +188,19 @@ class FrequencyBasis:
     max_error: float
 
 
-def frequency_basis(d_model: int, reach: int, *, tolerance: float) -> FrequencyBasis:
-    """Compress the relative-position sinusoids for distances below ``reach``.
+def frequency_basis(d_model: int, frames: int, *, tolerance: float) -> FrequencyBasis:
+    """Compress the relative-position sinusoids for distances below ``frames``.
 
     Most of NeMo's frequencies are so low that they differ little over a short trace; the ones that
     a column-pivoted Gram-Schmidt picks first span the others.
 
     Args:
         d_model: Width of the positional encoding.
-        reach: Number of frames; distances are ``1 - reach`` to ``reach - 1``.
+        frames: Number of frames; distances are ``1 - frames`` to ``frames - 1``.
         tolerance: Largest absolute error.
     """
     frequencies = inverse_frequencies(d_model)
-    distances = torch.arange(reach, dtype=torch.float64)[:, None]
+    distances = torch.arange(frames, dtype=torch.float64)[:, None]
     cosines, sines = torch.cos(distances * frequencies), torch.sin(distances * frequencies)
     order = _pivots(torch.cat([cosines, sines]))
     for count in range(min(8, len(order)), len(order), 4):

@@ -60,13 +60,13 @@ class LstmCell(nn.Module):
         gates = self.gates(h) + x if self.folded_input else self.gates(torch.cat([x, h], dim=-1))
         size = self.width
         # Slices and not chunk(): XNNPACK takes the one and not the other.
-        opened, candidate = (
+        gates_open, new_cell = (
             torch.sigmoid(gates[..., : 3 * size]),
             torch.tanh(gates[..., 3 * size :]),
         )
-        kept = opened[..., size : 2 * size] * c
-        cell = opened[..., :size] * candidate + kept
-        return opened[..., 2 * size :] * torch.tanh(cell), cell
+        kept = gates_open[..., size : 2 * size] * c
+        cell = gates_open[..., :size] * new_cell + kept
+        return gates_open[..., 2 * size :] * torch.tanh(cell), cell
 
 
 class PredictionNetwork(nn.Module):
@@ -201,8 +201,8 @@ def _check_lstm(lstm: nn.Module) -> None:
 def _gates(lstm: nn.LSTM, name: str) -> Tensor:
     """Return a parameter in double precision, its rows in ``LstmCell``'s order."""
     tensor: Tensor = getattr(lstm, name).detach().double()
-    write, forget, candidate, show = tensor.chunk(4)
-    return torch.cat([write, forget, show, candidate])
+    input_gate, forget_gate, cell_gate, output_gate = tensor.chunk(4)
+    return torch.cat([input_gate, forget_gate, output_gate, cell_gate])
 
 
 def _gate_bias(lstm: nn.LSTM, layer: int) -> Tensor:

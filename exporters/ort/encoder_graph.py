@@ -51,7 +51,7 @@ MASKED = -1e9
 
 
 @dataclass(frozen=True, slots=True)
-class LeanOptions:
+class OrtRewriteOptions:
     """What the rewrite replaces; each switch exists to measure what it buys.
 
     Attributes:
@@ -73,7 +73,7 @@ class LeanOptions:
     additive_mask: bool = True
 
 
-class LeanEncoder(nn.Module):
+class OrtEncoder(nn.Module):
     """The rewritten encoder: (B, F, T) float32 and (B,) int64 to (B, D, T') and (B,) int64.
 
     It fails where T exceeds ``max_trace_len``: the positions that it holds end there.
@@ -84,7 +84,7 @@ class LeanEncoder(nn.Module):
         encoder: Any,  # noqa: ANN401 - NeMo: no types
         *,
         max_trace_len: int,
-        options: LeanOptions | None = None,
+        options: OrtRewriteOptions | None = None,
     ) -> None:
         """Copy the weights of a NeMo ``ConformerEncoder``, which stays as it is.
 
@@ -94,11 +94,11 @@ class LeanEncoder(nn.Module):
             options: What to replace; everything by default.
         """
         super().__init__()
-        self.options = options or LeanOptions()
+        self.options = options or OrtRewriteOptions()
         positions = _relative_positions(encoder, -(-max_trace_len // encoder.subsampling_factor))
         self.front_end = FrontEnd(encoder, max_trace_len, self.options)
         self.blocks = nn.ModuleList(
-            LeanBlock(layer, positions, self.options) for layer in encoder.layers
+            OrtBlock(layer, positions, self.options) for layer in encoder.layers
         )
         self.eval()
         self.requires_grad_(requires_grad=False)
@@ -117,10 +117,10 @@ class LeanEncoder(nn.Module):
             x = block(x, key_mask, frame_mask)
         return x.reshape(batch, frames, -1).transpose(1, 2), encoded_lengths
 
-    def conformer_blocks(self) -> Iterator[LeanBlock]:
+    def conformer_blocks(self) -> Iterator[OrtBlock]:
         """Yield the blocks in order."""
         for block in self.blocks:
-            yield cast("LeanBlock", block)  # a ModuleList forgets the type of its items
+            yield cast("OrtBlock", block)  # a ModuleList forgets the type of its items
 
     def linears(self) -> Iterator[tuple[str, nn.Linear]]:
         """Yield the layers that become Gemms, by name, in the order of the computation."""
@@ -135,7 +135,7 @@ class FrontEnd(nn.Module):
     frame_numbers: Tensor
     out_scale: Tensor
 
-    def __init__(self, encoder: Any, max_trace_len: int, options: LeanOptions) -> None:  # noqa: ANN401
+    def __init__(self, encoder: Any, max_trace_len: int, options: OrtRewriteOptions) -> None:  # noqa: ANN401
         """Copy ``pre_encode``; its linear layer takes the input's sqrt(D) if the model has it."""
         super().__init__()
         self.convs = nn.ModuleList(
@@ -180,13 +180,13 @@ class FrontEnd(nn.Module):
         return out, valid, lengths
 
 
-class LeanBlock(nn.Module):
+class OrtBlock(nn.Module):
     """One Conformer block over (B * T', D)."""
 
     positions: Tensor
     bias_v_less_u: Tensor
 
-    def __init__(self, layer: Any, positions: Tensor, options: LeanOptions) -> None:  # noqa: ANN401
+    def __init__(self, layer: Any, positions: Tensor, options: OrtRewriteOptions) -> None:  # noqa: ANN401
         """Copy a NeMo ``ConformerLayer``; ``positions`` are (2 L, D) float64."""
         super().__init__()
         self.options = options
@@ -304,7 +304,7 @@ class LeanBlock(nn.Module):
         return (batch * frames,) if self.options.flat else (batch, frames)
 
 
-def _depthwise(conv: nn.Conv1d, norm: nn.BatchNorm1d, options: LeanOptions) -> nn.Module:
+def _depthwise(conv: nn.Conv1d, norm: nn.BatchNorm1d, options: OrtRewriteOptions) -> nn.Module:
     """Return the convolution with its BatchNorm."""
     weight, bias = conv.weight.detach(), bias_of(conv).float()
     if options.fold_batch_norm:
@@ -322,16 +322,16 @@ def _depthwise(conv: nn.Conv1d, norm: nn.BatchNorm1d, options: LeanOptions) -> n
     return nn.Sequential(depthwise, batch_norm_2d(norm) if options.planar else copy.deepcopy(norm))
 
 
-def _relative_positions(encoder: Any, reach: int) -> Tensor:  # noqa: ANN401 - NeMo: no types
-    """Return NeMo's own sinusoids for ``reach`` frames behind one more row: (2 * reach, D) float64.
+def _relative_positions(encoder: Any, frames: int) -> Tensor:  # noqa: ANN401 - NeMo: no types
+    """Return NeMo's own sinusoids for ``frames`` frames after one more row: (2 frames, D) float64.
 
-    Row ``reach`` is distance 0; the first row lands in the one column that the shift throws away.
+    Row ``frames`` is distance 0; the first row lands in the one column that the shift throws away.
     """
     encoding = copy.deepcopy(encoder.pos_enc)
-    encoding.extend_pe(reach, torch.device("cpu"), torch.float32)
+    encoding.extend_pe(frames, torch.device("cpu"), torch.float32)
     sinusoids = encoding.pe[0].double()
     centre = len(sinusoids) // 2
-    rows = sinusoids[centre - reach + 1 : centre + reach]
+    rows = sinusoids[centre - frames + 1 : centre + frames]
     return torch.cat([torch.zeros(1, rows.shape[1], dtype=rows.dtype), rows])
 
 

@@ -22,50 +22,50 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exporters.quantize.static_config import GemmPlan
+    from exporters.quantize.static_config import GemmConfig
 
 _MIDDLE = 128
 """The u8 code of 0.0 where positive and negative values are alike."""
 
 
-def quantize_gemms(model: onnx.ModelProto, plans: Mapping[str, GemmPlan]) -> onnx.ModelProto:
-    """Return a copy of the model in which each planned layer's Gemm is quantised.
+def quantize_gemms(model: onnx.ModelProto, configs: Mapping[str, GemmConfig]) -> onnx.ModelProto:
+    """Return a copy of the model in which each configured layer's Gemm is quantised.
 
     Args:
         model: Its Gemms take ``<layer>.weight`` (out, in) transposed, and ``<layer>.bias``.
-        plans: By layer.
+        configs: By layer.
 
     Raises:
-        OnnxExportError: A planned layer has no such Gemm, or a bias does not fit its 32 bits.
+        OnnxExportError: A configured layer has no such Gemm, or a bias does not fit its 32 bits.
     """
     editor = GraphEditor(model)
     gemms = {node.input[1]: node for node in editor.nodes if node.op_type == "Gemm"}
-    for layer, plan in plans.items():
+    for layer, config in configs.items():
         node = gemms.get(f"{layer}.weight")
         if node is None:
             msg = f"the graph has no Gemm with {layer}.weight; the exporter named it otherwise"
             raise OnnxExportError(msg)
-        editor.replace(node, _GemmBuilder(editor, layer, plan).build(node))
+        editor.replace(node, _GemmBuilder(editor, layer, config).build(node))
     return editor.finish()
 
 
 class _GemmBuilder:
     """Collects the nodes that take the place of one layer's Gemm."""
 
-    def __init__(self, editor: GraphEditor, layer: str, plan: GemmPlan) -> None:
-        self._editor, self._layer, self._plan = editor, layer, plan
+    def __init__(self, editor: GraphEditor, layer: str, config: GemmConfig) -> None:
+        self._editor, self._layer, self._config = editor, layer, config
         self._nodes: list[onnx.NodeProto] = []
         bias = editor.constant(f"{layer}.bias").astype(np.float64)
         editor.remove(f"{layer}.weight")
         editor.remove(f"{layer}.bias")
-        self._weight = self._constant("weight", plan.codes, plan.weight_scale)
+        self._weight = self._constant("weight", config.codes, config.weight_scale)
         self._bias = self._bias_constant(bias)
 
     def build(self, gemm: onnx.NodeProto) -> list[onnx.NodeProto]:
-        plan, x, y = self._plan, gemm.input[0], gemm.output[0]
-        first_scale = np.float32(plan.activation_scale)
-        first = self._quantize("first", x, first_scale, plan.zero_point)
-        if not plan.two_codes:
+        config, x, y = self._config, gemm.input[0], gemm.output[0]
+        first_scale = np.float32(config.activation_scale)
+        first = self._quantize("first", x, first_scale, config.zero_point)
+        if not config.residual:
             self._gemm("gemm", self._dequantize("x", first), [self._weight, self._bias], y)
             return self._nodes
         rounded = self._dequantize("rounded", first)
@@ -109,10 +109,10 @@ class _GemmBuilder:
 
     def _bias_constant(self, bias: NDArray[np.float64]) -> tuple[str, ...]:
         """Keep the bias in steps of the integer products, as the integer Gemm adds it."""
-        step = np.float32(self._plan.activation_scale)
-        if self._plan.two_codes:
+        step = np.float32(self._config.activation_scale)
+        if self._config.residual:
             step = step / np.float32(STEPS)
-        scale = step * self._plan.weight_scale
+        scale = step * self._config.weight_scale
         codes = np.rint(bias / scale)
         if np.abs(codes).max() > np.iinfo(np.int32).max:
             msg = (
@@ -135,22 +135,24 @@ class _GemmBuilder:
 
 
 @dataclass(frozen=True, slots=True)
-class MatrixPlan:
+class MatrixConfig:
     """How one matrix of a step is computed, its inputs quantised at each call.
 
     Attributes:
         codes: (out, in) int8 weights.
         weight_scale: (out,) float32.
-        two_codes: A second u8 code of the input holds the first one's rounding error.
+        residual: A second u8 code of the input holds the first one's rounding error.
     """
 
     codes: NDArray[np.int8]
     weight_scale: NDArray[np.float32]
-    two_codes: bool
+    residual: bool
 
 
-def quantize_matrices(model: onnx.ModelProto, plans: Mapping[str, MatrixPlan]) -> onnx.ModelProto:
-    """Return a copy in which each planned layer is an integer product, its inputs u8 per call.
+def quantize_matrices(
+    model: onnx.ModelProto, configs: Mapping[str, MatrixConfig]
+) -> onnx.ModelProto:
+    """Return a copy in which each configured layer is an integer product, its inputs u8 per call.
 
     The nodes are the sequence that ONNX Runtime fuses to one integer product with float output. It
     stands with one scale, and a multiplication after it brings each channel's share of that: the
@@ -159,10 +161,10 @@ def quantize_matrices(model: onnx.ModelProto, plans: Mapping[str, MatrixPlan]) -
 
     Args:
         model: Its Gemms and MatMuls bear the layers' names, as ``/joint/enc/Gemm``.
-        plans: By layer.
+        configs: By layer.
 
     Raises:
-        OnnxExportError: A planned layer has no node.
+        OnnxExportError: A configured layer has no node.
     """
     editor = GraphEditor(model)
     products = {
@@ -170,24 +172,24 @@ def quantize_matrices(model: onnx.ModelProto, plans: Mapping[str, MatrixPlan]) -
         for node in editor.nodes
         if node.op_type in ("Gemm", "MatMul")
     }
-    for layer, plan in plans.items():
+    for layer, config in configs.items():
         node = products.get(layer)
         if node is None:
             msg = f"the graph has no matrix product named {layer}; the exporter named it otherwise"
             raise OnnxExportError(msg)
-        editor.replace(node, _MatrixBuilder(editor, layer, plan).build(node))
+        editor.replace(node, _MatrixBuilder(editor, layer, config).build(node))
     return editor.finish()
 
 
 class _MatrixBuilder:
     """Collects the nodes that take the place of one matrix product of a step."""
 
-    def __init__(self, editor: GraphEditor, layer: str, plan: MatrixPlan) -> None:
-        self._editor, self._layer, self._plan = editor, layer, plan
+    def __init__(self, editor: GraphEditor, layer: str, config: MatrixConfig) -> None:
+        self._editor, self._layer, self._config = editor, layer, config
         self._nodes: list[onnx.NodeProto] = []
-        self._codes = self._put("codes", plan.codes.T)
-        largest = plan.weight_scale.max()
-        self._shares = plan.weight_scale / largest
+        self._codes = self._put("codes", config.codes.T)
+        largest = config.weight_scale.max()
+        self._shares = config.weight_scale / largest
         self._scale = self._put("scale", largest)
 
     def build(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -195,7 +197,7 @@ class _MatrixBuilder:
         self._editor.remove(weight)
         first = self._quantize("first", x)
         products = [self._product("first", first)]
-        if self._plan.two_codes:
+        if self._config.residual:
             rounded = self._node("DequantizeLinear", "rounded", first)
             rest = self._node("Sub", "difference", [x, rounded])
             products.append(self._product("rest", self._quantize("rest", rest)))

@@ -12,14 +12,14 @@ import onnxruntime
 import torch
 
 from exporters.graphs.step import StepGraph, example_step_inputs
-from exporters.ort.encoder_graph import LeanEncoder, LeanOptions
-from exporters.ort.qdq import MatrixPlan, quantize_gemms, quantize_matrices
+from exporters.ort.encoder_graph import OrtEncoder, OrtRewriteOptions
+from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
 from exporters.ort.storage import store_fp16, store_sliced_int8
 from exporters.ort.trace import OPSET, OnnxExportError, trace_to_onnx
 from exporters.quantize.calibration import checked_features
-from exporters.quantize.gptq import S8_PAIRS, Rounder, matrix_layers, observe_grams
+from exporters.quantize.gptq import S8_PAIRS, Gptq, matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
-from exporters.quantize.static_config import plan_gemms
+from exporters.quantize.static_config import configure_gemms
 from exporters.quantize.step_calibration import noisy_inputs, observe_steps
 from exportgate.artifacts.sidecar import Program
 from exportgate.contract import encoder_contract, step_contract
@@ -55,12 +55,12 @@ def encoder_to_onnx(
     calibration: Sequence[NDArray[np.float32]] | None,
     max_trace_len: int,
     flavour: Flavour,
-    options: LeanOptions | None = None,
+    options: OrtRewriteOptions | None = None,
 ) -> Program:
     """Export the encoder for any batch and any T up to a bound: see ``contract.encoder_contract``.
 
     FP16 is storage: weights are FP16, arithmetic is FP32, which accelerations of 1e6 overflow
-    otherwise. INT8 is static, QDQ around every Gemm (``gemm_plan``), the same on every machine.
+    otherwise. INT8 is static, QDQ around every Gemm (``static_config``), the same on every machine.
 
     Args:
         checkpoint: Only read.
@@ -82,7 +82,7 @@ def encoder_to_onnx(
             "INT8 quantises the layers of the whole rewrite; leave parts of it out in fp32 or fp16"
         )
         raise OnnxExportError(msg)
-    encoder = LeanEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len, options=options)
+    encoder = OrtEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len, options=options)
     recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET, "flavour": "standard"}
     if precision == "int8":
         swipes = checked_features(calibration, checkpoint.spec.feature_dim, longest=max_trace_len)
@@ -138,11 +138,11 @@ def step_to_onnx(
     recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET}
     if precision == "int8":
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
-        plans = _matrix_plans(step, observe_steps(checkpoint, step, swipes))
-        model = quantize_matrices(model, plans)
+        configs = _matrix_configs(step, observe_steps(checkpoint, step, swipes))
+        model = quantize_matrices(model, configs)
         recipe |= {
             "quantization": "u8 activations per call, s8 weights per channel (GPTQ)",
-            "two_codes": sorted(name for name, plan in plans.items() if plan.two_codes),
+            "residual_layers": sorted(name for name, config in configs.items() if config.residual),
         }
     return Program(
         payload=model.SerializeToString(deterministic=True),
@@ -202,7 +202,7 @@ def _portable(payload: bytes) -> bytes:
     return portable
 
 
-def _traced_encoder(encoder: LeanEncoder, spec: ModelSpec) -> onnx.ModelProto:
+def _traced_encoder(encoder: OrtEncoder, spec: ModelSpec) -> onnx.ModelProto:
     frames = encoder.front_end.frame_numbers.numel()
     lengths = torch.tensor([frames, frames // 2])
     example = (torch.zeros(2, spec.feature_dim, frames), lengths)
@@ -215,28 +215,28 @@ def _traced_encoder(encoder: LeanEncoder, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def _int8_encoder(
-    encoder: LeanEncoder, spec: ModelSpec, swipes: Sequence[NDArray[np.float32]]
+    encoder: OrtEncoder, spec: ModelSpec, swipes: Sequence[NDArray[np.float32]]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     smoothed, ranges = smooth(encoder, observe(encoder, swipes))
-    plans = plan_gemms(smoothed, ranges, swipes)
-    model = quantize_gemms(_traced_encoder(smoothed, spec), plans)
+    configs = configure_gemms(smoothed, ranges, swipes)
+    model = quantize_gemms(_traced_encoder(smoothed, spec), configs)
     model = store_sliced_int8(model, wanted=lambda name: name.endswith(".positions"))
     return model, {
         "quantization": "static u8 activations, s8 weights per channel (GPTQ), float outputs",
         "swipes": len(swipes),
-        "two_codes": sorted(name for name, plan in plans.items() if plan.two_codes),
+        "residual_layers": sorted(name for name, config in configs.items() if config.residual),
     }
 
 
-def _matrix_plans(step: StepGraph, steps: Steps) -> dict[str, MatrixPlan]:
+def _matrix_configs(step: StepGraph, steps: Steps) -> dict[str, MatrixConfig]:
     layers = matrix_layers(step)
     small = _SMALL_SHARE * sum(layer.weight.numel() for _, layer in layers)
     noisy = noisy_inputs(step, steps)
-    grams = observe_grams(layers, lambda: step(*steps))
-    plans = {}
+    hessians = observe_hessians(layers, lambda: step(*steps))
+    configs = {}
     for name, layer in layers:
         if name in noisy and layer.weight.numel() < small:
             continue
-        weight = Rounder(grams.pop(name)).round(layer.weight, S8_PAIRS)
-        plans[name] = MatrixPlan(weight.codes, weight.scales[:, 0], name in noisy)
-    return plans
+        weight = Gptq(hessians.pop(name)).round(layer.weight, S8_PAIRS)
+        configs[name] = MatrixConfig(weight.codes, weight.scales[:, 0], name in noisy)
+    return configs

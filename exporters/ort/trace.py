@@ -41,6 +41,8 @@ def trace_to_onnx(
 
     Returns:
         A checked model without traces of the machine that made it: no source paths, no versions.
+        Every parameter and buffer that the graph reads is an initializer of its own, however many
+        others are equal to it.
 
     Raises:
         OnnxExportError: Inputs or outputs of the graph differ from the contract.
@@ -56,6 +58,9 @@ def trace_to_onnx(
             path,
             dynamo=False,
             opset_version=OPSET,
+            # The exporter merges constants of equal values otherwise, and each is to be found by
+            # its own name and changed without changing another.
+            keep_initializers_as_inputs=True,
             input_names=[spec.name for spec in contract.inputs],
             output_names=[spec.name for spec in contract.outputs],
             dynamic_axes={
@@ -64,12 +69,20 @@ def trace_to_onnx(
             },
         )
         model = onnx.load(path)
+    _leave_only_data_as_inputs(model.graph)
     _strip_provenance(model)
     _share_constants(model.graph)
     _declare(model.graph.input, contract.inputs)
     _declare(model.graph.output, contract.outputs)
     onnx.checker.check_model(model)
     return model
+
+
+def _leave_only_data_as_inputs(graph: onnx.GraphProto) -> None:
+    constants = {tensor.name for tensor in graph.initializer}
+    data = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(data)
 
 
 def _strip_provenance(model: onnx.ModelProto) -> None:

@@ -110,18 +110,18 @@ def pair_sums(weight: Tensor) -> Tensor:
     return positive.maximum((-first).clamp(min=0) + (-second).clamp(min=0))
 
 
-class Rounder:
+class Gptq:
     """Rounds the weights of layers that read one input.
 
     Args:
-        gram: (in, in) float64: sum over calibration frames of ``x x^T``.
+        hessian: (in, in) float64: sum over calibration frames of ``x x^T``.
     """
 
-    def __init__(self, gram: Tensor) -> None:
+    def __init__(self, hessian: Tensor) -> None:
         # Channels that carry most go first, while there are many left to make up for them.
-        self._order = torch.argsort(gram.diagonal(), descending=True, stable=True)
-        gram = gram[self._order[:, None], self._order]  # the caller's may be dropped here
-        self._factor = _inverse_factor(gram)
+        self._order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
+        hessian = hessian[self._order[:, None], self._order]  # the caller's may be dropped here
+        self._factor = _inverse_factor(hessian)
 
     def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
         """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
@@ -135,7 +135,7 @@ class Rounder:
         return MatrixCodes(found.numpy(), scales.numpy(), codes)
 
 
-def observe_grams(
+def observe_hessians(
     layers: Iterable[tuple[str, nn.Linear]], run: Callable[[], object]
 ) -> dict[str, Tensor]:
     """Return the sum of ``x x^T`` over all rows of each layer's input, (in, in) float64, by name.
@@ -144,7 +144,7 @@ def observe_grams(
         layers: Name and layer.
         run: Runs the model that they are part of on the calibration swipes.
     """
-    observers = {name: _Gram(layer) for name, layer in layers}
+    observers = {name: _HessianSum(layer) for name, layer in layers}
     try:
         with torch.inference_mode():
             run()
@@ -181,7 +181,7 @@ def noisiest(noise: Mapping[str, float], sqnr_db: float) -> frozenset[str]:
     return frozenset(chosen)
 
 
-class _Gram:
+class _HessianSum:
     """Sums up what reaches one layer."""
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -205,15 +205,15 @@ class _Gram:
         return self._sum
 
 
-def _inverse_factor(gram: Tensor) -> Tensor:
+def _inverse_factor(hessian: Tensor) -> Tensor:
     """Return the upper Cholesky factor of the inverse of the damped matrix, which is overwritten.
 
     A wide layer's matrix takes 200 MB: each is dropped as soon as the next is made from it.
     """
-    gram.diagonal().add_(max(_DAMPING * float(gram.diagonal().mean()), 1e-12))
-    lower = torch.linalg.cholesky(gram, out=gram)
+    hessian.diagonal().add_(max(_DAMPING * float(hessian.diagonal().mean()), 1e-12))
+    lower = torch.linalg.cholesky(hessian, out=hessian)
     inverse = torch.cholesky_inverse(lower)
-    upper: Tensor = torch.linalg.cholesky(inverse, upper=True, out=gram)
+    upper: Tensor = torch.linalg.cholesky(inverse, upper=True, out=hessian)
     return upper
 
 
@@ -233,8 +233,8 @@ def _round_columns(
             code = room.fit(diagonal, (block[:, column] / step).round())
             rounded[:, diagonal] = code
             errors[:, column] = (block[:, column] - code * step) / factor[diagonal, diagonal]
-            behind = factor[diagonal, diagonal + 1 : stop]
-            block[:, column + 1 :] -= errors[:, column : column + 1] * behind
+            following = factor[diagonal, diagonal + 1 : stop]
+            block[:, column + 1 :] -= errors[:, column : column + 1] * following
         remaining[:, stop:] -= errors @ factor[start:stop, stop:]
     return rounded
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from exporters.ort.encoder_graph import LeanEncoder
+    from exporters.ort.encoder_graph import OrtEncoder
 
 FRONT_END_ALPHA = 0.2
 """Share of the spread that the front end's weights take. Its activations get two codes anyhow, so
@@ -58,12 +58,12 @@ class ChannelRange:
         return min(float(self.lowest.min()), 0.0), max(float(self.highest.max()), 0.0)
 
     @property
-    def reach(self) -> Tensor:
+    def absmax(self) -> Tensor:
         """Largest magnitude of each channel."""
         return torch.maximum(self.lowest.abs(), self.highest.abs())
 
 
-def observe(encoder: LeanEncoder, swipes: Sequence[NDArray[np.float32]]) -> dict[str, ChannelRange]:
+def observe(encoder: OrtEncoder, swipes: Sequence[NDArray[np.float32]]) -> dict[str, ChannelRange]:
     """Run swipes one by one and return what reached each linear layer, by its name.
 
     Args:
@@ -97,8 +97,8 @@ def observe(encoder: LeanEncoder, swipes: Sequence[NDArray[np.float32]]) -> dict
 
 
 def smooth(
-    encoder: LeanEncoder, ranges: Mapping[str, ChannelRange]
-) -> tuple[LeanEncoder, dict[str, ChannelRange]]:
+    encoder: OrtEncoder, ranges: Mapping[str, ChannelRange]
+) -> tuple[OrtEncoder, dict[str, ChannelRange]]:
     """Return an equal encoder with smoothed inputs of its linear layers, and their new ranges.
 
     Smoothed are the front end's layer (by one multiplication), the layers behind a LayerNorm and
@@ -111,7 +111,7 @@ def smooth(
     smoothed, new_ranges = copy.deepcopy(encoder), dict(ranges)
 
     def divide(name: str, layer: nn.Linear, alpha: float = BLOCK_ALPHA) -> Tensor:
-        scale = _scale(ranges[name].reach, layer.weight, alpha)
+        scale = _scale(ranges[name].absmax, layer.weight, alpha)
         layer.weight.data *= scale
         new_ranges[name] = ranges[name].divided(scale)
         return scale
@@ -133,19 +133,19 @@ def smooth(
     return smoothed, new_ranges
 
 
-def _scale(reach: Tensor, weight: Tensor, alpha: float) -> Tensor:
-    floor = max(_SMALLEST_SHARE * float(reach.max()), 1e-12)
-    return balance(reach.clamp(min=floor), weight, alpha).clamp(1e-3, 1e3)
+def _scale(absmax: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    floor = max(_SMALLEST_SHARE * float(absmax.max()), 1e-12)
+    return balance(absmax.clamp(min=floor), weight, alpha).clamp(1e-3, 1e3)
 
 
-def balance(reach: Tensor, weight: Tensor, alpha: float) -> Tensor:
+def balance(absmax: Tensor, weight: Tensor, alpha: float) -> Tensor:
     """Return by what to divide a layer's input channels (module's text), of geometric mean 1.
 
     Args:
-        reach: (in,) largest magnitude of each channel, above 0.
+        absmax: (in,) largest magnitude of each channel, above 0.
         weight: (out, in).
         alpha: Share of the spread that the weights take.
     """
-    weight_reach = weight.abs().amax(dim=0).clamp(min=1e-6)
-    scale = reach**alpha / weight_reach ** (1.0 - alpha)
+    weight_absmax = weight.abs().amax(dim=0).clamp(min=1e-6)
+    scale = absmax**alpha / weight_absmax ** (1.0 - alpha)
     return scale / scale.log().mean().exp()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from exporters.quantize.gptq import S8_PAIRS, Rounder, noisiest, observe_grams
+from exporters.quantize.gptq import S8_PAIRS, Gptq, noisiest, observe_hessians
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from exporters.ort.encoder_graph import LeanEncoder
+    from exporters.ort.encoder_graph import OrtEncoder
     from exporters.quantize.smoothing import ChannelRange
 
 STEPS = 255
 """Steps of a u8 code."""
 
-TWO_CODE_HEADROOM = 4.0
+RESIDUAL_HEADROOM = 4.0
 """Two codes have steps to spare. They go to what real swipes do beyond the calibration's extremes:
 a clipped acceleration is the largest error that there is."""
 
@@ -42,7 +42,7 @@ of different layers by 30."""
 
 
 @dataclass(frozen=True, slots=True)
-class GemmPlan:
+class GemmConfig:
     """How one linear layer is computed.
 
     Attributes:
@@ -50,22 +50,22 @@ class GemmPlan:
         weight_scale: (out,) float32.
         activation_scale: Step of the first u8 code.
         zero_point: The first u8 code of 0.0.
-        two_codes: A second code holds the first one's rounding error, in steps of 1/255.
+        residual: A second code holds the first one's rounding error, in steps of 1/255.
     """
 
     codes: NDArray[np.int8]
     weight_scale: NDArray[np.float32]
     activation_scale: float
     zero_point: int
-    two_codes: bool
+    residual: bool
 
 
-def plan_gemms(
-    encoder: LeanEncoder,
+def configure_gemms(
+    encoder: OrtEncoder,
     ranges: Mapping[str, ChannelRange],
     swipes: Sequence[NDArray[np.float32]],
-) -> dict[str, GemmPlan]:
-    """Return a plan for every linear layer of the encoder, by the layer's name.
+) -> dict[str, GemmConfig]:
+    """Return the configuration of every linear layer of the encoder, by the layer's name.
 
     Args:
         encoder: Smoothed; not changed.
@@ -74,26 +74,26 @@ def plan_gemms(
     """
     probes = swipes[:: -(-len(swipes) // PROBES)]
     noisy = noisiest(activation_noise(encoder, ranges, probes), ACTIVATION_SQNR_DB)
-    grams = observe_grams(encoder.linears(), lambda: _outputs(encoder, swipes))
-    plans = {}
+    hessians = observe_hessians(encoder.linears(), lambda: _outputs(encoder, swipes))
+    configs = {}
     for name, layer in encoder.linears():
-        weight = Rounder(grams.pop(name)).round(layer.weight, S8_PAIRS)
-        scale, zero_point = activation_grid(ranges[name], two_codes=name in noisy)
-        plans[name] = GemmPlan(weight.codes, weight.scales[:, 0], scale, zero_point, name in noisy)
-    return plans
+        weight = Gptq(hessians.pop(name)).round(layer.weight, S8_PAIRS)
+        grid = activation_grid(ranges[name], residual=name in noisy)
+        configs[name] = GemmConfig(weight.codes, weight.scales[:, 0], *grid, name in noisy)
+    return configs
 
 
-def activation_grid(channels: ChannelRange, *, two_codes: bool) -> tuple[float, int]:
+def activation_grid(channels: ChannelRange, *, residual: bool) -> tuple[float, int]:
     """Return step and zero point of the (first) u8 code for what a layer's input reached."""
     lowest, highest = channels.of_tensor()
-    headroom = TWO_CODE_HEADROOM if two_codes else 1.0
+    headroom = RESIDUAL_HEADROOM if residual else 1.0
     spread = highest - lowest if highest > lowest else 1.0
     scale = float(np.float32(spread * headroom / STEPS))
     return scale, min(max(round(-lowest * headroom / scale), 0), STEPS)
 
 
 def activation_noise(
-    encoder: LeanEncoder,
+    encoder: OrtEncoder,
     ranges: Mapping[str, ChannelRange],
     probes: Sequence[NDArray[np.float32]],
 ) -> dict[str, float]:
@@ -102,7 +102,7 @@ def activation_noise(
     power = float(exact.square().sum())
     noise = {}
     for name, layer in encoder.linears():
-        scale, zero_point = activation_grid(ranges[name], two_codes=False)
+        scale, zero_point = activation_grid(ranges[name], residual=False)
         handle = layer.register_forward_pre_hook(_coded(scale, zero_point))
         try:
             noise[name] = float((_outputs(encoder, probes) - exact).square().sum()) / power
@@ -123,7 +123,7 @@ def _coded(
     return hook
 
 
-def _outputs(encoder: LeanEncoder, swipes: Sequence[NDArray[np.float32]]) -> Tensor:
+def _outputs(encoder: OrtEncoder, swipes: Sequence[NDArray[np.float32]]) -> Tensor:
     """Return the encoder's outputs, (D, frames of all swipes)."""
     with torch.inference_mode():
         return torch.cat(

@@ -17,7 +17,7 @@ from exporters.graphs.folding import (
     linear_layer,
     weight_of,
 )
-from exporters.xnnpack.norms import behind, fixed, into_stream
+from exporters.xnnpack.norms import centre_output, fixed, fold_into
 
 if TYPE_CHECKING:
     from exporters.xnnpack.options import RewriteOptions
@@ -28,12 +28,12 @@ class Positions(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, encoder: Any, reach: int, options: RewriteOptions) -> None:  # noqa: ANN401
+    def __init__(self, encoder: Any, frames: int, options: RewriteOptions) -> None:  # noqa: ANN401
         super().__init__()
         self.basis: FrequencyBasis | None = None
         frequencies = inverse_frequencies(encoder.d_model)
         if options.compress_positions:
-            self.basis = frequency_basis(encoder.d_model, reach, tolerance=options.position_error)
+            self.basis = frequency_basis(encoder.d_model, frames, tolerance=options.position_error)
             frequencies = self.basis.frequencies
         self.register_buffer("frequencies", frequencies.float().view(1, 1, -1))
 
@@ -79,17 +79,17 @@ class Attention(nn.Module):
         if basis is not None:
             sines, cosines = sines @ basis.sine_map.T, cosines @ basis.cosine_map.T
         # One step then suits all columns: what a channel's are divided by goes to the query.
-        reach = _balanced_reach(torch.cat([sines, cosines], dim=2))
-        self.sine_columns = Table(sines / reach)
-        self.cosine_columns = Table(cosines / reach)
-        query, reach = behind(norm, attention.linear_q, options), reach.flatten()
+        absmax = _balanced_absmax(torch.cat([sines, cosines], dim=2))
+        self.sine_columns = Table(sines / absmax)
+        self.cosine_columns = Table(cosines / absmax)
+        query, absmax = fold_into(norm, attention.linear_q, options), absmax.flatten()
         factor = 1.0 / math.sqrt(self.head_width)
         self.scale = nn.Identity() if options.fold_constants else Scale(factor)
-        scale = reach * factor if options.fold_constants else reach
+        scale = absmax * factor if options.fold_constants else absmax
         self.query = _scaled_rows(linear_layer(weight_of(query), bias_of(query) + content), scale)
-        self.key = _scaled_rows(behind(norm, attention.linear_k, options), 1.0 / reach)
-        self.value = behind(norm, attention.linear_v, options)
-        self.out = into_stream(attention.linear_out, options)
+        self.key = _scaled_rows(fold_into(norm, attention.linear_k, options), 1.0 / absmax)
+        self.value = fold_into(norm, attention.linear_v, options)
+        self.out = centre_output(attention.linear_out, options)
         difference = ((position - content) * scale).float()
         self.position_bias = fixed(difference)
 
@@ -124,10 +124,10 @@ def _scaled_rows(linear: nn.Linear, scale: Tensor) -> nn.Linear:
     return linear_layer(weight_of(linear) * scale[:, None], bias_of(linear) * scale)
 
 
-def _balanced_reach(columns: Tensor) -> Tensor:
+def _balanced_absmax(columns: Tensor) -> Tensor:
     """Return (heads, head width, 1): largest magnitude of each channel, of geometric mean 1.
 
     Factors are cut at 16: the query, which takes them, may be in half precision.
     """
-    reach = columns.abs().amax(dim=2, keepdim=True).clamp_min(1e-12)
-    return (reach / reach.log().mean().exp()).clamp(1 / 16, 16.0)
+    absmax = columns.abs().amax(dim=2, keepdim=True).clamp_min(1e-12)
+    return (absmax / absmax.log().mean().exp()).clamp(1 / 16, 16.0)

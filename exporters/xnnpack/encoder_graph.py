@@ -2,7 +2,7 @@
 
 Lowered as it is, the encoder falls into dozens of delegates, because XNNPACK has no LayerNorm, no
 relative shift and no slice of a dynamic length. Here each of them is expressed in operators that it
-has, with the same weights, here and in the ``xnnpack_`` modules:
+has, with the same weights, here and in the other modules of this folder:
 
 * Affine parts of LayerNorms are folded into the linear after them, BatchNorms into the convolution
   before them, the half step of the feed-forwards and all constant scales into a linear.
@@ -36,9 +36,9 @@ from exporters.xnnpack.norms import (
     HALF_INPUT_SCALE,
     Affine,
     RmsNormalize,
-    behind,
+    centre_output,
     fixed,
-    into_stream,
+    fold_into,
     normalize,
     plain_normalize,
 )
@@ -97,7 +97,7 @@ class XnnpackEncoder(nn.Module):
         self.body = Body(encoder, self.positions.basis, options)
         self.entry: HalfEntry | None = None
 
-    def halve(self) -> None:
+    def to_fp16(self) -> None:
         """Put the matrices into FP16; convolutions of the front end and positions stay, in place.
 
         The front end reads raw accelerations, which overflow FP16, and what it makes of them may.
@@ -235,8 +235,8 @@ class _FeedForward(nn.Module):
 
     def __init__(self, feed_forward: Any, norm: nn.LayerNorm, options: RewriteOptions) -> None:  # noqa: ANN401
         super().__init__()
-        self.linear1 = behind(norm, feed_forward.linear1, options)
-        linear2 = into_stream(feed_forward.linear2, options)
+        self.linear1 = fold_into(norm, feed_forward.linear1, options)
+        linear2 = centre_output(feed_forward.linear2, options)
         self.linear2 = times(linear2, 0.5, fold=options.fold_constants)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -251,12 +251,12 @@ class _Convolution(nn.Module):
     def __init__(self, conv: Any, norm: nn.LayerNorm, options: RewriteOptions) -> None:  # noqa: ANN401
         super().__init__()
         self.width = conv.d_model
-        gated = behind(norm, pointwise_as_linear(conv.pointwise_conv1), options)
+        gated = fold_into(norm, pointwise_as_linear(conv.pointwise_conv1), options)
         # Two linears in the place of one and a split, which XNNPACK lacks for a dynamic length.
         self.signal = linear_rows(gated, 0, self.width)
         self.gate = linear_rows(gated, self.width, 2 * self.width)
         self.depthwise = _depthwise_with_norm(conv.depthwise_conv, conv.batch_norm, options)
-        self.out = into_stream(pointwise_as_linear(conv.pointwise_conv2), options)
+        self.out = centre_output(pointwise_as_linear(conv.pointwise_conv2), options)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         x = self.signal(x) * torch.sigmoid(self.gate(x)) * valid

@@ -21,7 +21,7 @@ from exporters.xnnpack.options import RewriteOptions, UnsupportedEncoderError
 _LARGEST_HALF = torch.finfo(torch.float16).max
 _HALF_STREAM_LIMIT = 4000.0
 """Largest number in the stream that enters the first block in half precision: scaled by
-``xnnpack_norms.HALF_INPUT_SCALE``, its square is 62500."""
+``norms.HALF_INPUT_SCALE``, its square is 62500."""
 
 
 class FrontEnd(nn.Module):
@@ -42,7 +42,7 @@ class FrontEnd(nn.Module):
         self.out = scaled_linear(linear_layer(weight, bias_of(out)), encoder.pos_enc.xscale or 1.0)
         if options.layer_norm == "rms":
             self.out = centred_linear(self.out)
-        self.smoothing: nn.Parameter | None = None  # see quantize_xnnpack.smooth_front_end
+        self.smoothing: nn.Parameter | None = None  # see quantize.smooth_front_end
         self.register_buffer("frame_numbers", torch.arange(max_trace_len, dtype=torch.float32))
 
     def forward(self, features_bft: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ HALF_INPUT_SCALE = 1.0 / 16.0
 
 
 def normalize(norm: nn.LayerNorm, options: RewriteOptions) -> nn.Module:
-    """Return a LayerNorm, less what ``behind`` folds into the layers that read it."""
+    """Return a LayerNorm, less what ``fold_into`` folds into the layers that read it."""
     plain = plain_normalize(norm, options)
     if options.fold_layer_norm:
         return plain
@@ -32,12 +32,12 @@ def plain_normalize(norm: nn.LayerNorm, options: RewriteOptions) -> nn.Module:
     return RmsNormalize(norm.normalized_shape[0], norm.eps)
 
 
-def behind(norm: nn.LayerNorm, linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
+def fold_into(norm: nn.LayerNorm, linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
     """Return the linear for what ``normalize`` gives."""
     return fold_layer_norm(norm, linear) if options.fold_layer_norm else copied_linear(linear)
 
 
-def into_stream(linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
+def centre_output(linear: nn.Linear, options: RewriteOptions) -> nn.Linear:
     """Return the linear for a residual stream that is centred, if it is to be."""
     return centred_linear(linear) if options.layer_norm == "rms" else copied_linear(linear)
 

@@ -20,10 +20,10 @@ from exporters.quantize.gptq import (
     S4,
     S8,
     EncoderPlan,
+    Gptq,
     MatrixCodes,
-    Rounder,
     matrix_layers,
-    observe_grams,
+    observe_hessians,
 )
 from exporters.quantize.smoothing import balance
 from exporters.xnnpack.attention import Table
@@ -65,8 +65,8 @@ def plan_encoder(
         for swipe in calibration:
             encoder(swipe, torch.tensor([swipe.shape[2]]))
 
-    grams = observe_grams(matrix_layers(encoder), run)
-    return EncoderPlan(smoothing, round_layers(encoder, grams, precisions))
+    hessians = observe_hessians(matrix_layers(encoder), run)
+    return EncoderPlan(smoothing, round_layers(encoder, hessians, precisions))
 
 
 def front_end_smoothing(
@@ -100,7 +100,7 @@ def smooth_front_end(encoder: XnnpackEncoder, smoothing: NDArray[np.float32]) ->
 
 
 def round_layers(
-    module: nn.Module, grams: dict[str, Tensor], precisions: Iterable[str]
+    module: nn.Module, hessians: dict[str, Tensor], precisions: Iterable[str]
 ) -> dict[str, dict[str, MatrixCodes]]:
     """Return the integers of every matrix layer's weights, by precision and the layer's name.
 
@@ -108,16 +108,16 @@ def round_layers(
 
     Args:
         module: Rewritten encoder or step.
-        grams: From ``rounding.observe_grams``, of all its matrix layers; it is emptied on the way.
+        hessians: From ``gptq.observe_hessians``, of all its matrix layers; emptied on the way.
         precisions: ``int8``, ``int4`` or both.
     """
     found: dict[str, dict[str, MatrixCodes]] = {precision: {} for precision in precisions}
     for name, layer in matrix_layers(module):
-        rounder, weight = Rounder(grams.pop(name)), layer.weight.detach()
+        gptq, weight = Gptq(hessians.pop(name)), layer.weight.detach()
         for precision, layers in found.items():
             four_bits = precision == "int4" and layer.in_features % _GROUP == 0
             codes, group = (S4, _GROUP) if four_bits else (S8, None)
-            layers[name] = rounder.round(weight, codes, group=group)
+            layers[name] = gptq.round(weight, codes, group=group)
     return found
 
 

@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.quantize.calibration import checked_features
-from exporters.quantize.gptq import matrix_layers, observe_grams
+from exporters.quantize.gptq import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
 from exporters.variants import is_quantized
 from exporters.xnnpack.delegation import count_delegation
@@ -215,8 +215,8 @@ def prepare_step(
     if is_quantized(precision):
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
         steps = observe_steps(checkpoint, step, swipes)
-        grams = observe_grams(matrix_layers(step), lambda: step(*steps))
-        codes = _quantization().round_layers(step, grams, [precision])[precision]
+        hessians = observe_hessians(matrix_layers(step), lambda: step(*steps))
+        codes = _quantization().round_layers(step, hessians, [precision])[precision]
     return Prepared(
         module=step,
         precision=precision,
@@ -228,11 +228,11 @@ def prepare_step(
 
 
 def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
-    """Quantize or halve a prepared graph, in place, and return the program that is lowered."""
+    """Quantize a prepared graph or put it into FP16, in place; return what is lowered."""
     module, precision = prepared.module, prepared.precision
     with _quiet_and_reproducible():
         if precision == "fp16" and isinstance(module, XnnpackEncoder):
-            module.halve()
+            module.to_fp16()
         if is_quantized(precision) and quantizer == "eager":
             _quantization().quantize_layers(module, prepared.codes)
         exported = _export(module, prepared.inputs, prepared.time_axis)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.contract import IoContract, TensorSpec
-from exportgate.runtime.session import InputError, OrtSession, PteSession, RunError
-from harness.inspect.audit import read_contents
+from exportgate.runtime.executorch_runtime import PteSession
+from exportgate.runtime.onnx_runtime import OrtSession
+from exportgate.runtime.session import Elapsed, InputError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exportgate.runtime.session import Arrays, Session
+    from exportgate.runtime.session import Arrays, TimedSession
 
 OURS = {
     "features_bft": "BFT",
@@ -110,6 +111,10 @@ class AdapterSession:
             outputs["encoded_lengths"] = -(-inputs["lengths"] // self._factor)
         return outputs
 
+    def elapsed(self, inputs: Sequence[Arrays], runs: int = 1) -> Elapsed:
+        """See ``Session.elapsed``: of the file itself, without what adapts it."""
+        return self._inner.elapsed([self.feeds(item) for item in inputs], runs)
+
     def run_raw(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run with our inputs; return the file's own outputs."""
         return self._inner.run(self.feeds(inputs))
@@ -128,11 +133,6 @@ class AdapterSession:
         return feeds
 
 
-def own_feeds(session: AdapterSession, feeds: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
-    """Return inputs as a foreign file wants them, for who runs it without its adapter."""
-    return [session.feeds(inputs) for inputs in feeds]
-
-
 def raw_shapes(
     path: Path, foreign: dict[str, Any], inputs: dict[str, NDArray[Any]]
 ) -> dict[str, tuple[int, ...]]:
@@ -141,22 +141,7 @@ def raw_shapes(
     return {name: tuple(value.shape) for name, value in session.run_raw(inputs).items()}
 
 
-def describe(path: Path) -> tuple[IoContract, str]:
-    """Return what a file itself declares and its weights' precision; run in a worker.
-
-    A .pte's tensors have no names: they are numbered.
-    """
-    session: Session = (
-        OrtSession(path) if path.suffix == ".onnx" else PteSession(path, IoContract((), ()))
-    )
-    contents = read_contents(path)
-    if contents.int8_weight_share > 0.5:
-        return session.contract, "int8"
-    widest = max(contents.weight_bytes, key=contents.weight_bytes.__getitem__, default="")
-    return session.contract, "fp16" if widest == "float16" else "fp32"
-
-
-def _open(path: Path, mapping: Mapping) -> Session:
+def _open(path: Path, mapping: Mapping) -> TimedSession:
     if path.suffix == ".onnx":
         return OrtSession(path)
     names = IoContract(_specs(mapping.inputs), _specs(mapping.outputs))

@@ -7,6 +7,7 @@ objects that cannot travel (sessions) stay in the worker, and the parent holds a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -15,13 +16,15 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S = 300.0
 _STDERR_TAIL = 400
@@ -76,6 +79,8 @@ class Worker:
             stdout=self._stderr,
             stderr=self._stderr,
             env=environment,
+            # A group of its own: what a device has started in it (a browser, an emulator) ends too.
+            start_new_session=True,
         )
         theirs.close()
 
@@ -84,7 +89,7 @@ class Worker:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401 - transparent
+    def call(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - transparent
         """Run a function in the worker and return its picklable result.
 
         Raises:
@@ -92,7 +97,8 @@ class Worker:
             WorkerCrashError: The process died.
             WorkerTimeoutError: No answer within ``timeout_s``; the process was killed.
         """
-        return self._request("call", function, args)
+        result: T = self._request("call", function, args)
+        return result
 
     def make(self, function: Callable[..., Any], *args: Any) -> Handle:  # noqa: ANN401 - transparent
         """Run a function in the worker, keep its result there and return a handle to it."""
@@ -103,13 +109,11 @@ class Worker:
         return handle
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and whatever it has started."""
         self._connection.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._kill()
         self._stderr.close()
 
     def __enter__(self) -> Self:
@@ -128,8 +132,7 @@ class Worker:
         try:
             self._connection.send((verb, function.__module__, function.__qualname__, args))
             if not self._connection.poll(self.timeout_s):
-                self._process.kill()
-                self._process.wait()
+                self._kill()
                 msg = f"{self.name}: {what} took longer than {self.timeout_s:g} s; it was killed"
                 raise WorkerTimeoutError(msg)
             status, answer = self._connection.recv()
@@ -141,10 +144,15 @@ class Worker:
             raise WorkerError(*answer)
         return pickle.loads(answer)  # noqa: S301 - from our own child over a private pipe
 
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def _obituary(self, what: str) -> str:
         code = self._process.wait()
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         self._stderr.seek(0)
         tail = self._stderr.read().decode(errors="replace").strip()[-_STDERR_TAIL:]
-        said = f"; its last words: {tail}" if tail else ""
+        said = f"; it had printed: {tail}" if tail else ""
         return f"{self.name}: the process died with {cause} in {what}{said}"

@@ -29,7 +29,7 @@ from exportgate.data.features import CHANNELS, FEATURE_DIM, featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
-from exportgate.runtime.session import OrtSession
+from exportgate.runtime.onnx_runtime import OrtSession
 from harness.diagnose.evaluate import encode_all, greedy_batched
 from harness.measure.compare import compare
 from harness.measure.parity import spread

@@ -27,7 +27,8 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
-from exportgate.runtime.session import open_artifact
+from exportgate.runtime.inputs import encoder_input
+from exportgate.runtime.opening import open_artifact
 from harness.decode.accuracy import (
     Accuracy,
     Outcome,
@@ -39,7 +40,6 @@ from harness.decode.accuracy import (
 from harness.decode.beam import BeamConfig, beam_search
 from harness.decode.greedy import DecodeError, greedy_decode
 from harness.decode.lexicon import open_lexicon
-from harness.measure.reference import encoder_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -27,8 +27,10 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
-from exportgate.runtime import session
+from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Handle, Worker
+from exportgate.runtime.onnx_runtime import OrtSession
+from exportgate.runtime.opening import open_artifact
 from harness.decode import greedy
 from harness.diagnose import stages
 from harness.diagnose.localize_page import page
@@ -109,7 +111,7 @@ class Trial:
             )
         )
         rows += self._fresh_onnx() if self.artifact.suffix == ".onnx" else self._fresh_programs()
-        opened = self.runtime.make(session.open_artifact, self.artifact)
+        opened = self.runtime.make(open_artifact, self.artifact)
         name = f"{self.artifact.name} ({self.sidecar.precision})"
         rows.append((name, self.runtime.call(stages.run_all, opened, self.feeds)))
         found = []
@@ -120,7 +122,7 @@ class Trial:
         return found
 
     def _fresh_onnx(self) -> list[tuple[str, Outputs]]:
-        opened = self.runtime.make(session.OrtSession, self.fresh)
+        opened = self.runtime.make(OrtSession, self.fresh)
         rows = [("fresh FP32 ONNX", self.runtime.call(stages.run_all, opened, self.feeds))]
         if self.sidecar.precision != "fp32":
             path = self.fresh.with_name("again.onnx")
@@ -135,7 +137,7 @@ class Trial:
                     self.calibration,
                 )
             )
-            opened = self.runtime.make(session.OrtSession, path)
+            opened = self.runtime.make(OrtSession, path)
             name = f"fresh {precision.upper()} ONNX"
             rows.append((name, self.runtime.call(stages.run_all, opened, self.feeds)))
         return rows
@@ -170,12 +172,12 @@ class Trial:
         features = [_features(swipe) for swipe in self.swipes]
         encoded: dict[str, Any] = {"NeMo": list(self.truth.encoded)}
         for path in encoders:
-            opened = self.runtime.make(session.open_artifact, path)
+            opened = self.runtime.make(open_artifact, path)
             runs = self.runtime.call(parity.run_encoder, opened, features)
             encoded[path.stem] = list(runs.encoded)
         right = {"NeMo": {"NeMo": self._accuracy(self.truth.hypotheses)}}
         for path in steps:
-            opened = self.runtime.make(session.open_artifact, path)
+            opened = self.runtime.make(open_artifact, path)
             for name, frames in encoded.items():
                 found = self.runtime.call(greedy.greedy_decode_all, opened, frames, self.truth.spec)
                 right.setdefault(name, {})[path.stem] = self._accuracy(found)
@@ -228,7 +230,7 @@ def open_trial(
         reference.compute, loaded, [_features(swipe) for swipe in swipes], len(swipes)
     )
     words = [swipe.word for swipe in swipes]
-    feeds = [reference.encoder_input(_features(swipe)) for swipe in swipes]
+    feeds = [encoder_input(_features(swipe)) for swipe in swipes]
     if sidecar.max_trace_len is None:
         each = [stages.rollout_feeds(rollout) for rollout in truth.rollouts]
         words = [word for word, calls in zip(words, each, strict=True) for _ in calls]

@@ -172,14 +172,14 @@ def rewritten(
 ) -> Outputs:
     """Run the rewritten graph of a format eagerly, in the worker that holds the checkpoint."""
     from exporters.graphs.step import StepGraph  # noqa: PLC0415 - loads torch
-    from exporters.ort.encoder_graph import LeanEncoder  # noqa: PLC0415 - loads torch
+    from exporters.ort.encoder_graph import OrtEncoder  # noqa: PLC0415 - loads torch
     from exporters.xnnpack.encoder_graph import rewrite_encoder  # noqa: PLC0415 - loads torch
 
     module: Any
     if "enc_t" in feeds[0]:
         module = StepGraph(checkpoint.model)
     elif suffix == ".onnx":
-        module = LeanEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
+        module = OrtEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
     else:
         module = rewrite_encoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
     return _run_eagerly(module, feeds)

@@ -17,25 +17,21 @@ from typing import TYPE_CHECKING
 from exporters.variants import variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar
 from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import encoder_input, step_inputs
 from exportgate.runtime.isolate import Worker
-from exportgate.runtime.session import open_artifact
 from harness.decode import greedy
-from harness.measure import instructions, parity, reference
-from harness.measure.paired import (
-    PairedComparison,
-    Plan,
-    compare_samples,
-    measure_files,
-    step_inputs,
-)
+from harness.devices.device import Need, demand, open_on
+from harness.measure import instructions, parity
+from harness.measure.paired import PairedComparison, Plan, compare_samples, measure_files
+from harness.run.files import step_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from harness.gate.context import Evidence
     from harness.measure.instructions import Count
     from harness.measure.paired import PairedSamples
+    from harness.run.context import RunContext
 
 ACCEPTED = "accepted.json"
 PREFIX = "baseline_"
@@ -114,47 +110,55 @@ def read_baseline(folder: Path) -> Baseline:
         raise BaselineError(msg) from error
 
 
-def released_accuracy(evidence: Evidence, baseline: Baseline, name: str) -> float:
+def released_accuracy(context: RunContext, baseline: Baseline, name: str) -> float:
     """Return the share of words that a released encoder decodes right, with its released step.
 
     Raises:
         BaselineError: Encoder or step were not accepted.
     """
-    step = f"step_fp32.{variant(name).format}"
+    step = step_for(name)
     spec = baseline.sidecar(name).model
     baseline.sidecar(step)
     with Worker(f"baseline {name}") as worker:
-        encoder = worker.make(open_artifact, baseline.folder / name)
-        runs: parity.EncoderRuns = worker.call(parity.run_encoder, encoder, evidence.features())
-        stepper = worker.make(open_artifact, baseline.folder / step)
+        encoder = worker.make(open_on, context.request.device, baseline.folder / name)
+        runs: parity.EncoderRuns = worker.call(
+            parity.run_encoder, encoder, context.swipes.features()
+        )
+        stepper = worker.make(open_on, context.request.device, baseline.folder / step)
         hypotheses = worker.call(greedy.greedy_decode_all, stepper, list(runs.encoded), spec)
     right: int = sum(
         hypothesis.text(spec.labels) == word
-        for hypothesis, word in zip(hypotheses, evidence.words(), strict=True)
+        for hypothesis, word in zip(hypotheses, context.words.meant(), strict=True)
     )
-    return right / len(evidence.words())
+    return right / len(context.words.meant())
 
 
 def paired_cost(
-    evidence: Evidence, baseline: Baseline, name: str, plan: Plan
+    context: RunContext, baseline: Baseline, name: str, plan: Plan
 ) -> tuple[PairedComparison, PairedSamples]:
     """Compare the processor time of a file with the released one's, interleaved.
 
     Raises:
         BaselineError: The file was not accepted.
-        EvidenceError: The candidate could not be made.
+        RunContextError: The candidate could not be made.
     """
+    demand(context.request.device, Need.PAIRED_TIME)
     baseline.sidecar(name)
-    evidence.sidecar(name)
-    inputs = [evidence.typical_input(name)]
+    context.files.sidecar(name)
+    inputs = [context.timing.typical_input(name)]
     with Worker(f"timing {name}") as worker:
         samples: PairedSamples = worker.call(
-            measure_files, evidence.path(name), baseline.folder / name, inputs, plan
+            measure_files,
+            context.request.device,
+            context.files.path(name),
+            baseline.folder / name,
+            inputs,
+            plan,
         )
     return compare_samples(samples, minimal_effect=LEAST_EFFECT), samples
 
 
-def counted_cost(evidence: Evidence, baseline: Baseline, name: str) -> tuple[Count, Count]:
+def counted_cost(context: RunContext, baseline: Baseline, name: str) -> tuple[Count, Count]:
     """Count the instructions of a file and of the released one, on the same short input.
 
     Raises:
@@ -162,13 +166,13 @@ def counted_cost(evidence: Evidence, baseline: Baseline, name: str) -> tuple[Cou
         ExactError: The emulated run failed.
     """
     contract = baseline.sidecar(name).contract
-    evidence.sidecar(name)
+    context.files.sidecar(name)
     inputs = step_inputs(contract)
     if variant(name).graph == "encoder":
-        swipe = parity.typical_and_long(evidence.features())[1]
-        inputs = reference.encoder_input(swipe[:, :COUNTED_FRAMES])
+        swipe = parity.typical_and_long(context.swipes.features())[1]
+        inputs = encoder_input(swipe[:, :COUNTED_FRAMES])
     # At the same time: what is counted does not depend on who else is busy.
     with ThreadPoolExecutor(2) as pool:
-        ours = pool.submit(instructions.count, evidence.path(name), inputs)
+        ours = pool.submit(instructions.count, context.files.path(name), inputs)
         theirs = pool.submit(instructions.count, baseline.folder / name, inputs)
         return ours.result(), theirs.result()

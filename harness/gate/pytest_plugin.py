@@ -24,7 +24,6 @@ from exportgate.artifacts.sidecar import Sidecar, sha256_of
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from harness.gate.baseline import PREFIX, read_baseline
-from harness.gate.context import Evidence, Request, artifact_folder
 from harness.gate.gates import Gate, GateBook, GateError, Status, Verdict, judge, read_gates, waive
 from harness.gate.report import Measured, Report, summary_lines, write_report
 from harness.gate.third_party import adopt_folder, adopted_names, is_adopted, is_foreign
@@ -33,6 +32,8 @@ from harness.measure import instructions
 from harness.measure.environment import environment
 from harness.measure.golden_record import pinned_for
 from harness.metrics import METRICS, Role
+from harness.run.context import RunContext
+from harness.run.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -165,10 +166,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def evidence(pytestconfig: pytest.Config) -> Generator[Evidence]:
+def context(pytestconfig: pytest.Config) -> Generator[RunContext]:
     """Everything that can be known about the request, computed when first asked for."""
     gate = _gate(pytestconfig)
-    found = pytestconfig.stash.get(EVIDENCE_FACTORY, Evidence)(gate.request, gate.progress)
+    found = pytestconfig.stash.get(CONTEXT_FACTORY, RunContext)(gate.request, gate.progress)
     yield found
     found.close()
 
@@ -241,10 +242,10 @@ def pytest_runtest_makereport(
     return report
 
 
-EVIDENCE_FACTORY: pytest.StashKey[Callable[[Request, Callable[[str], None]], Evidence]] = (
+CONTEXT_FACTORY: pytest.StashKey[Callable[[Request, Callable[[str], None]], RunContext]] = (
     pytest.StashKey()
 )
-"""Set by those who inject faults: what makes the evidence instead of ``Evidence`` itself."""
+"""Set by those who inject faults: what makes the context instead of ``RunContext`` itself."""
 
 _ADOPTED: pytest.StashKey[list[str]] = pytest.StashKey()
 _RECORDED: pytest.StashKey[list[Measured]] = pytest.StashKey()
@@ -284,8 +285,9 @@ def _unrecorded(item: pytest.Item) -> list[str]:
 def _judged_file(item: pytest.Item) -> dict[str, str]:
     """Return the hash of the file that a test judged, by its name; empty if it opened none."""
     subject = _subject_of(item)
-    found = getattr(item, "funcargs", {}).get("evidence")
-    sidecar = found.memo.get(("sidecar", subject)) if isinstance(found, Evidence) else None
+    found = getattr(item, "funcargs", {}).get("context")
+    kept = found.files.memo if isinstance(found, RunContext) else {}
+    sidecar = kept.get(("sidecar", subject))
     return {subject: sidecar.sha256} if isinstance(sidecar, Sidecar) else {}
 
 
@@ -457,9 +459,11 @@ class GatePlugin:
                 "manifest": str(self.request.manifest),
                 "manifest_sha256": sha256_of(self.request.manifest),
                 "calibration": str(self.request.calibration),
-                "calibration_sha256": sha256_of(self.request.calibration),
+                "calibration_sha256": (
+                    sha256_of(self.request.calibration) if self.request.calibration else "synthetic"
+                ),
                 "artifacts": str(self.request.artifacts) if self.request.artifacts else None,
-                "folder": str(artifact_folder(self.request)),
+                "folder": str(self.request.folder),
                 "baseline": str(self.request.baseline) if self.request.baseline else None,
                 "variants": [row.name for row in self.variants],
                 "max_trace_len": self.request.max_trace_len,
@@ -518,14 +522,14 @@ def _request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
         ("--manifest", request.manifest),
         ("--calibration", request.calibration),
     ):
-        if not path.is_file():
+        if path is not None and not path.is_file():
             msg = f"{flag}: no such file: {path}"
             raise GateError(msg)
     if request.lexicon is not None and not request.lexicon.is_file():
         msg = f"--lexicon: no such file: {request.lexicon}"
         raise GateError(msg)
     # Read here already: a malformed manifest is one error before work begins.
-    for manifest in (request.manifest, request.calibration):
+    for manifest in filter(None, (request.manifest, request.calibration)):
         read_manifest(manifest)
     if request.artifacts is not None and not request.artifacts.is_dir():
         msg = f"--artifacts: no such folder: {request.artifacts}"

@@ -45,8 +45,9 @@ from exportgate.artifacts.sidecar import atomic_write as atomically
 from exportgate.contract import IoContract, ModelSpec, TensorSpec, encoder_contract, step_contract
 from exportgate.data.features import feature_spec
 from exportgate.errors import ExportGateError
-from exportgate.runtime.adapter import OURS, Mapping, Tensor, describe, raw_shapes
+from exportgate.runtime.adapter import OURS, Mapping, Tensor, raw_shapes
 from exportgate.runtime.isolate import Worker
+from harness.inspect.declared import describe
 from harness.measure import reference
 
 if TYPE_CHECKING:

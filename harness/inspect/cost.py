@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exportgate.errors import ExportGateError
+from exportgate.runtime.onnx_runtime import open_model, session_options
 from harness.inspect.audit import read_contents
 
 if TYPE_CHECKING:
@@ -101,18 +102,14 @@ def profile_nodes(path: Path, inputs: Arrays) -> list[dict[str, Any]]:
     import onnxruntime  # noqa: PLC0415 - only ONNX pays for it
 
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options()
         options.enable_profiling = True
         # All that does not depend on the machine: blocked layouts of its vector width pad channels.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         # A packed weight is no input of its kernel any more, and the profile would lack its shape.
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_model(path, options)
         session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return [event for event in events if event.get("name", "").endswith("_kernel_time")]

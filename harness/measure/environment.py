@@ -1,22 +1,14 @@
-"""Measurements with their raw samples, unit and environment."""
+"""Where a measurement was taken: machine, processor, versions."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exportgate.artifacts.sidecar import package_versions
-from harness.measure.paired import undisturbed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from exportgate.runtime.session import Arrays, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,46 +54,3 @@ def _cpu() -> tuple[str, frozenset[str]]:
     fields = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
     flags = fields.get("flags", fields.get("Features", ""))
     return fields.get("model name", platform.processor()), frozenset(flags.split())
-
-
-@dataclass(frozen=True, slots=True)
-class PairedLatency:
-    """Interleaved timings of two sessions on the same inputs, in CPU seconds per inference.
-
-    Attributes:
-        candidate_s: One sample for each round.
-        baseline_s: One sample for each round, taken between the candidate's.
-    """
-
-    candidate_s: tuple[float, ...]
-    baseline_s: tuple[float, ...]
-
-    @property
-    def speedup(self) -> float:
-        """Median over rounds of baseline time ÷ candidate time."""
-        pairs = zip(self.baseline_s, self.candidate_s, strict=True)
-        return median(base / cand for base, cand in pairs)
-
-
-def paired_round(
-    candidate: Session, baseline: Session, inputs: Sequence[Arrays]
-) -> tuple[float, float]:
-    """Time two sessions on the same inputs in the order A B B A, in one process.
-
-    Returns:
-        CPU seconds per inference of candidate and baseline: other processes on a busy machine
-        take wall-clock time, not this. The mirrored order cancels a drift of the machine's speed.
-    """
-    with undisturbed():
-        first = _seconds(candidate, inputs)
-        second = _seconds(baseline, inputs) + _seconds(baseline, inputs)
-        last = _seconds(candidate, inputs)
-    runs = 2 * len(inputs)
-    return (first + last) / runs, second / runs
-
-
-def _seconds(session: Session, inputs: Sequence[Arrays]) -> float:
-    start = time.process_time()
-    for item in inputs:
-        session.run(item)
-    return time.process_time() - start

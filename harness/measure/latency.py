@@ -23,7 +23,7 @@ import numpy as np
 
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.errors import ExportGateError
-from exportgate.runtime.session import open_file
+from exportgate.runtime.opening import open_file
 from harness.measure.paired import undisturbed
 
 if TYPE_CHECKING:

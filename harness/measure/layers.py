@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.errors import ExportGateError
+from exportgate.runtime.onnx_runtime import open_model
 from exportgate.runtime.session import OpenError
 from harness.inspect.pte_file import read_weights
 from harness.measure.compare import SQNR_OF_EQUAL_DB
@@ -145,22 +146,16 @@ def run_with_outputs(
         OpenError: ONNX Runtime does not load the file.
     """
     import onnx  # noqa: PLC0415 - only diagnosis pays for it
-    import onnxruntime  # noqa: PLC0415
 
     model = _load(path)
     declared = {value.name for value in model.graph.output}
     model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in declared
     )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
-        msg = f"{path}: ONNX Runtime does not load it with inner outputs ({error})"
+        session = open_model(model.SerializeToString())
+    except OpenError as error:
+        msg = f"{path}: with its inner values as outputs, {error}"
         raise OpenError(msg) from error
     values: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for feed in feeds:

@@ -14,16 +14,15 @@ wrong data without doing anything obviously wrong, ASPLOS 2009).
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from statistics import median
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from exportgate.garbage import uncollected
-from exportgate.runtime.session import open_artifact
 from harness.measure.statistics import (
     Decision,
     RatioEstimate,
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exportgate.contract import IoContract
-    from exportgate.runtime.session import Arrays, Session
+    from exportgate.runtime.session import Arrays, Elapsed, TimedSession
 
 Clock = Literal["cpu", "wall"]
 _ORDER = (0, 1, 1, 0, 1, 0, 0, 1)
@@ -116,14 +114,49 @@ def undisturbed() -> Iterator[int | None]:
             os.sched_setaffinity(0, before)
 
 
+@dataclass(frozen=True, slots=True)
+class PairedLatency:
+    """Interleaved timings of two sessions on the same inputs, in CPU seconds per inference.
+
+    Attributes:
+        candidate_s: One sample for each round.
+        baseline_s: One sample for each round, taken between the candidate's.
+    """
+
+    candidate_s: tuple[float, ...]
+    baseline_s: tuple[float, ...]
+
+    @property
+    def speedup(self) -> float:
+        """Median over rounds of baseline time ÷ candidate time."""
+        pairs = zip(self.baseline_s, self.candidate_s, strict=True)
+        return median(base / cand for base, cand in pairs)
+
+
+def paired_round(
+    candidate: TimedSession, baseline: TimedSession, inputs: Sequence[Arrays]
+) -> tuple[float, float]:
+    """Time two sessions on the same inputs in the order A B B A, in one process.
+
+    Returns:
+        CPU seconds per inference of candidate and baseline: other processes on a busy machine
+        take wall-clock time, not this. The mirrored order cancels a drift of the machine's speed.
+    """
+    with undisturbed():
+        legs = [side.elapsed(inputs) for side in (candidate, baseline, baseline, candidate)]
+    seconds = [leg.processor_s for leg in legs]
+    runs = 2 * len(inputs)
+    return (seconds[0] + seconds[3]) / runs, (seconds[1] + seconds[2]) / runs
+
+
 def measure_blocks(
-    candidate: Callable[[], object], baseline: Callable[[], object], plan: Plan
+    candidate: Callable[[], Elapsed], baseline: Callable[[], Elapsed], plan: Plan
 ) -> PairedSamples:
     """Time two legs in mirrored blocks in this process, undisturbed.
 
     Args:
-        candidate: A leg: runs the candidate's work once.
-        baseline: A leg: runs the baseline's work once.
+        candidate: A leg: does the candidate's work once, and says what it took.
+        baseline: The same of the baseline.
         plan: Number of blocks; ``runs`` and ``openings`` are the caller's affair.
     """
     legs = (candidate, baseline)
@@ -132,9 +165,9 @@ def measure_blocks(
         for block in range(-plan.warmup, plan.blocks):
             seen = [0, 0]
             for side in _ORDER:
-                timed = _timed(legs[side])
+                took = legs[side]()
                 if block >= 0:
-                    times[block, side, seen[side]] = timed
+                    times[block, side, seen[side]] = took.processor_s, took.wall_s
                 seen[side] += 1
     return PairedSamples(
         candidate_cpu_s=times[:, 0, :, 0],
@@ -145,7 +178,15 @@ def measure_blocks(
     )
 
 
+class Opens(Protocol):
+    """What opens files: a device (``harness.devices``)."""
+
+    def open(self, artifact: Path) -> TimedSession:
+        """Open a file with its sidecar."""
+
+
 def measure_files(
+    device: Opens,
     candidate: Path,
     baseline: Path,
     inputs: Sequence[Arrays],
@@ -155,6 +196,7 @@ def measure_files(
     """Time two artifacts on the same inputs; meant to be called in a worker.
 
     Args:
+        device: Where they run.
         candidate: A file with its sidecar.
         baseline: Another, or the same.
         inputs: What each leg runs on.
@@ -172,12 +214,12 @@ def measure_files(
     for number in range(plan.openings):
         # In turns: who is opened first gets other memory.
         paths = [candidate, baseline] if number % 2 else [baseline, candidate]
-        sessions = [open_artifact(path) for path in paths]
+        sessions = [device.open(path) for path in paths]
         ours, theirs = sessions if number % 2 else sessions[::-1]
         parts.append(
             measure_blocks(
-                partial(run_times, ours, inputs, runs),
-                partial(run_times, theirs, inputs, plan.runs),
+                partial(ours.elapsed, inputs, runs),
+                partial(theirs.elapsed, inputs, plan.runs),
                 plan,
             )
         )
@@ -188,22 +230,6 @@ def measure_files(
         baseline_wall_s=np.concatenate([part.baseline_wall_s for part in parts]),
         core=parts[0].core,
     )
-
-
-def run_times(session: Session, inputs: Sequence[Arrays], runs: int) -> None:
-    """Run a session some times on each input."""
-    for _ in range(runs):
-        for item in inputs:
-            session.run(item)
-
-
-def step_inputs(contract: IoContract) -> dict[str, NDArray[Any]]:
-    """Return inputs of one call of a step: zero states, an encoded frame of ones, label 1."""
-    found = {}
-    for spec in contract.inputs:
-        shape = tuple(1 if isinstance(axis, str) else axis for axis in spec.shape)
-        found[spec.name] = np.full(shape, spec.name in {"enc_t", "y_prev"}, spec.dtype)
-    return found
 
 
 def compare_samples(
@@ -224,9 +250,3 @@ def compare_samples(
     p_value = mann_whitney(ours, theirs)
     decision = decide(estimate, p_value, minimal_effect=minimal_effect)
     return PairedComparison(estimate, p_value, decision)
-
-
-def _timed(leg: Callable[[], object]) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    leg()
-    return time.process_time() - cpu, time.perf_counter() - wall

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import encoder_input
 from harness.measure.compare import Comparison, compare
-from harness.measure.reference import encoder_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

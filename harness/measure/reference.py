@@ -13,6 +13,7 @@ import numpy as np
 
 from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
 from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import encoder_input
 from harness.decode.greedy import Hypothesis, greedy_decode
 
 if TYPE_CHECKING:
@@ -165,23 +166,6 @@ def load(path: Path) -> Checkpoint:
 def spec_of(checkpoint: Checkpoint) -> ModelSpec:
     """Return the dimensions of a checkpoint that lives in a worker."""
     return checkpoint.spec
-
-
-def encoder_input(features: NDArray[np.float32], *, padded_to: int = 0) -> dict[str, NDArray[Any]]:
-    """Return the encoder's inputs for one swipe.
-
-    Args:
-        features: (F, T).
-        padded_to: Frames to pad to, with large garbage that a mask must keep out.
-    """
-    length = features.shape[1]
-    if padded_to > length:
-        garbage = np.full((features.shape[0], padded_to - length), 37.0, np.float32)
-        features = np.concatenate([features, garbage], axis=1)
-    return {
-        "features_bft": np.ascontiguousarray(features[None]),
-        "lengths": np.array([length], np.int64),
-    }
 
 
 def compute(

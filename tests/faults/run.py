@@ -14,8 +14,9 @@ import pytest
 
 from exporters.variants import variant
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, sidecar_path, write_text
-from harness.gate.context import Evidence, Request
-from harness.gate.pytest_plugin import EVIDENCE_FACTORY
+from harness.gate.pytest_plugin import CONTEXT_FACTORY
+from harness.run.context import RunContext
+from harness.run.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,18 +34,6 @@ class RefusedError(Exception):
     """The gate refused a request before it judged anything; the message is what it printed."""
 
 
-class SharedEvidence(Evidence):
-    """Evidence whose NeMo worker and reference outlive it."""
-
-    shared = True
-
-    def close(self) -> None:
-        """End only the workers of this run."""
-        for name, worker in self._workers.items():
-            if name != "NeMo" or not (self.shared and self.request.checkpoint == CHECKPOINT):
-                worker.close()
-
-
 @dataclass
 class Workspace:
     """A folder of exported files to harm, and what else a fault can change.
@@ -53,7 +42,7 @@ class Workspace:
         folder: Copies of the exported files with their sidecars.
         checkpoint: The model that they are judged against.
         manifest: The swipes that they are judged with.
-        evidence: Class of the evidence; a fault in a session or a decoder derives its own.
+        change: Exchanges parts of the run's context: for a fault in a loader or a decoder.
         args: More options for pytest.
         share_reference: Whether NeMo's worker may be the shared one.
     """
@@ -61,7 +50,7 @@ class Workspace:
     folder: Path
     checkpoint: Path = CHECKPOINT
     manifest: Path = MANIFEST
-    evidence: type[SharedEvidence] = SharedEvidence
+    change: Callable[[RunContext], None] = lambda _context: None
     args: tuple[str, ...] = ()
     share_reference: bool = True
 
@@ -95,11 +84,11 @@ class FaultLab:
     """Exports once, computes NeMo's reference once, and judges harmed copies."""
 
     artifacts: Path
-    pristine: SharedEvidence
+    pristine: RunContext
 
     def close(self) -> None:
         """End the shared workers."""
-        Evidence.close(self.pristine)
+        self.pristine.close()
 
     def workspace(self, folder: Path) -> Workspace:
         """Return a workspace with copies of all files."""
@@ -132,27 +121,24 @@ class FaultLab:
             raise RefusedError(said.getvalue().strip()[-2000:])
         return {f"{v.gate.subject} {v.gate.key}": v for v in gate.report.verdicts}
 
-    def _factory(self, workspace: Workspace) -> Callable[..., Evidence]:
-        def make(request: Request, progress: Callable[[str], None]) -> Evidence:
-            evidence = workspace.evidence(request, progress)
-            evidence.shared = workspace.share_reference
-            if workspace.share_reference:
-                same = self.pristine.request
-                if request.checkpoint == same.checkpoint:
-                    evidence._workers["NeMo"] = self.pristine._worker("NeMo")
-                    evidence.memo["_nemo",] = self.pristine.memo["_nemo",]
-                if (request.checkpoint, request.manifest) == (same.checkpoint, same.manifest):
-                    for key in (("features",), ("reference",), ("swipes",)):
-                        evidence.memo[key] = self.pristine.memo[key]
-            return evidence
+    def _factory(self, workspace: Workspace) -> Callable[..., RunContext]:
+        same = self.pristine.request
+
+        def make(request: Request, progress: Callable[[str], None]) -> RunContext:
+            context = RunContext(request, progress)
+            alike = (request.checkpoint, request.manifest) == (same.checkpoint, same.manifest)
+            if workspace.share_reference and alike:
+                context.share(self.pristine)
+            workspace.change(context)
+            return context
 
         return make
 
 
 class _Injector:
-    """A pytest plugin that sets the evidence's factory and keeps the configuration."""
+    """A pytest plugin that sets the context's factory and keeps the configuration."""
 
-    def __init__(self, factory: Callable[..., Evidence]) -> None:
+    def __init__(self, factory: Callable[..., RunContext]) -> None:
         self.factory = factory
         self.status = -1
         self.config: pytest.Config
@@ -160,7 +146,7 @@ class _Injector:
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         self.config = config
-        config.stash[EVIDENCE_FACTORY] = self.factory
+        config.stash[CONTEXT_FACTORY] = self.factory
 
 
 def open_lab(
@@ -178,7 +164,7 @@ def open_lab(
         workdir=WORKDIR,
         max_trace_len=200,
     )
-    evidence = SharedEvidence(request, progress)
-    artifacts = evidence.folder()
-    evidence.reference()
-    return FaultLab(artifacts, evidence)
+    context = RunContext(request, progress)
+    artifacts = context.files.folder()
+    context.nemo.reference()
+    return FaultLab(artifacts, context)

@@ -8,11 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from harness.gate.context import once
 from tests.faults import consumers
 from tests.faults.encoder_faults import perturbed_one
 from tests.faults.fault import Fault
-from tests.faults.run import SharedEvidence
 from tests.faults.surgery import (
     add_constant,
     after_input,
@@ -30,7 +28,7 @@ from tests.faults.surgery import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exportgate.runtime.isolate import Handle
+    from harness.run.context import RunContext
     from tests.faults.run import Workspace
 
 FP32, INT8 = "step_fp32.onnx", "step_int8.onnx"
@@ -91,27 +89,17 @@ def decoder(
 ) -> Callable[[Workspace], None]:
     """Return an injection of another decoder."""
 
-    class Other(SharedEvidence):
-        @once
-        def hypotheses(self, name: str) -> list[object]:
-            encoded = list(self.reference().encoded)
-            return self.run(name, decode, encoded, self.reference().spec)
-
     def inject(workspace: Workspace) -> None:
-        workspace.evidence = Other
+        workspace.change = lambda context: setattr(context.words, "decode", decode)
 
     return inject
 
 
 def weights_dropped(workspace: Workspace) -> None:
-    class Dropped(SharedEvidence):
-        @once
-        def _nemo(self) -> Handle:
-            return self._worker("NeMo").make(
-                consumers.load_dropping_weights, self.request.checkpoint
-            )
+    def change(context: RunContext) -> None:
+        context.nemo.load = consumers.load_dropping_weights
 
-    workspace.evidence, workspace.share_reference = Dropped, False
+    workspace.change, workspace.share_reference = change, False
 
 
 GATES = [0, 3, 2, 1]

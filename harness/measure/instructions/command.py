@@ -15,9 +15,8 @@ import numpy as np
 from exporters.variants import variant
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.exit import Exit
+from exportgate.runtime.inputs import encoder_input, step_inputs
 from harness.measure.instructions import INFERENCES, PLUGIN, X86_64, build, count
-from harness.measure.paired import step_inputs
-from harness.measure.reference import encoder_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

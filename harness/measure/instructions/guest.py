@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +23,9 @@ MARKER = 9999
 
 def open_onnx(path: str, inputs: dict[str, NDArray[Any]]) -> Callable[[], object]:
     """Return what runs an ONNX file once, its inputs and outputs bound beforehand."""
-    import onnxruntime  # noqa: PLC0415 - a guest pays for one runtime only
+    from exportgate.runtime.onnx_runtime import open_model  # noqa: PLC0415 - one runtime a guest
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_model(Path(path))
     binding = session.io_binding()
     for name, array in inputs.items():
         binding.bind_cpu_input(name, array)

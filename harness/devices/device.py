@@ -1,0 +1,90 @@
+"""The seam between the gate and the places where files run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from exportgate.errors import ExportGateError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exportgate.runtime.session import Arrays, TimedSession
+    from harness.measure.environment import Environment
+    from harness.measure.latency import Latency
+
+
+class Need(StrEnum):
+    """What a measurement needs of a device, in words for a report.
+
+    Attributes:
+        PTE: To run an ExecuTorch program.
+        ONNX: To run an ONNX file.
+        PAIRED_TIME: A clock that tells two files apart that run in turns.
+        ALONE: To say what a file takes in a process of its own: load, first run, memory.
+    """
+
+    PTE = "run .pte files"
+    ONNX = "run .onnx files"
+    PAIRED_TIME = "time files in turns"
+    ALONE = "measure load time and memory of a file alone"
+
+
+class DeviceLacksError(ExportGateError, RuntimeError):
+    """A device cannot measure something: what depends on it is NOT_MEASURED, for this reason."""
+
+    def __init__(self, device: str, need: Need, reason: str) -> None:
+        """Say which device lacks what, and why."""
+        super().__init__(f"device {device} cannot {need}: {reason}")
+
+
+class Device(Protocol):
+    """A place where files run.
+
+    It is a small value that can be pickled: sessions are opened in a worker process, so that a
+    device which crashes or hangs is one failed check. What it starts there (a browser, an emulator)
+    must end when that process ends.
+    """
+
+    @property
+    def name(self) -> str:
+        """As ``--device`` names it, with its argument: ``qemu-arm64:cortex-a76``."""
+
+    def lacks(self, need: Need) -> str:
+        """Return why the device cannot do something; empty if it can."""
+
+    def environment(self) -> Environment:
+        """Describe machine, processor and versions that files meet there."""
+
+    def open(self, artifact: Path) -> TimedSession:
+        """Carry a file with its sidecar to the device and open it; called in a worker.
+
+        Raises:
+            ArtifactError: File and sidecar do not fit each other.
+            OpenError: The runtime there does not load it.
+        """
+
+    def alone(self, artifact: Path, inputs: Arrays) -> Latency:
+        """Time a file in a process that runs nothing else; called in a worker."""
+
+
+def demand(device: Device, need: Need) -> None:
+    """Go on only if a device can do something.
+
+    Raises:
+        DeviceLacksError: It cannot.
+    """
+    reason = device.lacks(need)
+    if reason:
+        raise DeviceLacksError(device.name, need, reason)
+
+
+def open_on(device: Device, artifact: Path) -> TimedSession:
+    """Open a file on a device, in the worker that is to keep the session."""
+    return device.open(artifact)
+
+
+def alone_on(device: Device, artifact: Path, inputs: Arrays) -> Latency:
+    """Time a file alone on a device, in a worker."""
+    return device.alone(artifact, inputs)

@@ -1,0 +1,40 @@
+"""The devices that ``--device`` knows: a row for each kind."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from exportgate.errors import ExportGateError
+
+if TYPE_CHECKING:
+    from harness.devices.device import Device
+
+DEVICES: dict[str, str] = {"host": "harness.devices.host:host"}
+"""Kind to ``module:factory``; a factory takes what stands behind the kind's colon, or nothing.
+
+Imported when asked for: most devices need tools that are not installed everywhere.
+"""
+
+
+class UnknownDeviceError(ExportGateError, ValueError):
+    """No device is of the kind."""
+
+    def __init__(self, name: str) -> None:
+        """Name it and the known ones."""
+        super().__init__(f"--device: unknown device {name!r}; known: {', '.join(DEVICES)}")
+
+
+def device(name: str) -> Device:
+    """Return a device by its name, ``KIND`` or ``KIND:ARGUMENT``.
+
+    Raises:
+        UnknownDeviceError: There is no such kind.
+        ExportGateError: The kind knows no such argument.
+    """
+    kind, _, argument = name.partition(":")
+    if kind not in DEVICES:
+        raise UnknownDeviceError(name)
+    module, _, factory = DEVICES[kind].partition(":")
+    found: Device = getattr(import_module(module), factory)(argument)
+    return found

@@ -1,0 +1,155 @@
+"""The files of a run: exported where they were not given, and what can be read from each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.variants import VARIANTS, variant
+from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
+from exportgate.errors import ExportGateError
+from exportgate.runtime.inputs import encoder_input, step_inputs
+from exportgate.runtime.opening import own_feeds
+from harness.gate import third_party
+from harness.inspect import audit
+from harness.inspect.cost import StaticCost, static_cost
+from harness.run.memo import once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
+
+    from exportgate.runtime.session import Arrays
+    from harness.run.request import Request
+    from harness.run.workers import Workers
+
+_WORKER = "audit"
+
+
+class ExportError(ExportGateError, RuntimeError):
+    """A file that a run needs could not be exported."""
+
+
+@dataclass
+class Files:
+    """What a run judges, and what that is compared or decoded with."""
+
+    request: Request
+    workers: Workers
+    progress: Callable[[str], None]
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+
+    @once
+    def folder(self) -> Path:
+        """Return the folder with the files, exporting them if none was given."""
+        if self.request.artifacts is not None:
+            return self.request.artifacts
+        self._export(self._needed(), self.request.folder)
+        return self.request.folder
+
+    def path(self, name: str) -> Path:
+        """Return the path of a variant's file."""
+        return self.folder() / name
+
+    @once
+    def sidecar(self, name: str) -> Sidecar:
+        """Return a file's sidecar, after checking the file's hash.
+
+        What somebody else's files are compared or decoded with is exported, if they lack it.
+        """
+        judged = name in {row.name for row in self.request.variants}
+        if not judged and not self.path(name).is_file() and third_party.is_adopted(self.folder()):
+            self._export([name], self.folder())
+        return read_sidecar(self.path(name))
+
+    def is_third_party(self, name: str) -> bool:
+        """Whether somebody else exported the file: its tensors have other names than ours."""
+        return "foreign" in self.sidecar(name).recipe
+
+    @once
+    def deflated_bytes(self, name: str) -> int:
+        """Return the size after deflate, level 6."""
+        return len(zlib.compress(self.path(name).read_bytes(), 6))
+
+    @once
+    def identical(self, name: str) -> list[str]:
+        """Return the other files of the table that are there and hold the same bytes."""
+        mine = self.sidecar(name).sha256
+        others = [row.name for row in VARIANTS if row.name != name]
+        return [
+            other
+            for other in others
+            if self.path(other).is_file() and sha256_of(self.path(other)) == mine
+        ]
+
+    @once
+    def contents(self, name: str) -> audit.Contents:
+        """Return what the file itself says is in it."""
+        self.sidecar(name)
+        self.progress(f"{name}: read what is inside")
+        return self.workers.get(_WORKER).call(audit.read_contents, self.path(name))
+
+    @once
+    def cost(self, name: str) -> StaticCost:
+        """Return what a file costs on its longest input, without a clock."""
+        (inputs,) = self.own_feeds(name, [self._longest(name)])
+        return self.workers.get(_WORKER).call(static_cost, self.path(name), inputs)
+
+    def own_feeds(self, name: str, feeds: Sequence[Arrays]) -> Sequence[Arrays]:
+        """Return inputs under a file's own names, for who runs it without its session."""
+        if not self.is_third_party(name):
+            return feeds
+        worker = self.workers.get(_WORKER)
+        return worker.call(own_feeds, self.path(name), feeds)
+
+    def _longest(self, name: str) -> Arrays:
+        contract = self.sidecar(name).contract
+        if variant(name).graph == "step":
+            return step_inputs(contract)
+        channels = contract.inputs[0].shape[1]
+        return encoder_input(np.zeros((int(channels), self.request.max_trace_len), np.float32))
+
+    def _needed(self) -> list[str]:
+        """Return the asked-for files, and those that they are compared or decoded with."""
+        names = [row.name for row in self.request.variants]
+        for row in self.request.variants:
+            names += [row.baseline] if row.baseline else []
+            names += [step_for(row.name)] if row.graph == "encoder" else []
+        return list(dict.fromkeys(names))
+
+    def _export(self, names: Sequence[str], out: Path) -> None:
+        """Export files of the checkpoint to a folder, or take them from the cache."""
+        self.progress(f"export {len(names)} file{'s'[: len(names) > 1]} to {out}")
+        command = [sys.executable, "-m", "exporters.release"]
+        command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
+        if self.request.calibration is not None:
+            command += ["--val-manifest", str(self.request.calibration)]
+        command += ["--cache", str(self.request.workdir / "cache")]
+        command += ["--max-trace-len", str(self.request.max_trace_len)]
+        command += [part for name in names for part in ("--variant", name)]
+        self._run_export(command)
+
+    def _run_export(self, command: list[str]) -> None:
+        """Run an export and show its stages as they come, without the runtimes' own chatter."""
+        last = "no message"
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            for line in process.stderr or ():
+                last = line.strip() or last
+                stage, dots, _ = line.strip().partition(" …")
+                if dots:
+                    self.progress(f"  {stage}")
+        if process.returncode != 0:
+            msg = f"the export failed with status {process.returncode}: {last}"
+            raise ExportError(msg)
+
+
+def step_for(name: str) -> str:
+    """Return the FP32 step of an encoder's runtime, which its words are decoded with."""
+    return f"step_fp32.{variant(name).format}"

@@ -1,0 +1,80 @@
+"""NeMo in a worker of a run: the side that every file is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.diagnose import stages
+from harness.measure import reference
+from harness.run.memo import once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from exporters.variants import Graph
+    from exportgate.artifacts.sidecar import Sidecar
+    from exportgate.contract import ModelSpec
+    from exportgate.runtime.isolate import Handle, Worker
+    from harness.run.request import Request
+    from harness.run.swipes import Swipes
+    from harness.run.workers import Workers
+
+ROLLOUTS = 16
+"""Swipes for which every call of the step is kept and compared."""
+_WORKER = "NeMo"
+
+
+@dataclass
+class Nemo:
+    """The checkpoint, loaded by NeMo itself.
+
+    Attributes:
+        load: What loads it, in the worker; those who inject faults exchange it.
+    """
+
+    request: Request
+    swipes: Swipes
+    workers: Workers
+    progress: Callable[[str], None]
+    load: Callable[[Any], Any] = reference.load
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+
+    @once
+    def _model(self) -> Handle:
+        self.progress(f"NeMo: load {self.request.checkpoint}")
+        return self._worker.make(self.load, self.request.checkpoint)
+
+    @once
+    def reference(self) -> reference.Reference:
+        """Return NeMo's own outputs for the manifest."""
+        features = self.swipes.features()
+        model = self._model()
+        self.progress(f"NeMo: encode and decode {len(features)} swipes")
+        return self._worker.call(reference.compute, model, features, ROLLOUTS)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The checkpoint's dimensions and vocabulary."""
+        return self.reference().spec
+
+    def encode(self, features: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return NeMo's (D, T') encoding of other inputs, each (F, T)."""
+        return self._worker.call(reference.encode, self._model(), features)
+
+    def fresh_onnx(self, graph: Graph) -> bytes:
+        """Export the checkpoint's FP32 graph to ONNX, now."""
+        return self._worker.call(
+            stages.fresh_onnx, self._model(), graph, self.request.max_trace_len
+        )
+
+    def pte_weights(self, sidecar: Sidecar) -> Sequence[tuple[str, NDArray[np.float64]]]:
+        """Return name and FP32 filter of each product that a .pte should hold."""
+        return self._worker.call(stages.pte_weights, self._model(), sidecar)
+
+    @property
+    def _worker(self) -> Worker:
+        return self.workers.get(_WORKER)
