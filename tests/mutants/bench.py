@@ -19,18 +19,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import VARIANTS, variant
+from exporters.variants import VARIANTS
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, sidecar_path, write_text
 from exportgate.runtime.isolate import Worker
-from harness.gate.context import Evidence, Request, once
-from harness.gate.gates import Status, Verdict, judge, read_gates
+from harness.gate.gates import judge, read_gates
+from harness.run.context import RunContext
+from harness.run.memo import once
+from harness.run.request import Request
+from harness.run.words import Words
+from harness.run.workers import Workers
 from tests.mutants import rules_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from harness.decode.greedy import Hypothesis
-    from harness.gate.gates import Gate, GateBook
+    from harness.gate.gates import Gate, GateBook, Verdict
     from tests.mutants.mutant import Harm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +48,10 @@ _NOT_OF_A_MUTANT = ("benchmark", "baseline")
 _LATE = ("test_tokens", "test_words", "test_letters", "test_cost", "test_free_search",
          "test_lexicon")  # fmt: skip
 """Checks that decode; the others come before them, the quickest first."""
+_SEARCHES = ("test_free_search", "test_lexicon")
+_PARTS = ("files", "sessions", "outputs", "layers", "words")
+"""Parts of a context that remember what they found out about files."""
+_WORDS_PARTS = ("request", "swipes", "nemo", "outputs", "sessions", "progress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +69,16 @@ class Check:
     function: Callable[..., None]
 
 
-class _Memory:
+class _Memory(Worker):
     """NeMo's worker, asked each question once.
 
     A sidecar's hash and size are no part of a question: they differ for each mutant, and NeMo is
     asked about the recipe.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
         self._known: dict[bytes, Any] = {}
-
-    @property
-    def alive(self) -> bool:
-        return self._worker.alive
-
-    def make(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self._worker.make(function, *args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         plain = [
@@ -86,43 +87,44 @@ class _Memory:
         asked = pickle.dumps((function.__module__, function.__qualname__, plain))
         key = hashlib.sha256(asked).digest()
         if key not in self._known:
-            self._known[key] = self._worker.call(function, *args)
+            self._known[key] = super().call(function, *args)
         return self._known[key]
 
-    def close(self) -> None:
-        self._worker.close()
+
+class _Workers(Workers):
+    """Workers that outlive a mutant, with less patience for one that hangs."""
+
+    def get(self, name: str) -> Worker:
+        found = self._running.get(name)
+        if found is None or not found.alive:
+            if found is not None:
+                found.close()
+            found = _Memory(name) if name == "NeMo" else Worker(name, timeout_s=_TIMEOUT_S)
+            self._running[name] = found
+        return found
+
+    def replace_all_but_nemo(self) -> None:
+        for name in [name for name in self._running if name != "NeMo"]:
+            self._running.pop(name).close()
+
+    def of_sessions(self) -> list[int]:
+        return sorted(id(found) for name, found in self._running.items() if " on " in name)
 
 
 @dataclass
-class MutantEvidence(Evidence):
-    """What the gate finds out about a mutant.
+class _OtherWords(Words):
+    """Words by other rules of the decoder.
 
     Attributes:
-        rules: Rules of another decoder, if that is the mutant.
+        rules: See ``rules_source.RIGHT``.
     """
 
-    rules: Mapping[str, Any] | None = None
-
-    def _worker(self, name: str) -> Worker:
-        worker = self._workers.get(name)
-        if worker is None or not worker.alive:
-            if worker is not None:
-                worker.close()
-            worker = Worker(name, timeout_s=300.0 if name == "NeMo" else _TIMEOUT_S)
-            self._workers[name] = _Memory(worker) if name == "NeMo" else worker
-        return self._workers[name]
-
-    def first_bad_layer(self, name: str) -> str:
-        """Say nothing: it takes seconds, and decides nothing."""
-        return ""
+    rules: Mapping[str, Any] = field(default_factory=dict)
 
     @once
     def hypotheses(self, name: str) -> list[Hypothesis]:
-        """Decode by other rules where the mutant is the decoder."""
-        if self.rules is None:
-            return Evidence.hypotheses.__wrapped__(self, name)
-        encoded, spec = list(self.reference().encoded), self.reference().spec
-        return self.run(name, rules_source.decode_all, encoded, spec, self.rules)
+        encoded, spec = list(self.nemo.reference().encoded), self.nemo.spec
+        return self.sessions.call(name, rules_source.decode_all, encoded, spec, self.rules)
 
 
 @dataclass
@@ -136,7 +138,7 @@ class Bench:
 
     pristine: Path
     searches: bool = True
-    _workers: dict[str, Any] = field(default_factory=dict)
+    _workers: _Workers = field(default_factory=_Workers)
     _openings: int = 0
 
     def __post_init__(self) -> None:
@@ -144,26 +146,28 @@ class Bench:
         self._temporary = tempfile.TemporaryDirectory(prefix="mutants-")
         self.folder = Path(self._temporary.name) / "files"
         shutil.copytree(self.pristine, self.folder)
-        rows = [row for row in VARIANTS if (self.folder / row.name).is_file()]
         self._request = Request(
             checkpoint=GOLDEN / "golden.nemo",
             manifest=GOLDEN / "val.jsonl",
             calibration=GOLDEN / "calib.jsonl",
-            variants=tuple(rows),
+            variants=tuple(row for row in VARIANTS if (self.folder / row.name).is_file()),
             artifacts=self.folder,
             workdir=REPOSITORY / "build" / "gate",
             max_trace_len=BOUND,
         )
         self.book = read_book()
-        self.checks = [c for c in read_checks() if self.searches or "search" not in c.name]
-        self.checks = [c for c in self.checks if self.searches or c.name != "test_lexicon"]
-        self.unharmed = self._evidence({})
+        self.checks = [c for c in read_checks() if self.searches or c.name not in _SEARCHES]
+        self.unharmed = self._context()
+        self._alive = self._workers.of_sessions()
 
     def close(self) -> None:
         """End the workers and remove the copies."""
-        for worker in self._workers.values():
-            worker.close()
+        self._workers.close()
         self._temporary.cleanup()
+
+    def ask_nemo(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call ``function(checkpoint, *args)`` in NeMo's worker."""
+        return self._workers.get("NeMo").call(function, self.unharmed.nemo._model(), *args)
 
     def gates(self, subject: str, check: Check) -> list[Gate]:
         """Return the limits that a check is answerable for."""
@@ -173,7 +177,7 @@ class Bench:
         """Return the checks of a file."""
         return [check for check in self.checks if self.gates(subject, check)]
 
-    def mutant(self, file: str, harm: Harm) -> MutantEvidence:
+    def mutant(self, file: str, harm: Harm) -> RunContext:
         """Put a mutant in a file's place; ``restore`` takes it away again."""
         path = self.folder / file
         if harm.payload is not None:
@@ -183,23 +187,31 @@ class Bench:
             write_text(sidecar_path(path), fitting.to_json())
         if harm.claims is not None:
             write_text(sidecar_path(path), harm.claims)
-        known = self.unharmed.memo
-        found = self._evidence({key: known[key] for key in known if file not in key[1:]})
-        found.rules = harm.rules
+        found = self._context()
+        found.share(self.unharmed)
+        if harm.rules is not None:
+            kept = {name: getattr(found.words, name) for name in _WORDS_PARTS}
+            found.words = _OtherWords(**kept, rules=harm.rules)
+        for part in _PARTS:
+            known = getattr(self.unharmed, part).memo
+            getattr(found, part).memo.update({k: known[k] for k in known if file not in k[1:]})
         return found
 
     def restore(self, file: str) -> None:
-        """Put the unharmed file back, and replace workers that died or hold many files."""
+        """Put the unharmed file back, and replace workers that hold many files."""
         for name in (file, f"{file}.json"):
             shutil.copyfile(self.pristine / name, self.folder / name)
         self._openings += 1
         if self._openings >= _OPENINGS:
             self._openings = 0
-            for name in [name for name in self._workers if name != "NeMo"]:
-                self._workers.pop(name).close()
-        self._forget_lost_sessions()
+            self._workers.replace_all_but_nemo()
+        # A session is a number in its worker: in another worker it would be another file's.
+        alive = self._workers.of_sessions()
+        if alive != self._alive:
+            self.unharmed.sessions.memo.clear()
+        self._alive = alive
 
-    def run_check(self, check: Check, subject: str, evidence: Evidence) -> list[Verdict]:
+    def run_check(self, check: Check, subject: str, context: RunContext) -> list[Verdict]:
         """Run a suite's test on a file and judge what it recorded, as the gate does."""
         values: dict[str, tuple[float, str]] = {}
 
@@ -209,7 +221,7 @@ class Bench:
         def settings(of: str, key: str) -> tuple[str, ...]:
             return self.book.settings.get(of, {}).get(key, ())
 
-        known = {"subject": subject, "evidence": evidence, "record": record}
+        known = {"subject": subject, "context": context, "record": record}
         known |= {"gate_settings": settings}
         wanted = inspect.signature(check.function).parameters
         reason = f"{check.name} did not record it"
@@ -222,22 +234,10 @@ class Bench:
             for gate in self.gates(subject, check)
         ]
 
-    def _evidence(self, memo: dict[Any, Any]) -> MutantEvidence:
-        return MutantEvidence(self._request, lambda _: None, memo, self._workers)
-
-    def _forget_lost_sessions(self) -> None:
-        """Forget the unharmed files' sessions whose worker is another one by now."""
-        alive = {id(worker): name for name, worker in self._workers.items()}
-        seen = getattr(self, "_seen", alive)
-        self._seen = alive
-        lost = {n for n in ("onnx", "pte") if _id_of(seen, n) != _id_of(alive, n)}
-        for key in [key for key in self.unharmed.memo if key[0] == "_opened"]:
-            if variant(key[1]).format in lost:
-                del self.unharmed.memo[key]
-
-
-def _id_of(workers: Mapping[int, str], name: str) -> int | None:
-    return next((key for key, found in workers.items() if found == name), None)
+    def _context(self) -> RunContext:
+        context = RunContext(self._request, lambda _: None, self._workers)
+        context.layers.first_bad = lambda _: ""  # seconds, and it decides nothing
+        return context
 
 
 def read_book() -> GateBook:
@@ -284,6 +284,3 @@ def timed(bench: Bench, check: Check, subject: str) -> tuple[list[Verdict], floa
     start = time.perf_counter()
     verdicts = bench.run_check(check, subject, bench.unharmed)
     return verdicts, time.perf_counter() - start
-
-
-__all__ = ["Bench", "Check", "MutantEvidence", "Status"]

@@ -15,7 +15,7 @@ from exportgate.errors import ExportGateError
 from harness.gate.gates import Status
 from harness.measure import reference
 from tests.mutants import probes, rules_source
-from tests.mutants.bench import Bench, sort_by_seconds, timed
+from tests.mutants.bench import BOUND, Bench, sort_by_seconds, timed
 from tests.mutants.mutant import UnfitError
 from tests.mutants.noise import Effect, Noise
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.gate.gates import Verdict
-    from tests.mutants.bench import Check, MutantEvidence
+    from harness.run.context import RunContext
+    from tests.mutants.bench import Check
     from tests.mutants.generate import Generator
     from tests.mutants.mutant import Harm, Mutant
 
@@ -100,12 +101,12 @@ class Judge:
             return Judged(mutant.name, str(reason), UNFIT)
         unharmed = self._of(mutant.file)
         start = time.perf_counter()
-        evidence = self.bench.mutant(mutant.file, harm)
+        context = self.bench.mutant(mutant.file, harm)
         try:
-            effect = self._effect(mutant, harm, evidence, unharmed)
+            effect = self._effect(mutant, harm, context, unharmed)
             status, gate = FAILS if effect.fails else BELOW, ""
             if effect.counts:
-                status, gate = self._verdict(mutant.file, evidence, unharmed)
+                status, gate = self._verdict(mutant.file, context, unharmed)
         finally:
             self.bench.restore(mutant.file)
         seconds = time.perf_counter() - start
@@ -121,11 +122,11 @@ class Judge:
         ]
 
     def _verdict(
-        self, file: str, evidence: MutantEvidence, unharmed: _Unharmed
+        self, file: str, context: RunContext, unharmed: _Unharmed
     ) -> tuple[str, str]:
         seen: list[Verdict] = []
         for check in unharmed.checks:
-            for verdict in self.bench.run_check(check, file, evidence):
+            for verdict in self.bench.run_check(check, file, context):
                 seen.append(verdict)
                 before = unharmed.verdicts[verdict.gate.key]
                 if verdict.status is not Status.PASS and before.status is Status.PASS:
@@ -137,21 +138,21 @@ class Judge:
         )
 
     def _effect(
-        self, mutant: Mutant, harm: Harm, evidence: MutantEvidence, unharmed: _Unharmed
+        self, mutant: Mutant, harm: Harm, context: RunContext, unharmed: _Unharmed
     ) -> Effect:
         if harm.claims is not None:
             return Effect(math.inf, f"every port that reads {mutant.place}")
         if harm.rules is not None:
             return self._effect_of_rules(mutant.file, harm.rules)
         try:
-            outputs = evidence.run(mutant.file, probes.run_cases, unharmed.cases)
+            outputs = context.sessions.call(mutant.file, probes.run_cases, unharmed.cases)
         except ExportGateError as error:
             return Effect(math.inf, str(error)[:200], fails=True)
         return unharmed.noise.effect(outputs)
 
     def _effect_of_rules(self, file: str, rules: Mapping[str, Any]) -> Effect:
-        encoded, spec = self._encoded(), self.bench.unharmed.reference().spec
-        run = self.bench.unharmed.run
+        encoded, spec = self._encoded(), self.bench.unharmed.nemo.spec
+        run = self.bench.unharmed.sessions.call
         before = run(file, rules_source.decode_all, encoded, spec, {})
         after = run(file, rules_source.decode_all, encoded, spec, rules)
         for number, (a, b) in enumerate(zip(before, after, strict=True)):
@@ -175,26 +176,22 @@ class Judge:
         batched = file.endswith(".onnx")
         if file.startswith("encoder"):
             features, encoded = self._features(), self._encoded()
-            cases = probes.encoder_cases(features, self.bench._request.max_trace_len, batched=batched)
-            outputs = self.bench.unharmed.run(file, probes.run_cases, cases)
+            cases = probes.encoder_cases(features, BOUND, batched=batched)
+            outputs = self.bench.unharmed.sessions.call(file, probes.run_cases, cases)
             return cases, Noise(cases, encoded, outputs)
         feed, wanted = self._step()
         cases = probes.step_cases(feed, batched=batched)
-        outputs = self.bench.unharmed.run(file, probes.run_cases, cases)
+        outputs = self.bench.unharmed.sessions.call(file, probes.run_cases, cases)
         return cases, Noise(cases, wanted, outputs, feed["y_prev"].tolist())
 
     def _features(self) -> Any:
-        return self._once("features", lambda: probes.swipe_features(200))
+        return self._once("features", lambda: probes.swipe_features(BOUND))
 
     def _encoded(self) -> Any:
-        return self._once("encoded", lambda: self._ask_nemo(reference.encode, self._features()))
+        return self._once("encoded", lambda: self.bench.ask_nemo(reference.encode, self._features()))
 
     def _step(self) -> Any:
-        return self._once("step", lambda: self._ask_nemo(probes.nemo_step, self._encoded()))
-
-    def _ask_nemo(self, function: Any, *args: Any) -> Any:
-        evidence = self.bench.unharmed
-        return evidence._worker("NeMo").call(function, evidence._nemo(), *args)
+        return self._once("step", lambda: self.bench.ask_nemo(probes.nemo_step, self._encoded()))
 
     def _once(self, key: str, make: Any) -> Any:
         if key not in self._memo:

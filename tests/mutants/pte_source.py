@@ -145,7 +145,7 @@ def _scalar_operators(path: str, scalar: Scalar) -> Iterator[str]:
             yield "swap_rows"
     elif path.endswith(".perm[0]"):
         yield "permute_axes"
-    elif _COUNTS.search(path):
+    elif _COUNTS.search(path) and ".Tensor." not in path:
         yield "off_by_one"
 
 
