@@ -81,9 +81,7 @@ class _Memory(Worker):
         self._known: dict[bytes, Any] = {}
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        plain = [
-            replace(a, sha256="", size_bytes=0) if isinstance(a, Sidecar) else a for a in args
-        ]
+        plain = [replace(a, sha256="", size_bytes=0) if isinstance(a, Sidecar) else a for a in args]
         asked = pickle.dumps((function.__module__, function.__qualname__, plain))
         key = hashlib.sha256(asked).digest()
         if key not in self._known:
@@ -215,7 +213,7 @@ class Bench:
         """Run a suite's test on a file and judge what it recorded, as the gate does."""
         values: dict[str, tuple[float, str]] = {}
 
-        def record(metric: str, value: float, detail: str = "", samples: object = ()) -> None:
+        def record(metric: str, value: float, detail: str = "", **_samples: object) -> None:
             values[metric] = (float(value), detail)
 
         def settings(of: str, key: str) -> tuple[str, ...]:

@@ -121,9 +121,7 @@ class Judge:
             if verdict.status is not Status.PASS
         ]
 
-    def _verdict(
-        self, file: str, context: RunContext, unharmed: _Unharmed
-    ) -> tuple[str, str]:
+    def _verdict(self, file: str, context: RunContext, unharmed: _Unharmed) -> tuple[str, str]:
         seen: list[Verdict] = []
         for check in unharmed.checks:
             for verdict in self.bench.run_check(check, file, context):
@@ -188,7 +186,9 @@ class Judge:
         return self._once("features", lambda: probes.swipe_features(BOUND))
 
     def _encoded(self) -> Any:
-        return self._once("encoded", lambda: self.bench.ask_nemo(reference.encode, self._features()))
+        return self._once(
+            "encoded", lambda: self.bench.ask_nemo(reference.encode, self._features())
+        )
 
     def _step(self) -> Any:
         return self._once("step", lambda: self.bench.ask_nemo(probes.nemo_step, self._encoded()))

@@ -1,4 +1,4 @@
-"""Operators on a value of an ONNX graph: nodes are put behind it, or the node that makes it goes."""
+"""Operators on a value of an ONNX graph: nodes are put behind it, or its own node is taken out."""
 
 from __future__ import annotations
 
@@ -148,7 +148,9 @@ def _only_label(edit: _Behind, rng: Generator) -> str:
 
 def _only_batch(edit: _Behind, rng: Generator) -> str:
     """Act in every row of a batch but the first."""
-    first = edit.node("Gather", edit.inner, edit.constant([0], np.int64), axis=edit_axis(edit.value))
+    first = edit.node(
+        "Gather", edit.inner, edit.constant([0], np.int64), axis=_batch_axis(edit.value)
+    )
     if rng.random() < 0.5:
         edit.node("Expand", first, edit.node("Shape", edit.inner), out=edit.value)
         return "row 0 for every row of a batch"
@@ -157,7 +159,7 @@ def _only_batch(edit: _Behind, rng: Generator) -> str:
     return "rows of a batch drawn half to the first"
 
 
-def edit_axis(value: str) -> int:
+def _batch_axis(value: str) -> int:
     """Return the axis of the batch of an output: a state has its layers before it."""
     return 1 if value in {"h1", "c1"} else 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def _twins(arrays: dict[str, np.ndarray]) -> Iterator[str]:
         if array.dtype.kind == "f" or array.size > 8:
             groups[array.shape, array.dtype].append(name)
     for names in groups.values():
-        for one, two in zip(names, names[1:], strict=False):
+        for one, two in pairwise(names):
             yield f"const {one}~{two}"
 
 

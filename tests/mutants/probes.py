@@ -95,7 +95,9 @@ def step_feed(step: Any, encoded: Sequence[np.ndarray], spec: ModelSpec) -> dict
             out = step.run({"y_prev": np.array([last]), "h0": hidden, "c0": cell, "enc_t": frame})
             hidden, cell = np.array(out["h1"]), np.array(out["c1"])
             last = int(rng.integers(2, len(spec.labels)))
-        rows += [(y, hidden, cell, frames[rng.integers(len(frames))]) for y in range(spec.vocab_size)]
+        rows += [
+            (y, hidden, cell, frames[rng.integers(len(frames))]) for y in range(spec.vocab_size)
+        ]
     return {
         "y_prev": np.array([row[0] for row in rows], np.int64),
         "h0": np.concatenate([row[1] for row in rows], axis=1),
@@ -110,7 +112,10 @@ def step_cases(feed: dict[str, np.ndarray], *, batched: bool) -> list[Case]:
     groups = [(n,) for n in range(count)]
     if batched:
         rng = np.random.default_rng(SEED + 3)
-        groups += [tuple(map(int, rows)) for rows in rng.permutation(count)[: count // 7 * 7].reshape(-1, 7)]
+        groups += [
+            tuple(map(int, rows))
+            for rows in rng.permutation(count)[: count // 7 * 7].reshape(-1, 7)
+        ]
     return [
         Case(
             {

@@ -11,6 +11,7 @@ import re
 import struct
 from collections import defaultdict
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,7 +100,7 @@ class PteSource:
         for constant in self._layout.constants.values():
             groups[constant.dtype, constant.shape].append(constant)
         for group in groups.values():
-            for one, two in zip(group, group[1:], strict=False):
+            for one, two in pairwise(group):
                 yield f"const {one.name}~{two.name}"
 
     def _exchange(self, data: bytearray, one: str, two: str) -> str:

@@ -24,14 +24,20 @@ SCALES = (0.5, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 2.0)
 SHIFTS = (0.1, 0.3, 1.0)
 PERTURBATIONS = (0.5, 2.0, 8.0)
 SATURATIONS = (0.3, 0.6, 0.85)
-_NOTHING_OF_ZERO = {"scale", "zero", "negate", "swap_rows", "permute_axes", "saturate", "only_label"}
+_NOTHING_OF_ZERO = {
+    "scale",
+    "zero",
+    "negate",
+    "swap_rows",
+    "permute_axes",
+    "saturate",
+    "only_label",
+}
 LABELS = 30
 """Symbols of the golden vocabulary: an axis of this size is one of labels."""
 
 
-def change_tensor(
-    operator: str, array: NDArray[Any], rng: Generator
-) -> tuple[NDArray[Any], str]:
+def change_tensor(operator: str, array: NDArray[Any], rng: Generator) -> tuple[NDArray[Any], str]:
     """Apply an operator to a constant.
 
     Args:
@@ -64,20 +70,21 @@ def fits(operator: str, array: NDArray[Any], bound: int) -> bool:
     """
     if array.dtype.kind not in "fiu" or not array.size:
         return False
-    is_index = array.dtype.kind in "iu" and (array.size <= 8 or array.dtype.itemsize == 8)
-    if operator == "off_by_one":
-        return array.dtype.kind in "iu"
-    if is_index or not array.any() and operator in _NOTHING_OF_ZERO:
+    is_integer = array.dtype.kind in "iu"
+    is_index = is_integer and (array.size <= 8 or array.dtype.itemsize == 8)
+    if operator == "off_by_one" or is_index:
+        return operator == "off_by_one" and is_integer
+    if not array.any() and operator in _NOTHING_OF_ZERO:
         return False
-    if operator in {"swap_rows", "saturate", "perturb_one"}:
-        return array.size > 1
-    if operator == "permute_axes":
-        return array.ndim > 1 and sum(size > 1 for size in array.shape) > 1
-    if operator == "only_label":
-        return LABELS in array.shape
-    if operator == "only_long":
-        return bound > 0 and any(bound // 2 <= size <= bound for size in array.shape)
-    return True
+    demands = {
+        "swap_rows": array.size > 1,
+        "saturate": array.size > 1,
+        "perturb_one": array.size > 1,
+        "permute_axes": sum(size > 1 for size in array.shape) > 1,
+        "only_label": LABELS in array.shape,
+        "only_long": bound > 0 and any(bound // 2 <= size <= bound for size in array.shape),
+    }
+    return demands.get(operator, True)
 
 
 def _narrow(changed: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
