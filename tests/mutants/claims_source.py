@@ -80,7 +80,7 @@ def _other(path: list[str], old: Any, rng: Generator) -> Any:
         return str(rng.choice([name for name in _DTYPES if name != old]))
     if path[-1] in {"variant", "name", "version", "precision"} or "shape" in path:
         if isinstance(old, str):
-            return f"{old}_2" if rng.random() < 0.5 else old.upper()
+            return f"{old}_2" if rng.random() < 0.5 else old.swapcase()
         return old + int(rng.choice([-1, 1]))
     if isinstance(old, str):
         place = int(rng.integers(len(old)))

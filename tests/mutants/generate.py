@@ -25,7 +25,11 @@ FILES = tuple(row.name for row in VARIANTS)
 
 
 class Generator:
-    """All mutants of some files."""
+    """All mutants of some files.
+
+    Attributes:
+        strata: Places, each with its source, by file and operator.
+    """
 
     def __init__(self, folder: Path, files: Sequence[str] = FILES) -> None:
         """Read the files.
@@ -34,15 +38,15 @@ class Generator:
             folder: Unharmed files with their sidecars.
             files: Which of them to change.
         """
-        self._strata: dict[tuple[str, str], list[tuple[str, Source]]] = {}
+        self.strata: dict[tuple[str, str], list[tuple[str, Source]]] = {}
         for name in files:
             for source in _sources_of(folder, name):
                 for operator, places in source.places().items():
-                    rows = self._strata.setdefault((name, operator), [])
+                    rows = self.strata.setdefault((name, operator), [])
                     rows += [(place, source) for place in places]
         self._places = {
             (file, operator, place): source
-            for (file, operator), rows in self._strata.items()
+            for (file, operator), rows in self.strata.items()
             for place, source in rows
         }
 
@@ -52,14 +56,14 @@ class Generator:
         A stratum's places come in a drawn order too, and again with other draws when all were used.
         """
         rng = np.random.default_rng(seed)
-        strata = {key: rng.permutation(len(rows)) for key, rows in self._strata.items() if rows}
+        strata = {key: rng.permutation(len(rows)) for key, rows in self.strata.items() if rows}
         keys = list(strata)
         turn = 0
         while keys:
             for number in rng.permutation(len(keys)):
                 key = keys[number]
                 order = strata[key]
-                place, _ = self._strata[key][order[turn % len(order)]]
+                place, _ = self.strata[key][order[turn % len(order)]]
                 yield Mutant(*key, place, int(rng.integers(10_000)))
             turn += 1
 

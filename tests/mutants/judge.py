@@ -62,7 +62,7 @@ class Judged:
 
 
 @dataclass
-class _Unharmed:
+class Unharmed:
     """What is known of an unharmed file.
 
     Attributes:
@@ -89,17 +89,16 @@ class Judge:
 
     bench: Bench
     generator: Generator
-    _unharmed: dict[str, _Unharmed] = field(default_factory=dict)
+    _known: dict[str, Unharmed] = field(default_factory=dict)
     _memo: dict[str, Any] = field(default_factory=dict)
 
     def judge(self, mutant: Mutant) -> Judged:
         """Judge a mutant."""
-        start = time.perf_counter()
         try:
             harm = self.generator.harm(mutant)
         except UnfitError as reason:
             return Judged(mutant.name, str(reason), UNFIT)
-        unharmed = self._of(mutant.file)
+        unharmed = self.unharmed(mutant.file)
         start = time.perf_counter()
         context = self.bench.mutant(mutant.file, harm)
         try:
@@ -116,12 +115,12 @@ class Judge:
         """Return the gates that the unharmed files break: they kill nothing."""
         return [
             f"{file} {key}: {verdict.value}, {verdict.gate.bound}; {verdict.detail}"
-            for file, known in self._unharmed.items()
+            for file, known in self._known.items()
             for key, verdict in known.verdicts.items()
             if verdict.status is not Status.PASS
         ]
 
-    def _verdict(self, file: str, context: RunContext, unharmed: _Unharmed) -> tuple[str, str]:
+    def _verdict(self, file: str, context: RunContext, unharmed: Unharmed) -> tuple[str, str]:
         seen: list[Verdict] = []
         for check in unharmed.checks:
             for verdict in self.bench.run_check(check, file, context):
@@ -136,7 +135,7 @@ class Judge:
         )
 
     def _effect(
-        self, mutant: Mutant, harm: Harm, context: RunContext, unharmed: _Unharmed
+        self, mutant: Mutant, harm: Harm, context: RunContext, unharmed: Unharmed
     ) -> Effect:
         if harm.claims is not None:
             return Effect(math.inf, f"every port that reads {mutant.place}")
@@ -159,16 +158,17 @@ class Judge:
                                         f"becomes {b.text(spec.labels)!r}")  # fmt: skip
         return Effect(0.0, "every probe is decoded as before")
 
-    def _of(self, file: str) -> _Unharmed:
-        if file not in self._unharmed:
+    def unharmed(self, file: str) -> Unharmed:
+        """Return what is known of an unharmed file, measured when it is first asked for."""
+        if file not in self._known:
             cases, noise = self._noise(file)
             verdicts, seconds = {}, {}
             for check in self.bench.checks_of(file):
                 found, seconds[check.name] = timed(self.bench, check, file)
                 verdicts |= {verdict.gate.key: verdict for verdict in found}
             checks = sort_by_seconds(self.bench.checks_of(file), seconds)
-            self._unharmed[file] = _Unharmed(noise, cases, verdicts, checks)
-        return self._unharmed[file]
+            self._known[file] = Unharmed(noise, cases, verdicts, checks)
+        return self._known[file]
 
     def _noise(self, file: str) -> tuple[list[probes.Case], Noise]:
         batched = file.endswith(".onnx")

@@ -51,8 +51,10 @@ def change_tensor(operator: str, array: NDArray[Any], rng: Generator) -> tuple[N
     Raises:
         UnfitError: Nothing changed.
     """
-    wide = array.astype(np.float64) if array.dtype.kind in "fiu" else array
-    changed, note = TENSOR_OPERATORS[operator](wide.copy(), rng)
+    # Bounds of slices are whole numbers that no double holds.
+    is_index = array.dtype.kind in "iu" and array.dtype.itemsize == 8
+    wide = array.copy() if is_index else array.astype(np.float64)
+    changed, note = TENSOR_OPERATORS[operator](wide, rng)
     result = _narrow(changed.reshape(array.shape), array)
     if result.tobytes() == array.tobytes():
         msg = f"{operator} leaves the constant as it is"
@@ -88,7 +90,7 @@ def fits(operator: str, array: NDArray[Any], bound: int) -> bool:
 
 
 def _narrow(changed: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-    if like.dtype.kind in "iu":
+    if like.dtype.kind in "iu" and changed.dtype.kind == "f":
         low, high = np.iinfo(like.dtype).min, np.iinfo(like.dtype).max
         if like.size > 8 and like.dtype.itemsize == 1:
             low, high = int(like.min()), int(like.max())
@@ -154,7 +156,7 @@ def _permute_axes(array: NDArray[Any], rng: Generator) -> tuple[NDArray[Any], st
 
 
 def _off_by_one(array: NDArray[Any], rng: Generator) -> tuple[NDArray[Any], str]:
-    step = 1 if rng.random() < 0.5 else -1
+    step = 1 if rng.random() < 0.5 and array.max() < np.iinfo(np.int64).max else -1
     if array.size == 1 or rng.random() < 0.5:
         return array + step, f"{step:+d}, all"
     place = int(rng.integers(array.size))
