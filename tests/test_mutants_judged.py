@@ -26,7 +26,7 @@ FILES = (
     "encoder_fp32.onnx", "encoder_int8.onnx", "step_fp32.onnx", "step_int8.onnx", "step_fp32.pte",
 )  # fmt: skip
 FLOOR = 0.7
-"""Of fifty without word searches: `make mutants` has its own goal, and this falls if a gate goes."""
+"""Of fifty, without word searches; the goal of `make mutants` is another one."""
 
 
 @pytest.fixture(scope="module")
