@@ -79,7 +79,9 @@ def _sample(judge: Judge, log: Log, seed: int, count: int) -> int:
         rows.append(row)
         counted += row.status in {KILLED, SURVIVED}
         if len(rows) % 25 == 0:
-            _say(f"{len(rows)} mutants, {counted} of {count} count, score {score(rows):.3f}")
+            red = len(judge.red_unharmed())
+            also = f"; {red} gates are red without a mutant" if red else ""
+            _say(f"{len(rows)} mutants, {counted} of {count} count, score {score(rows):.3f}{also}")
     _print(report_lines(rows))
     return _verdict(judge, rows)
 

@@ -213,7 +213,7 @@ class Bench:
         """Run a suite's test on a file and judge what it recorded, as the gate does."""
         values: dict[str, tuple[float, str]] = {}
 
-        def record(metric: str, value: float, detail: str = "", **_samples: object) -> None:
+        def record(metric: str, value: float, detail: str = "", *_: object, **__: object) -> None:
             values[metric] = (float(value), detail)
 
         def settings(of: str, key: str) -> tuple[str, ...]:
