@@ -188,11 +188,14 @@ class Bench:
         found = self._context()
         found.share(self.unharmed)
         if harm.rules is not None:
-            kept = {name: getattr(found.words, name) for name in _WORDS_PARTS}
-            found.words = _OtherWords(**kept, rules=harm.rules)
+            parts = {name: getattr(found.words, name) for name in _WORDS_PARTS}
+            found.words = _OtherWords(**parts, rules=harm.rules)
         for part in _PARTS:
             known = getattr(self.unharmed, part).memo
-            getattr(found, part).memo.update({k: known[k] for k in known if file not in k[1:]})
+            # Another decoder changes nothing but the words.
+            as_ever = harm.rules is not None and part != "words"
+            kept = {k: known[k] for k in known if as_ever or file not in k[1:]}
+            getattr(found, part).memo.update(kept)
         return found
 
     def restore(self, file: str) -> None:

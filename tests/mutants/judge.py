@@ -148,7 +148,7 @@ class Judge:
         return unharmed.noise.effect(outputs)
 
     def _effect_of_rules(self, file: str, rules: Mapping[str, Any]) -> Effect:
-        encoded, spec = self._encoded(), self.bench.unharmed.nemo.spec
+        encoded, spec = self._encoded()[: probes.WHOLE], self.bench.unharmed.nemo.spec
         run = self.bench.unharmed.sessions.call
         before = run(file, rules_source.decode_all, encoded, spec, {})
         after = run(file, rules_source.decode_all, encoded, spec, rules)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SEED = 20_270_317
 """Of the gestures: no manifest, calibration or training has it."""
-WHOLE = 14
+WHOLE = 20
 CUT_TO = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 17, 19, 22, 26, 30, 35, 41, 48, 56, 66,
           77, 90, 105, 122, 130, 141, 151, 160, 168, 175, 181, 186, 190, 193, 195, 196, 197, 198,
           199, 200)  # fmt: skip
