@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from harness.decode.lexicon import (
     ROOT,
-    LexiconError,
     build_lexicon,
     common_words,
     default_lexicon,
     letters_of,
     load_lexicon,
     open_lexicon,
-    read_words,
 )
+from harness.decode.word_list import LexiconError, read_words, script_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +74,9 @@ def test_what_is_no_word_is_not_found() -> None:
 def test_words_that_the_vocabulary_cannot_spell_are_left_out() -> None:
     lexicon = build_lexicon({"it's": 1, "naïve": 1, "r2d2": 1}, letters_of(LABELS))
     assert (lexicon.words, "it's" in lexicon) == (1, True)
-    with pytest.raises(LexiconError, match="none of 1 words can be spelled"):
+    with pytest.raises(
+        LexiconError, match=r"none of 1 words .* are Cyrillic, the vocabulary is Latin"
+    ):
         build_lexicon({"да": 1.0}, letters_of(LABELS))
     with pytest.raises(LexiconError, match="65 letters"):
         build_lexicon({"a": 1.0}, [chr(0x4E00 + index) for index in range(65)])
@@ -102,6 +103,11 @@ def test_a_users_list(tmp_path: Path) -> None:
         ("b 1\na -1\n", r"words.txt:2: is 'a -1'"),
         ("a nan\n", "a number above 0"),
         ("two words 3\n", "expected a word"),
+        ("word,frequency\nnew york,3\n", "words.txt:2: is 'new york 3', expected a word"),
+        ("a,1\nb 2\n", "words.txt:1: is 'a,1', expected a word"),
+        ("1,the,100\n2,of,50\n", "words.txt:1: is '1 the 100', expected a word"),
+        ("the,\nof,\n", "words.txt:1: is 'the ', expected a word"),
+        (",5\n", "words.txt:1: is ' 5', expected a word"),
     ],
 )
 def test_a_malformed_list_is_an_error(tmp_path: Path, text: str, message: str) -> None:
@@ -111,6 +117,45 @@ def test_a_malformed_list_is_an_error(tmp_path: Path, text: str, message: str) -
         read_words(path, lower=True)
     with pytest.raises(LexiconError, match="cannot read"):
         read_words(tmp_path / "none.txt", lower=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffthe 100\nof 50\n",
+        "\ufeffThe,100\r\nof,50\r\n",
+        "the\t100\nof\t50\n",
+        "  the   100  \n\u00a0of 50\n",
+        "word,count\nthe,100\nof,50\n",
+        '"Word";"Frequency"\n"the";"100,0"\n"of";"50"\n',
+        "the;100,0\nof;50,0",
+        "# by frequency\rthe, 100\r\rof , 50",
+        "the 60\nof 50\nthe 40",
+    ],
+)
+def test_lists_of_editors_and_spreadsheets(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "words.txt"
+    path.write_bytes(text.encode())
+    assert read_words(path, lower=True) == {"the": 100.0, "of": 50.0}
+
+
+def test_apostrophes_and_accents_have_one_form(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("it’s\nit‘s\nitʼs\ncafe\u0301\ncaf\u00e9\n", encoding="utf-8")
+    assert read_words(path, lower=True) == {"it's": 3.0, "café": 2.0}
+
+
+def test_a_list_in_utf_16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("the\nof\n", encoding="utf-16")
+    with pytest.raises(LexiconError, match="is UTF-16 text, expected UTF-8; convert it"):
+        read_words(path, lower=True)
+
+
+def test_scripts_are_named() -> None:
+    assert script_of(["да", "нет", "ok"]) == "Cyrillic"
+    assert script_of(["γεια"]) == "Greek"
+    assert script_of(["'", "12"]) == "no letters"
 
 
 @pytest.mark.slow

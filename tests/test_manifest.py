@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exportgate.data.manifest import ManifestError, Swipe, read_manifest, write_manifest
+from exportgate.data.manifest import (
+    ManifestError,
+    Swipe,
+    load_manifest,
+    read_manifest,
+    write_manifest,
+)
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -100,6 +106,9 @@ def test_accepts(tmp_path: Path, points: list[Any], what: str) -> None:
         pytest.param(second_point(y=float("inf")), "'y' is inf", id="y infinite"),
         pytest.param(second_point(t=float("-inf")), "'t' is -inf", id="t infinite"),
         pytest.param(second_point(t=10**400), "'t' is inf", id="t beyond a float"),
+        pytest.param(
+            json.dumps({"word": " \t", "points": POINTS}), "'word' is ' \\t'", id="a blank word"
+        ),
         pytest.param(with_points(), "has 0 points, expected at least 2", id="empty trace"),
         pytest.param(with_points(POINTS[0]), "has 1 points, expected at least 2", id="a tap"),
         pytest.param(second_point(t=-1), "t = -1 ms after 0 ms", id="back in time"),
@@ -139,21 +148,29 @@ def test_error_is_the_projects_and_a_value_error() -> None:
 @given(
     traces=st.lists(
         st.lists(
-            st.tuples(st.floats(-1, 2), st.floats(-1, 2), st.integers(0, 60_000)),
+            st.tuples(st.floats(-1, 2), st.floats(-1, 2), st.integers(1, 100)),
             min_size=2,
-            max_size=20,
+            max_size=9,
         ),
         min_size=1,
         max_size=4,
     ),
-    word=st.text(min_size=1),
+    word=st.text(min_size=1).filter(lambda word: word == word.strip()),
 )
 def test_reads_what_it_wrote(
     tmp_path_factory: pytest.TempPathFactory, traces: list[list[Any]], word: str
 ) -> None:
     path = tmp_path_factory.mktemp("manifest") / "swipes.jsonl"
     written = [
-        Swipe(word, np.array(sorted(trace, key=lambda point: point[2]), dtype=np.float64))
+        Swipe(
+            word,
+            np.array(
+                [
+                    (x, y, sum(p[2] for p in trace[1 : row + 1]))
+                    for row, (x, y, _) in enumerate(trace)
+                ]
+            ),
+        )
         for trace in traces
     ]
     write_manifest(path, written)
@@ -162,3 +179,90 @@ def test_reads_what_it_wrote(
     for before, after in zip(written, read, strict=True):
         np.testing.assert_array_equal(after.points[:, 2], before.points[:, 2])
         np.testing.assert_allclose(after.points, before.points, rtol=0, atol=5.1e-7)
+
+
+def timed(*times: float) -> str:
+    return with_points(*({"x": 0.1, "y": 0.2, "t": t} for t in times))
+
+
+def test_a_byte_order_mark_is_skipped_wherever_manifests_were_joined(tmp_path: Path) -> None:
+    marked = b"\xef\xbb\xbf" + GOOD.encode()
+    path = manifest(tmp_path, marked + b"\r", marked, b"\xef\xbb\xbf", GOOD)
+    assert [swipe.line for swipe in read_manifest(path)] == [1, 2, 4]
+
+
+def test_swipes_know_their_line_past_blank_ones(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "", GOOD, "\r", " ", GOOD)
+    assert [swipe.line for swipe in read_manifest(path)] == [2, 5]
+
+
+@pytest.mark.parametrize("start", [5000, 86_400_000.25, 1_700_000_000_000, -3])
+def test_a_clock_that_does_not_begin_at_0_is_shifted_and_said(tmp_path: Path, start: float) -> None:
+    path = manifest(tmp_path, GOOD, "", timed(start, start + 8, start + 17))
+    found = load_manifest(path)
+    assert found.swipes[1].points[:, 2].tolist() == [0, 8, 17]
+    (note,) = found.notes
+    assert note == (
+        f"{path}: the times of 1 of 2 swipes do not begin at 0 (line 3: {start:.15g} ms); "
+        "shifted so that they do"
+    )
+    assert load_manifest(manifest(tmp_path, GOOD)).notes == ()
+
+
+def test_blanks_around_a_word_are_removed_and_said(tmp_path: Path) -> None:
+    found = load_manifest(manifest(tmp_path, GOOD.replace("hello", " hello\\t"), GOOD))
+    assert [swipe.word for swipe in found.swipes] == ["hello", "hello"]
+    (note,) = found.notes
+    assert "blanks around the words of 1 swipes (line 1) removed" in note
+
+
+@pytest.mark.parametrize(
+    ("unit_ms", "said"),
+    [
+        (1e-3, "probably in seconds: multiply them by 1000"),
+        (1e3, "probably in microseconds: divide them by 1000"),
+        (1e6, "probably in nanoseconds: divide them by 1000000"),
+    ],
+)
+@pytest.mark.parametrize("step_ms", [4.0, 8.3, 16.7, 50.0])
+@pytest.mark.parametrize("points", [12, 60, 200])
+def test_times_in_another_unit_are_refused_by_line(
+    tmp_path: Path, unit_ms: float, said: str, step_ms: float, points: int
+) -> None:
+    times = [9e6 + row * step_ms * unit_ms for row in range(points)]
+    path = manifest(tmp_path, GOOD, timed(*times))
+    with pytest.raises(ManifestError, match=said) as caught:
+        read_manifest(path)
+    assert str(caught.value).startswith(f"{path}:2: ")
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param([row * 75 for row in range(200)], id="fifteen slow seconds"),
+        pytest.param(list(range(120)), id="1,000 points a second"),
+        pytest.param([row * 25 / 6 for row in range(40)], id="240 points a second"),
+        pytest.param([row // 10 * 100 for row in range(60)], id="ten points at each 100 ms"),
+        pytest.param([*range(0, 300, 10), *range(9000, 9300, 10)], id="a rest of nine seconds"),
+        pytest.param([0, 0], id="two points at once"),
+        pytest.param([0, 900], id="two ends of a movement"),
+        pytest.param([0, 6, 12, 18], id="a flick of four points"),
+    ],
+)
+def test_honest_clocks_are_accepted(tmp_path: Path, times: list[float]) -> None:
+    assert load_manifest(manifest(tmp_path, timed(*times))).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([0] * 6, "all 6 points have one time"),
+        ([0, 8, 16, 24, 90_000], "lasts 90000 ms, expected at most 60000; give milliseconds"),
+        ([row * 300 for row in range(30)], "300 ms between two points, expected at most 200"),
+    ],
+)
+def test_clocks_without_a_meaning_are_refused(
+    tmp_path: Path, times: list[float], said: str
+) -> None:
+    with pytest.raises(ManifestError, match=said):
+        read_manifest(manifest(tmp_path, timed(*times)))

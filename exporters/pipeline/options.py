@@ -240,12 +240,12 @@ def _check_vocabulary(path: Path, labels: Sequence[str]) -> None:
 
 
 def file_sha256(path: Path, kind: str) -> str:
-    """Return a file's SHA-256.
+    """Return the SHA-256 of a file, or of a folder such as an unpacked checkpoint.
 
     Raises:
         OptionError: There is no such file.
     """
-    if not path.is_file():
+    if not path.exists():
         msg = f"{path}: no such {kind}"
         raise OptionError(msg)
     return sha256_of(path)

@@ -1,13 +1,15 @@
 """Manifests of swipes: JSON lines of a word and its trace, read strictly.
 
 ``{"word": "hello", "points": [{"x": 0.1, "y": 0.2, "t": 0}, …]}``: x and y in keyboard units
-(the keyboard is [0, 1] x [0, 1], y downwards), t in milliseconds. A recording in other units or
-with broken times would calibrate and judge a model by gestures that no finger draws, so that every
-doubt is an error with its file and line.
+(the keyboard is [0, 1] x [0, 1], y downwards), t in milliseconds since the swipe began. A recording
+in other units or with broken times would calibrate and judge a model by gestures that no finger
+draws, so that every doubt is an error with its file and line. Only what has one meaning is mended,
+and said: a clock that does not start at 0 (a phone's uptime), blanks around a word.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.artifacts.sidecar import atomic_write
+from exportgate.data.clock import clock_problem
+from exportgate.data.evidence import lines_text
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -41,20 +45,42 @@ class Swipe:
 
     Attributes:
         word: What the user meant.
-        points: (N, 3) float64, N >= 2: x and y in keyboard units, t in ms, sorted by t.
+        points: (N, 3) float64, N >= 2: x and y in keyboard units, t in ms from 0, sorted by t.
+        line: Where it stands in its manifest, from 1; 0 if it comes from no file.
     """
 
     word: str
     points: NDArray[np.float64]
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest as it was read.
+
+    Attributes:
+        swipes: In order.
+        notes: A sentence for each thing that was mended while reading.
+    """
+
+    swipes: tuple[Swipe, ...]
+    notes: tuple[str, ...]
 
 
 def read_manifest(path: Path) -> list[Swipe]:
-    """Read all swipes of a manifest, in order; lines that are blank are skipped.
+    """Read all swipes of a manifest, as ``load_manifest``, without its notes."""
+    return list(load_manifest(path).swipes)
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read a manifest; lines that are blank are skipped, and a byte order mark is.
+
+    Times are shifted so that every swipe begins at 0.
 
     Raises:
         ManifestError: The file is missing, empty or not UTF-8; a line is not such an object; a
             field is missing, of a wrong type or not finite; a trace has fewer than two points or
-            goes back in time; coordinates are not in keyboard units.
+            goes back in time; times are not in milliseconds; coordinates are not in keyboard units.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -64,13 +90,37 @@ def read_manifest(path: Path) -> list[Swipe]:
             f"expected a file of JSON lines such as {_EXAMPLE}"
         )
         raise ManifestError(msg) from error
-    swipes = [
-        _swipe(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()
+    raw = [
+        _swipe(f"{path}:{number}", number, line)
+        for number, line in enumerate(lines, 1)
+        if line.removeprefix(codecs.BOM_UTF8).strip()
     ]
-    if not swipes:
+    if not raw:
         msg = f"{path}: no swipes; expected at least one line such as {_EXAMPLE}"
         raise ManifestError(msg)
-    return swipes
+    return Manifest(tuple(map(_mended, raw)), _notes(path, raw))
+
+
+def _mended(swipe: Swipe) -> Swipe:
+    start = np.array([0.0, 0.0, swipe.points[0, 2]])
+    return Swipe(swipe.word.strip(), swipe.points - start, swipe.line)
+
+
+def _notes(path: Path, raw: list[Swipe]) -> tuple[str, ...]:
+    """Say what ``_mended`` changes."""
+    late = [swipe for swipe in raw if swipe.points[0, 2] != 0]
+    blank = [swipe.line for swipe in raw if swipe.word != swipe.word.strip()]
+    notes = []
+    if late:
+        notes.append(
+            f"{path}: the times of {len(late)} of {len(raw)} swipes do not begin at 0 "
+            f"(line {late[0].line}: {late[0].points[0, 2]:.15g} ms); shifted so that they do"
+        )
+    if blank:
+        notes.append(
+            f"{path}: blanks around the words of {len(blank)} swipes ({lines_text(blank)}) removed"
+        )
+    return tuple(notes)
 
 
 def write_manifest(path: Path, swipes: Iterable[Swipe]) -> None:
@@ -85,14 +135,14 @@ def write_manifest(path: Path, swipes: Iterable[Swipe]) -> None:
             file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def _swipe(where: str, line: bytes) -> Swipe:
-    """Parse one line; ``where`` is its file and number."""
+def _swipe(where: str, number: int, line: bytes) -> Swipe:
+    """Parse one line; ``where`` is its file and number. Times and word stay as they are written."""
     record = _parsed(where, line)
     if not isinstance(record, dict):
         msg = f"{where}: is a JSON {_kind(record)}, expected an object such as {_EXAMPLE}"
         raise ManifestError(msg)
     word = _field(where, record, "word", "the word that the user meant")
-    if not isinstance(word, str) or not word:
+    if not isinstance(word, str) or not word.strip():
         msg = f"{where}: 'word' is {word!r}, expected a non-empty string"
         raise ManifestError(msg)
     points = _field(where, record, "points", "the list of points of the trace")
@@ -107,10 +157,11 @@ def _swipe(where: str, line: bytes) -> Swipe:
         raise ManifestError(msg)
     trace = [_point(f"{where}: point {index}", point) for index, point in enumerate(points)]
     _check_times(where, trace)
-    return Swipe(word, np.array(trace, dtype=np.float64))
+    return Swipe(word, np.array(trace, dtype=np.float64), number)
 
 
 def _parsed(where: str, line: bytes) -> object:
+    line = line.removeprefix(codecs.BOM_UTF8)  # anywhere: manifests are joined by `cat`
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -168,7 +219,7 @@ def _field(where: str, record: dict[str, Any], name: str, meaning: str) -> objec
 
 
 def _check_times(where: str, trace: list[tuple[float, float, float]]) -> None:
-    """Refuse times that go back; equal ones are allowed, a screen may report two points at once."""
+    """Refuse times that go back or are no milliseconds; equal ones are reported by some screens."""
     for index, (before, after) in enumerate(pairwise(trace), 1):
         if after[2] < before[2]:
             msg = (
@@ -176,6 +227,10 @@ def _check_times(where: str, trace: list[tuple[float, float, float]]) -> None:
                 "times that never decrease; sort the points or drop the swipe"
             )
             raise ManifestError(msg)
+    problem = clock_problem(np.array([t for _, _, t in trace]))
+    if problem:
+        msg = f"{where}: {problem}"
+        raise ManifestError(msg)
 
 
 def _kind(value: object) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exportgate.artifacts.sidecar import atomic_write
-from exportgate.errors import ExportGateError
+from harness.decode.word_list import LexiconError, read_words, script_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,10 +32,6 @@ DEFAULT_WORDS = 200_000
 _MOST_LETTERS = 64
 _CACHE_FORMAT = 1
 _ARRAYS = ("first_child", "child_mask", "parent", "letter", "log_prior", "best_log_prior")
-
-
-class LexiconError(ExportGateError, ValueError):
-    """A word list that cannot be read, or that the vocabulary cannot spell."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,8 +133,9 @@ def build_lexicon(frequencies: Mapping[str, float], letters: Sequence[str]) -> L
     kept = {word: weight for word, weight in frequencies.items() if word and alphabet >= set(word)}
     if not kept:
         msg = (
-            f"none of {len(frequencies)} words can be spelled with {''.join(letters)!r}; "
-            "is the list in another script, or the vocabulary another model's?"
+            f"none of {len(frequencies)} words can be spelled with {''.join(letters)!r}: the words "
+            f"are {script_of(frequencies)}, the vocabulary is {script_of(letters)}; "
+            "give a list in the model's language and case, or the model of this list"
         )
         raise LexiconError(msg)
     weights = np.fromiter(kept.values(), np.float64, len(kept))
@@ -195,60 +192,6 @@ def _trie(
             best[owners] = np.maximum(best[owners], below)
         end = start
     return Lexicon(letters, first_child, child_mask, parent, letter, log_prior, best)
-
-
-def read_words(path: Path, *, lower: bool) -> dict[str, float]:
-    """Read a user's list: a word a line, or a word, blanks and its frequency on every line.
-
-    Args:
-        path: UTF-8 text; empty lines and lines that begin with ``#`` are skipped.
-        lower: Lower-case the words: a gesture has no case, and most vocabularies have no capitals.
-
-    Returns:
-        The weight of each word; 1 for each if no line has a frequency. Of a word that occurs twice
-        (``Turkey``, ``turkey``) the weights are added.
-
-    Raises:
-        LexiconError: Unreadable, empty, a frequency that is not a positive number, or frequencies
-            on some lines only.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot read the lexicon ({error}); expected UTF-8 text, a word a line"
-        raise LexiconError(msg) from error
-    weights: dict[str, float] = {}
-    widths: dict[int, int] = {}
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
-        if not fields or fields[0].startswith("#"):
-            continue
-        widths.setdefault(len(fields), number)
-        word = (fields[0].lower() if lower else fields[0]).replace("’", "'")
-        weights[word] = weights.get(word, 0.0) + _frequency(f"{path}:{number}", fields)
-    if not weights:
-        msg = f"{path}: no words; expected a word a line, each with its frequency or none"
-        raise LexiconError(msg)
-    if len(widths) > 1:
-        msg = (
-            f"{path}: line {widths[1]} has no frequency and line {widths[2]} has one; "
-            "give every word a frequency, or none"
-        )
-        raise LexiconError(msg)
-    return weights
-
-
-def _frequency(where: str, fields: list[str]) -> float:
-    if len(fields) == 1:
-        return 1.0
-    try:
-        value = float(fields[1])
-    except ValueError:
-        value = math.nan
-    if len(fields) > 2 or not (math.isfinite(value) and value > 0):
-        msg = f"{where}: is {' '.join(fields)!r}, expected a word, or a word and a number above 0"
-        raise LexiconError(msg)
-    return value
 
 
 def common_words(letters: Sequence[str], count: int = DEFAULT_WORDS) -> dict[str, float]:

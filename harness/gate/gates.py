@@ -1,10 +1,12 @@
 """Gates as data: read ``gates.toml``, judge values, and never let an unmeasured gate pass.
 
-A file has sections of two kinds. ``[profile.NAME]`` holds gates to share. A section named after a
+A file has sections of three kinds. ``[profile.NAME]`` holds gates to share. A section named after a
 subject (a variant's file name, or ``checkpoint``) takes profiles with ``profiles = [...]`` and adds
-or overrides gates. A gate's key is a metric and its direction: ``sqnr_db_min = 40``. Lists named
-``allowed_*`` are not gates but settings that a measurement needs. A file laid over another
-replaces single keys.
+or overrides gates. A gate's key is a metric and its direction, its value a limit with the reason
+for it, and perhaps the devices on which it is judged: ``speedup_min = {limit = 1.0, reason =
+"exact", devices = ["host"]}``. A limit alone, ``sqnr_db_min = 40``, is its user's own. Lists named
+``allowed_*`` are not gates but settings that a measurement needs. ``[levels]`` holds numbers that
+decide elsewhere (``exportgate.levels``). A file laid over another replaces single keys.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate.errors import ExportGateError
+from harness.devices.registry import DEVICES
 from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
@@ -25,7 +28,25 @@ if TYPE_CHECKING:
 GATES_SCHEMA = 1
 Direction = Literal["min", "max"]
 _PROFILE = "profile."
+LEVELS = "levels"
+"""The section of numbers that decide outside gates."""
 _SETTINGS = {"allowed_fallback_ops"}
+
+
+class Reason(StrEnum):
+    """Why a limit is what it is: never because one checkpoint happens to keep it.
+
+    Attributes:
+        EXACT: Nothing else is right: a count of faults is zero.
+        ARITHMETIC: Follows from the file's own formats, steps and sizes.
+        STATISTICAL: A test whose rate of false alarms is stated beside it.
+        GIVEN: Its user laid it over.
+    """
+
+    EXACT = "exact"
+    ARITHMETIC = "arithmetic"
+    STATISTICAL = "statistical"
+    GIVEN = "given"
 
 
 class GateError(ExportGateError, ValueError):
@@ -42,12 +63,27 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A limit that a metric of a subject must keep."""
+    """A limit that a metric of a subject must keep.
+
+    Attributes:
+        subject: The artifact under test: a variant's file name, or ``checkpoint``.
+        metric: What is measured.
+        direction: Whether the limit is the least or the most.
+        limit: In the metric's unit.
+        reason: Why it is that.
+        devices: Kinds of devices on which it is judged; empty for all.
+    """
 
     subject: str
     metric: str
     direction: Direction
     limit: float
+    reason: Reason = Reason.GIVEN
+    devices: tuple[str, ...] = ()
+
+    def judged_on(self, device: str) -> bool:
+        """Whether it is judged on a device, named ``KIND`` or ``KIND:ARGUMENT``."""
+        return not self.devices or device.partition(":")[0] in self.devices
 
     @property
     def key(self) -> str:
@@ -71,6 +107,7 @@ class Verdict:
         status: Outcome.
         detail: Why, for a reader who has not seen the test.
         waived: What would count it is absent (``Role.OPTIONAL``), and this run demands no more.
+        device: Where the file ran.
     """
 
     gate: Gate
@@ -78,6 +115,7 @@ class Verdict:
     status: Status
     detail: str = ""
     waived: bool = False
+    device: str = "host"
 
     def __post_init__(self) -> None:
         """Let nothing else through this door.
@@ -102,6 +140,9 @@ class Verdict:
             "metric": self.gate.metric,
             "direction": self.gate.direction,
             "limit": self.gate.limit,
+            "reason": str(self.gate.reason),
+            "devices": list(self.gate.devices),
+            "device": self.device,
             "value": None if self.value is None else json_number(self.value),
             "unit": METRICS[self.gate.metric].unit,
             "status": str(self.status),
@@ -112,9 +153,18 @@ class Verdict:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
         """Read what ``to_json`` wrote."""
-        gate = Gate(data["subject"], data["metric"], data["direction"], data["limit"])
+        gate = Gate(
+            data["subject"],
+            data["metric"],
+            data["direction"],
+            data["limit"],
+            Reason(data["reason"]),
+            tuple(data["devices"]),
+        )
         value = None if data["value"] is None else float(data["value"])
-        return cls(gate, value, Status(data["status"]), data["detail"], data["waived"])
+        return cls(
+            gate, value, Status(data["status"]), data["detail"], data["waived"], data["device"]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +200,23 @@ def json_number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def judge(gate: Gate, value: float | None, detail: str = "") -> Verdict:
+def judge(gate: Gate, value: float | None, detail: str = "", device: str = "host") -> Verdict:
     """Judge a value. None and NaN are NOT_MEASURED; nothing but a kept limit passes."""
     if value is None or math.isnan(value):
-        return Verdict(gate, None, Status.NOT_MEASURED, detail or "the metric was not measured")
+        reason = detail or "the metric was not measured"
+        return Verdict(gate, None, Status.NOT_MEASURED, reason, device=device)
     kept = value >= gate.limit if gate.direction == "min" else value <= gate.limit
-    return Verdict(gate, float(value), Status.PASS if kept else Status.FAIL, detail)
+    status = Status.PASS if kept else Status.FAIL
+    return Verdict(gate, float(value), status, detail, device=device)
 
 
-def waive(gate: Gate, detail: str) -> Verdict:
+def waive(gate: Gate, detail: str, device: str = "host") -> Verdict:
     """Leave a gate unmeasured because what would count it is absent.
 
     Raises:
         GateError: Its metric is not optional.
     """
-    return Verdict(gate, None, Status.NOT_MEASURED, detail, waived=True)
+    return Verdict(gate, None, Status.NOT_MEASURED, detail, waived=True, device=device)
 
 
 def read_gates(paths: Sequence[Path], subjects: Iterable[str]) -> GateBook:
@@ -182,6 +234,7 @@ def read_gates(paths: Sequence[Path], subjects: Iterable[str]) -> GateBook:
     for path in paths:
         for name, section in _sections(path).items():
             merged[name] = {**merged.get(name, {}), **section}
+    merged.pop(LEVELS, None)
     profiles = {
         name.removeprefix(_PROFILE): merged.pop(name)
         for name in list(merged)
@@ -245,7 +298,24 @@ def _gate(subject: str, key: str, limit: object) -> Gate:
             "a limit is blind or cries wolf; gate speedup or a baseline_ metric instead"
         )
         raise GateError(msg)
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or math.isnan(limit):
-        msg = f'gates.toml: ["{subject}"] {key} is {limit!r}, but should be a number'
+    side: Direction = "min" if direction == "min" else "max"
+    return Gate(subject, metric, side, *_stated(f'gates.toml: ["{subject}"] {key}', limit))
+
+
+def _stated(where: str, limit: object) -> tuple[float, Reason, tuple[str, ...]]:
+    """Return limit, reason and devices of a gate's value."""
+    stated = limit if isinstance(limit, dict) else {"limit": limit, "reason": str(Reason.GIVEN)}
+    if unknown := sorted(stated.keys() - {"limit", "reason", "devices"}):
+        msg = f"{where} has the unknown key {unknown[0]!r}; known: limit, reason, devices"
         raise GateError(msg)
-    return Gate(subject, metric, "min" if direction == "min" else "max", float(limit))
+    number, reason, devices = stated.get("limit"), stated.get("reason"), stated.get("devices", [])
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or math.isnan(number):
+        msg = f"{where} is {number!r}, but should be a number"
+        raise GateError(msg)
+    if reason not in list(Reason):
+        msg = f"{where} has the reason {reason!r}, but should have {', '.join(Reason)}"
+        raise GateError(msg)
+    if not isinstance(devices, list) or not all(kind in DEVICES for kind in devices):
+        msg = f"{where} is for {devices!r}, but devices are a list of {', '.join(DEVICES)}"
+        raise GateError(msg)
+    return float(number), Reason(str(reason)), tuple(devices)

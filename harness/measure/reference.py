@@ -15,6 +15,7 @@ from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_co
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import encoder_input
 from harness.decode.greedy import Hypothesis, greedy_decode
+from harness.measure.coverage import LabelDrive, StepOutputs, drive_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -222,6 +223,11 @@ def encode(
     """Return NeMo's (D, T') encoding of each swipe alone."""
     encoder = NemoEncoder(checkpoint)
     return [encoder.run(encoder_input(item))["encoded_bdt"][0] for item in features]
+
+
+def step_outputs(checkpoint: Checkpoint, drive: LabelDrive) -> StepOutputs:
+    """Return what NeMo's prediction network and joint give for each row of a drive."""
+    return drive_batch(NemoStep(checkpoint), drive)
 
 
 def _text(tokens: Sequence[int], spec: ModelSpec) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.diagnose import stages
-from harness.measure import reference
+from harness.measure import coverage, reference
 from harness.run.memo import once
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ROLLOUTS = 16
 """Swipes for which every call of the step is kept and compared."""
+LABEL_REPEATS = 4
+"""Real states from which each symbol of the vocabulary is fed."""
 _WORKER = "NeMo"
 
 
@@ -60,6 +62,12 @@ class Nemo:
     def spec(self) -> ModelSpec:
         """The checkpoint's dimensions and vocabulary."""
         return self.reference().spec
+
+    @once
+    def labels(self) -> tuple[coverage.LabelDrive, coverage.StepOutputs]:
+        """Return inputs that feed a step every symbol from real states, and what NeMo gives."""
+        drive = coverage.label_drive(self.reference().rollouts, self.spec.vocab_size, LABEL_REPEATS)
+        return drive, self._worker.call(reference.step_outputs, self._model(), drive)
 
     def encode(self, features: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return NeMo's (D, T') encoding of other inputs, each (F, T)."""

@@ -6,14 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporters.variants import variant
+from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.opening import contract_of
-from harness.measure import parity
+from harness.measure import coverage, parity
 from harness.run.memo import once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from exportgate.contract import IoContract
+    from exportgate.runtime.session import Arrays
     from harness.measure.compare import Comparison
     from harness.run.nemo import Nemo
     from harness.run.request import Request
@@ -22,6 +27,10 @@ if TYPE_CHECKING:
 
 PADDED_SWIPES = 12
 """Swipes that are run with padding, each by another amount."""
+BATCHED_SWIPES = 30
+"""Swipes that are run in batches of different lengths."""
+REPEATED = 16
+"""Inputs that are run twice."""
 
 
 @dataclass
@@ -64,12 +73,60 @@ class Outputs:
         return self.sessions.call(name, parity.compare_rollouts, rollouts)
 
     @once
-    def padding_error(self, name: str) -> float:
-        """Return the largest change of a valid frame caused by padding."""
+    def padding_noise_ratio(self, name: str) -> float:
+        """Return how padding moves valid frames ÷ how far the file is from NeMo."""
         some = parity.spread(self.swipes.features(), PADDED_SWIPES)
         padded = self.sessions.call(name, parity.run_padded, some, self.request.max_trace_len)
-        alone = parity.spread(list(self.encoder(name).encoded), PADDED_SWIPES)
-        return parity.padding_error(alone, padded)
+        return self._noise_ratio(name, PADDED_SWIPES, padded)
+
+    @once
+    def batch_noise_ratio(self, name: str) -> float:
+        """Return how other swipes in a batch move frames ÷ how far the file is from NeMo."""
+        some = parity.spread(self.swipes.features(), BATCHED_SWIPES)
+        batched = self.sessions.call(name, coverage.run_in_batches, some)
+        return self._noise_ratio(name, BATCHED_SWIPES, batched)
+
+    def _noise_ratio(
+        self, name: str, count: int, otherwise: Sequence[NDArray[np.float32]]
+    ) -> float:
+        nemo = parity.spread(self.nemo.reference().encoded, count)
+        alone = parity.spread(self.encoder(name).encoded, count)
+        return coverage.noise_ratio(nemo, alone, otherwise)
+
+    @once
+    def unequal_repeats(self, name: str) -> list[str]:
+        """Name the outputs that differ between two runs of one input."""
+        if variant(name).graph == "encoder":
+            some = parity.spread(self.swipes.features(), REPEATED)
+            feeds: Sequence[Arrays] = [encoder_input(item) for item in some]
+        else:
+            drive, _ = self.nemo.labels()
+            feeds = [drive.row(index) for index in range(min(REPEATED, len(drive.y_prev)))]
+        return self.sessions.call(name, coverage.unequal_repeats, feeds)
+
+    @once
+    def labels(self, name: str) -> coverage.LabelErrors:
+        """Feed a step every symbol of the vocabulary from real states, beside NeMo's."""
+        drive, nemo = self.nemo.labels()
+        self.progress(f"{name}: feed {len(drive.y_prev)} symbols")
+        ours = self._label_outputs(name)
+        return coverage.label_errors(drive, nemo, ours)
+
+    @once
+    def step_batch_noise_ratio(self, name: str) -> float:
+        """Return how other rows of a batch move a step's outputs ÷ how far it is from NeMo."""
+        drive, nemo = self.nemo.labels()
+        alone = self._label_outputs(name)
+        together = self.sessions.call(name, coverage.drive_batch, drive)
+        return max(
+            coverage.noise_ratio([nemo.logits], [alone.logits], [together.logits]),
+            coverage.noise_ratio([nemo.states], [alone.states], [together.states]),
+        )
+
+    @once
+    def _label_outputs(self, name: str) -> coverage.StepOutputs:
+        drive, _ = self.nemo.labels()
+        return self.sessions.call(name, coverage.drive_labels, drive)
 
     @once
     def shape_sweep(self, name: str) -> parity.ShapeSweep:

@@ -1,0 +1,206 @@
+"""Read the parts of a checkpoint: a .nemo archive, its unpacked folder or a Lightning .ckpt.
+
+An archive is read here and extracted by NeMo elsewhere, so both must see the same files. Whatever
+the two could take differently is refused by name: a member that is there twice, a link, a path
+that leaves the archive.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from exportgate.errors import ExportGateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CONFIG = "model_config.yaml"
+WEIGHTS = "model_weights.ckpt"
+_MAX_CONFIG_BYTES = 4 << 20
+_KINDS = "expected a .nemo archive, the folder of an unpacked one, or a Lightning .ckpt"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
+_TAR_MAGIC_AT = 257
+
+
+class CheckpointError(ExportGateError, ValueError):
+    """The checkpoint is missing, damaged, unsafe, incomplete or of an unsupported kind."""
+
+
+def is_lightning(path: Path) -> bool:
+    """Return whether the path is a Lightning .ckpt (else a .nemo or its folder).
+
+    Raises:
+        CheckpointError: There is no such file, or it is something else; the message says what.
+    """
+    if path.is_dir():
+        return False
+    if not path.is_file():
+        msg = f"{path}: no such checkpoint; {_KINDS}"
+        raise CheckpointError(msg)
+    with path.open("rb") as file:
+        head = file.read(512)
+    other = _something_else(path, head)
+    if other:
+        msg = f"{path}: is {other}"
+        raise CheckpointError(msg)
+    if path.suffix not in (".nemo", ".ckpt"):
+        msg = f"{path}: unknown kind of checkpoint {path.suffix!r}; {_KINDS}"
+        raise CheckpointError(msg)
+    return path.suffix == ".ckpt"
+
+
+def _something_else(path: Path, head: bytes) -> str | None:
+    """Return what a file is that is named like a checkpoint, and the way out; None if unknown."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    header_bytes = int.from_bytes(head[:8], "little")  # where a safetensors file says so
+    known = (
+        (
+            head.startswith(_LFS_POINTER),
+            "a Git LFS pointer, not the checkpoint itself; fetch it with 'git lfs pull'",
+        ),
+        (
+            text.startswith((b"<!doctype html", b"<html")),
+            "a web page, perhaps one that asks to sign in; download the checkpoint again",
+        ),
+        (
+            head[8:9] == b"{" and 2 <= header_bytes <= path.stat().st_size - 8,
+            (
+                "a safetensors file: weights without a model configuration; save the model with "
+                "NeMo's save_to() as a .nemo archive"
+            ),
+        ),
+        (
+            head.startswith(_GZIP) and path.suffix != ".nemo",
+            "compressed by gzip; unpack it with gunzip first",
+        ),
+        (
+            head.startswith(_ZIP) and path.suffix == ".nemo",
+            (
+                "a zip file: rename it to .ckpt if Lightning wrote it; if it is a zipped .nemo "
+                "folder, unzip it and give the folder"
+            ),
+        ),
+        (
+            head[_TAR_MAGIC_AT:].startswith(b"ustar") and path.suffix == ".ckpt",
+            "a tar archive; rename it to .nemo if NeMo's save_to() wrote it",
+        ),
+    )
+    return next((what for applies, what in known if applies), None)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the configuration of a .nemo archive or folder as it stands there, unresolved.
+
+    Raises:
+        CheckpointError: It is missing, too long or no YAML mapping.
+    """
+    try:
+        config = yaml.safe_load(read_member(path, CONFIG, _MAX_CONFIG_BYTES))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"{path}: {CONFIG} is not valid YAML ({' '.join(str(error).split())})"
+        raise CheckpointError(msg) from error
+    if not isinstance(config, dict):
+        msg = f"{path}: {CONFIG} holds {type(config).__name__}, but should be a mapping"
+        raise CheckpointError(msg)
+    return config
+
+
+def read_member(path: Path, name: str, limit_bytes: int | None = None) -> bytes:
+    """Return the bytes of one file of a .nemo archive or of its unpacked folder.
+
+    Raises:
+        CheckpointError: The file is missing, cut off or longer than the limit; the archive is
+            unreadable, or another reader could take other files from it.
+    """
+    if path.is_dir():
+        return _read_from_folder(path, name, limit_bytes)
+    with _members(path) as (archive, members):
+        info = members.get(name)
+        if info is None:
+            found = ", ".join(sorted(members)[:8]) or "nothing"
+            msg = (
+                f"{path}: the archive has no {name} (found {found}); "
+                "expected what NeMo's save_to() writes"
+            )
+            raise CheckpointError(msg)
+        _check_size(path, name, info.size, limit_bytes)
+        file = archive.extractfile(info)
+        data = file.read() if file else b""
+        if len(data) != info.size:
+            msg = f"{path}: {name} is cut off after {len(data)} of {info.size} bytes; copy it again"
+            raise CheckpointError(msg)
+        return data
+
+
+def size_bytes(path: Path, name: str) -> int | None:
+    """Return the size of one file of a .nemo archive or folder; None if there is no such file."""
+    if path.is_dir():
+        file = path / name
+        return file.stat().st_size if file.is_file() else None
+    with _members(path) as (_, members):
+        return members[name].size if name in members else None
+
+
+def _read_from_folder(folder: Path, name: str, limit_bytes: int | None) -> bytes:
+    file = folder / name
+    try:
+        _check_size(folder, name, file.stat().st_size, limit_bytes)
+        return file.read_bytes()
+    except OSError as error:
+        msg = (
+            f"{folder}: cannot read {name} in this folder ({error.strerror}); expected an unpacked "
+            f".nemo archive: {CONFIG} and {WEIGHTS}"
+        )
+        raise CheckpointError(msg) from error
+
+
+def _check_size(path: Path, name: str, found: int, limit_bytes: int | None) -> None:
+    if limit_bytes is not None and found > limit_bytes:
+        msg = f"{path}: {name} has {found} bytes, more than {limit_bytes}"
+        raise CheckpointError(msg)
+
+
+@contextmanager
+def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]]:
+    """Open an archive and list its files by their normal names, each of which is there once."""
+    try:
+        with tarfile.open(path, mode="r:*") as archive:
+            yield archive, _files(path, archive)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        msg = (
+            f"{path}: not a readable .nemo archive ({' '.join(str(error).split())}); it should be "
+            f"a tar of {CONFIG} and {WEIGHTS}; copy or save it again"
+        )
+        raise CheckpointError(msg) from error
+
+
+def _files(path: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    files: dict[str, tarfile.TarInfo] = {}
+    for info in archive:
+        if info.isdir() and ".." not in info.name.split("/"):
+            continue
+        name = posixpath.normpath(info.name)
+        reason = None
+        if not info.isfile():
+            reason = "is a link or no regular file"
+        elif info.name.startswith("/") or ".." in info.name.split("/"):
+            reason = "leaves the archive by its path"
+        elif name in files:
+            reason = f"is there twice (as {files[name].name!r} before): NeMo would take the last"
+        if reason:
+            msg = (
+                f"{path}: refused, because its member {info.name!r} {reason}; "
+                "expected each file once under its plain name, as NeMo's save_to() writes them"
+            )
+            raise CheckpointError(msg)
+        files[name] = info
+    return files

@@ -1,0 +1,231 @@
+"""Read what ``torch.save`` wrote without running any code that the file names.
+
+Only tensors and plain containers are built. Every other class that a pickle names (a path of a
+callback, a NumPy scalar, an OmegaConf node) becomes a ``Recorded``: its name, arguments and state,
+which do nothing. What the project needs of them is then read as data by ``plain``.
+"""
+
+from __future__ import annotations
+
+import _compat_pickle
+import io
+import pickle
+import pickletools
+import re
+import struct
+import zipfile
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from exporters.nemo.archive import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_ZIP = b"PK\x03\x04"
+_LEGACY_PICKLES = 5  # magic number, protocol, system, the object, its storages' keys
+_MOST_NESTED = 200
+_NUMBER = re.compile(r"[<>|=](b1|[iu][1248]|f[248])")  # of NumPy's type codes
+
+# A checkpoint has no honest use of these. Nothing of them would run, but a file that names them
+# is an attack, and to load the rest of it would hide that.
+_ACTING = re.compile(
+    r"(_pickle|_posixsubprocess|asyncio|code|codeop|commands|ctypes|ftplib|http|importlib|imp"
+    r"|marshal|multiprocessing|nt|os|pdb|pickle|pip|posix|pty|runpy|shutil|socket|subprocess|sys"
+    r"|telnetlib|timeit|urllib|webbrowser)\..*"
+    r"|builtins\.(__import__|breakpoint|compile|eval|exec|execfile|input|open)|_?io\.open"
+)
+
+
+class Recorded:
+    """Stands for an object whose class is not loaded.
+
+    Attributes:
+        name: The class or function that the pickle names.
+        args: What it would have been called with.
+        state: What would have been put into it.
+    """
+
+    name = ""
+    args: tuple[object, ...]
+    state: object
+
+    def __new__(cls, *args: object, **_named: object) -> Self:
+        """Keep the arguments; nothing is called."""
+        self = object.__new__(cls)
+        self.args, self.state = args, None
+        return self
+
+    def __setstate__(self, state: object) -> None:
+        """Keep the state; nothing is set."""
+        self.state = state
+
+    def __repr__(self) -> str:
+        return f"<an object of {self.name}>"
+
+
+class _PlainDict:
+    """Stands for subclasses of dict: their items follow, and torch fills only a plain dict."""
+
+    def __new__(cls, *_args: object) -> dict[object, object]:  # type: ignore[misc]
+        return {}
+
+
+class _PlainList:
+    """The same for sequences that are filled after they were made."""
+
+    def __new__(cls, *args: object) -> list[object]:  # type: ignore[misc]
+        return list(args[0]) if args and isinstance(args[0], (list, tuple)) else []
+
+
+_CONTAINERS: dict[str, type] = {
+    "builtins.dict": _PlainDict,
+    "builtins.list": _PlainList,
+    "collections.defaultdict": _PlainDict,
+    "collections.deque": _PlainList,
+    "lightning.fabric.utilities.data.AttributeDict": _PlainDict,
+    "lightning_fabric.utilities.data.AttributeDict": _PlainDict,
+    "pytorch_lightning.utilities.parsing.AttributeDict": _PlainDict,
+}
+
+
+def load_tensors(path: Path, data: bytes, *, values: bool = True) -> object:
+    """Unpickle tensors and containers; other objects become ``Recorded``.
+
+    Args:
+        path: Named in errors.
+        data: What ``torch.save`` wrote, as a zip or in the form before it.
+        values: False leaves the tensors without their values, which is fast.
+
+    Raises:
+        CheckpointError: Damaged, or it names a function that acts on the system.
+    """
+    try:
+        allowed = _stand_ins(path, data)
+        with torch.serialization.safe_globals(allowed):
+            where = "cpu" if values else "meta"
+            return torch.load(io.BytesIO(data), map_location=where, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, _first_line(error))) from error
+    except (
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        AssertionError,
+        OverflowError,
+        struct.error,
+    ) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        msg = (
+            f"{path}: the weights are damaged or cut off ({_first_line(error)}); "
+            "copy or save the file again"
+        )
+        raise CheckpointError(msg) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).split("Please file an issue")[0].strip().splitlines()
+    named = (line for line in lines if "GLOBAL" in line or "Can only" in line)
+    return next(named, lines[0] if lines else type(error).__name__).strip()
+
+
+def _refusal(path: Path, detail: str) -> str:
+    return (
+        f"{path}: refused to unpickle it, because it would run code or build objects that are not "
+        f"tensors ({detail}); nothing was executed; save weights and configuration only"
+    )
+
+
+def _stand_ins(path: Path, data: bytes) -> list[Any]:
+    """Return, for every name in the pickles, what torch shall take for it."""
+    found: list[Any] = []
+    for module, attribute in sorted(_named(data)):
+        name = f"{module}.{attribute}"
+        if _ACTING.fullmatch(name):
+            raise CheckpointError(_refusal(path, f"it names {name}"))
+        kind = _CONTAINERS.get(name) or type("Recorded", (Recorded,), {"name": name})
+        found.append((kind, name))
+    return found
+
+
+def _named(data: bytes) -> set[tuple[str, str]]:
+    """Return module and name of each global in the pickles, by their names in Python 3."""
+    names = set()
+    for stream in _pickles(data):
+        for operation, argument, _ in pickletools.genops(stream):
+            if operation.name == "GLOBAL":
+                module, attribute = str(argument).split(" ", 1)
+                key = (module, attribute)
+                modern = _compat_pickle.IMPORT_MAPPING.get(module, module)
+                names.add(_compat_pickle.NAME_MAPPING.get(key, (modern, attribute)))
+    return names
+
+
+def _pickles(data: bytes) -> Iterator[io.BytesIO]:
+    if data.startswith(_ZIP):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                if name.rpartition("/")[2] == "data.pkl":
+                    yield io.BytesIO(archive.read(name))
+        return
+    stream = io.BytesIO(data)
+    for _ in range(_LEGACY_PICKLES):
+        yield stream
+
+
+def plain(value: object, depth: int = 0) -> object:
+    """Return containers and scalars of what was unpickled, OmegaConf's and NumPy's among them.
+
+    What cannot be told stays a ``Recorded``; who needs the value refuses it by name.
+    """
+    if depth > _MOST_NESTED:
+        msg = f"a configuration nested deeper than {_MOST_NESTED} levels"
+        raise ValueError(msg)
+    if isinstance(value, Recorded):
+        return _plain_recorded(value, depth)
+    if isinstance(value, dict):
+        return {key: plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, depth + 1) for item in value]
+    return value
+
+
+def _plain_recorded(value: Recorded, depth: int) -> object:
+    state = state_of(value)
+    if value.name.startswith("omegaconf.") and "_content" in state:
+        return plain(state["_content"], depth + 1)
+    if value.name.startswith("omegaconf.nodes.") and "_val" in state:
+        return plain(state["_val"], depth + 1)
+    if value.name.startswith("numpy.") and value.name.endswith(".multiarray.scalar"):
+        return _numpy_scalar(value)
+    return value
+
+
+def state_of(value: object) -> dict[str, Any]:
+    """Return the attributes that a recorded object would have; empty if it has none."""
+    state = value.state if isinstance(value, Recorded) else None
+    if isinstance(state, tuple) and len(state) == 2:  # attributes and slots
+        state = state[0]
+    return state if isinstance(state, dict) else {}
+
+
+def _numpy_scalar(value: Recorded) -> object:
+    """Return the Python number of ``numpy.core.multiarray.scalar(dtype, bytes)``."""
+    dtype, data = value.args if len(value.args) == 2 else (None, None)
+    if not isinstance(dtype, Recorded) or not isinstance(data, bytes):
+        return value
+    name = dtype.args[0] if dtype.args else None
+    state = dtype.state if isinstance(dtype.state, tuple) else (0, "|")
+    if not isinstance(name, str) or not _NUMBER.fullmatch(f"{state[1]}{name}"):
+        return value
+    kind = np.dtype(f"{state[1]}{name}")
+    return np.frombuffer(data, kind)[0].item() if len(data) == kind.itemsize else value
