@@ -169,7 +169,12 @@ class Bench:
 
     def gates(self, subject: str, check: Check) -> list[Gate]:
         """Return the limits that a check is answerable for."""
-        return [gate for gate in self.book.of(subject) if gate.metric in check.metrics]
+        device = self._request.device.name
+        return [
+            gate
+            for gate in self.book.of(subject)
+            if gate.metric in check.metrics and gate.judged_on(device)
+        ]
 
     def checks_of(self, subject: str) -> list[Check]:
         """Return the checks of a file."""
