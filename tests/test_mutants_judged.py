@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from exportgate.errors import ExportGateError
+from tests.faults.record_faults import crashing
 from tests.faults.run import open_lab
 from tests.mutants.bench import Bench
 from tests.mutants.generate import Generator
@@ -124,3 +126,18 @@ def test_fifty_mutants(judge: Judge) -> None:
     assert states.count(FAILS) <= 10
     assert score(rows) >= FLOOR
     assert judge.red_unharmed() == []
+
+
+def test_a_crash_leaves_the_next_mutant_alone(judge: Judge, folder: Path) -> None:
+    name = "step_fp32.pte"
+    known, bench = judge.unharmed(name), judge.bench
+    payload = crashing(bytearray((folder / name).read_bytes()))
+    context = bench.mutant(name, Harm("crashes", payload=payload))
+    try:
+        with pytest.raises(ExportGateError):
+            context.sessions.call(name, run_cases, known.cases)
+    finally:
+        bench.restore(name)
+    for file in (name, "step_fp32.onnx"):
+        found = bench.unharmed.sessions.call(file, run_cases, judge.unharmed(file).cases)
+        assert judge.unharmed(file).noise.effect(found).ratio == 0
