@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import exporter_work as work
 from benchmarks import peers
 from exporters.pipeline.bundle import copy_file
-from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN, run
+from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.variants import VARIANTS, variant
 from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.data.features import featurize
@@ -306,7 +306,7 @@ def keep(path: Path, text: str) -> None:
     write_text(path, "\n".join(["# Exporters beside their peers\n", *kept, text]))
 
 
-def main() -> None:
+def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.exporters",
@@ -340,7 +340,8 @@ def main() -> None:
             print(text)
             if args.out:
                 keep(args.out, text)
+    return Exit.PASSED
 
 
 if __name__ == "__main__":
-    run(main)
+    end(main)

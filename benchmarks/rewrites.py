@@ -22,7 +22,7 @@ from benchmarks.exporters import FULL, GOLDEN, PLAN, features_of, machine, typic
 from exporters.nemo.checkpoint import load_checkpoint
 from exporters.ort.encoder_graph import OrtRewriteOptions
 from exporters.ort.to_onnx import encoder_to_onnx
-from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN, run
+from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.xnnpack.options import RewriteOptions
 from exporters.xnnpack.to_pte import encoder_to_pte
 from exportgate.artifacts.sidecar import write_text
@@ -142,7 +142,7 @@ def section(title: str, suffix: str, rows: list[Row]) -> str:
     return "\n".join([f"## {title}", "", f"{machine()}.", "", *head, *map(_line, rows), ""])
 
 
-def main() -> None:
+def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.rewrites",
@@ -161,7 +161,8 @@ def main() -> None:
         print(sections[-1])
     if args.out:
         write_text(args.out, "\n".join(sections))
+    return Exit.PASSED
 
 
 if __name__ == "__main__":
-    run(main)
+    end(main)

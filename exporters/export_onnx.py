@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporters.pipeline.options import ExportOptions, Parser
-from exporters.release import export_command
-from exportgate.exit import Exit, end
+from exporters.pipeline.command import export_command
+from exporters.pipeline.options import ExportOptions
+from exporters.pipeline.parser import Parser
+from exportgate.exit import end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         "export_onnx",
         "Export the encoder as ONNX: FP32, and INT8 with static QDQ per channel.",
-        "--checkpoint golden/golden.nemo --val_manifest golden/calib.jsonl "
+        "--checkpoint golden/golden.nemo --calibration golden/calib.jsonl "
         "--fp32_onnx build/encoder_fp32.onnx --output build/encoder_int8.onnx",
     )
     parser.checkpoint_options()
@@ -29,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     outputs = {"encoder_fp32.onnx": args.fp32_onnx, "encoder_int8.onnx": args.out}
-    export_command(outputs, ExportOptions.of(args))
-    return Exit.PASSED
+    return export_command(outputs, ExportOptions.of(args)).status
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.ort.derived import write_external_data, write_ort_optimized
-from exporters.pipeline.options import ExportOptions, Parser, print_compression
-from exporters.release import export_command
-from exportgate.exit import Exit, end
+from exporters.pipeline.command import export_command
+from exporters.pipeline.options import ExportOptions
+from exporters.pipeline.parser import Parser
+from exporters.pipeline.written import print_compression
+from exportgate.exit import end
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         "export_optimized_onnx",
         "Export the encoder as ONNX for web pages, Android and servers.",
-        "--checkpoint golden/golden.nemo --val_manifest golden/calib.jsonl "
+        "--checkpoint golden/golden.nemo --calibration golden/calib.jsonl "
         "--web_onnx build/encoder_int8_web.onnx --fp16_onnx build/encoder_fp16.onnx",
     )
     parser.checkpoint_options()
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.quantization_options()
     add_outputs(parser)
     args = parser.parse_args(argv)
-    rows = export_command(
+    done = export_command(
         {
             "encoder_fp32.onnx": args.fp32_onnx,
             "encoder_fp16.onnx": args.fp16_onnx,
@@ -45,15 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
         ExportOptions.of(args),
     )
-    paths = [row.path for row in rows]
+    paths = [row.path for row in done.files]
     if args.create_ort_optimized:
         paths += [made for path in list(paths) for made in write_ort_optimized(path)]
     if args.external_data:
-        for path in paths[: len(rows)]:
+        for path in paths[: len(done.files)]:
             print(f"  wrote {write_external_data(path)}", file=sys.stderr)
     if args.compression_test:
         print_compression(paths)
-    return Exit.PASSED
+    return done.status
 
 
 def add_outputs(parser: Parser) -> argparse.ArgumentParser:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporters.pipeline.options import ExportOptions, Parser
-from exporters.release import export_command
-from exportgate.exit import Exit, end
+from exporters.pipeline.command import export_command
+from exporters.pipeline.options import ExportOptions
+from exporters.pipeline.parser import Parser
+from exportgate.exit import end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.encoder_options()
     parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
     args = parser.parse_args(argv)
-    export_command({"encoder_fp32.pte": args.out}, ExportOptions.of(args))
-    return Exit.PASSED
+    return export_command({"encoder_fp32.pte": args.out}, ExportOptions.of(args)).status
 
 
 if __name__ == "__main__":

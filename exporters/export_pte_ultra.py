@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporters.pipeline.options import ExportOptions, Parser
-from exporters.release import export_command
-from exportgate.exit import Exit, end
+from exporters.pipeline.command import export_command
+from exporters.pipeline.options import ExportOptions
+from exporters.pipeline.parser import Parser
+from exportgate.exit import end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "export_pte_ultra",
         "Export the smallest and fastest INT8 encoder for ExecuTorch with XNNPACK, or with "
         "--weight_bits 4 the smallest one that keeps the words.",
-        "--checkpoint golden/golden.nemo --val_manifest golden/calib.jsonl "
+        "--checkpoint golden/golden.nemo --calibration golden/calib.jsonl "
         "--out build/encoder_int8_ultra.pte",
     )
     parser.checkpoint_options()
@@ -39,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
     args = parser.parse_args(argv)
     name = {8: "encoder_int8_ultra.pte", 4: "encoder_int4.pte"}[args.weight_bits]
-    export_command({name: args.out}, ExportOptions.of(args))
-    return Exit.PASSED
+    return export_command({name: args.out}, ExportOptions.of(args)).status
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporters.pipeline.options import ExportOptions, Parser, positive
-from exporters.release import export_command
-from exportgate.exit import Exit, end
+from exporters.pipeline.command import export_command
+from exporters.pipeline.options import ExportOptions
+from exporters.pipeline.parser import Parser, positive
+from exportgate.exit import end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.option(
         "--hidden", type=positive, metavar="H", help="LSTM width; must equal the checkpoint's"
     )
-    parser.option("--val_manifest", type=Path, metavar="FILE", help="swipes to check the step with")
+    parser.calibration_option()
     args = parser.parse_args(argv)
     outputs = {
         f"step_{args.precision}.onnx": args.onnx_out,
         f"step_{args.precision}.pte": args.pte_out,
     }
-    export_command(outputs, ExportOptions.of(args))
-    return Exit.PASSED
+    return export_command(outputs, ExportOptions.of(args)).status
 
 
 if __name__ == "__main__":

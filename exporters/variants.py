@@ -7,13 +7,25 @@ README's table, so that a reader who saw it once finds it everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate.errors import ExportGateError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 Graph = Literal["encoder", "step"]
 Format = Literal["pte", "onnx"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
+Flavour = Literal["standard", "web"]
+"""How a graph is left: in standard operators, which a runtime optimises for its own machine when it
+opens the file, or optimised ahead of time as far as is valid on every machine, for web pages."""
+Quantizer = Literal["static", "dynamic", "pt2e", "eager"]
+"""What makes integers of weights. For ONNX Runtime: ``static`` (QDQ, ranges of activations from
+calibration) or ``dynamic`` (activations per call). For XNNPACK: ``pt2e`` (torchao's annotation of
+the traced graph) or ``eager`` (the linear layers are exchanged before tracing)."""
+Intermediate = Literal["integer weights for XNNPACK", "INT8 graph for ONNX Runtime"]
+"""What several files are made from, and which is therefore made once."""
 
 TARGETS: dict[str, str] = {
     "web-dev": "FP32 ONNX, to develop a web page against",
@@ -42,6 +54,32 @@ class UnknownVariantError(ExportGateError, ValueError):
         super().__init__(f"unknown variant {name!r}; known: {', '.join(v.name for v in VARIANTS)}")
 
 
+class UnsupportedVariantError(ExportGateError, ValueError):
+    """No exporter makes what a row of the table asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a file is made; ``exporters.pipeline.making`` reads it.
+
+    Attributes:
+        cost: Time that it takes relative to the others; the dearest files are begun first.
+        quantizer: What makes integers of the weights; None where they stay floating point.
+        flavour: How the graph is left.
+        shares: What the file is made from that other files are made from too; None if it is made
+            from the checkpoint alone.
+        rewrite: Switches of the encoder's rewrite that differ from their defaults, as pairs of
+            name and value: of ``xnnpack.options.RewriteOptions`` or
+            ``ort.encoder_graph.OrtRewriteOptions``.
+    """
+
+    cost: int
+    quantizer: Quantizer | None = None
+    flavour: Flavour = "standard"
+    shares: Intermediate | None = None
+    rewrite: tuple[tuple[str, Any], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One file of a release.
@@ -53,9 +91,11 @@ class Variant:
         format: Container: ``pte`` (ExecuTorch) or ``onnx`` (ONNX Runtime).
         precision: Precision of the weights that carry the multiply-accumulates.
         targets: Deployment targets that ship the file.
+        summary: What the file is, in a line.
+        recipe: How it is made.
         baseline: Name of the FP32 file of the same graph and format, against which size and
             latency ratios are taken; None for that FP32 file itself.
-        summary: What the file is, in a line.
+        step: Name of the step that an encoder's words are decoded with; None for a step.
     """
 
     name: str
@@ -65,7 +105,19 @@ class Variant:
     precision: Precision
     targets: tuple[str, ...]
     summary: str
+    recipe: Recipe
     baseline: str | None = None
+    step: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an encoder that no step decodes.
+
+        Raises:
+            UnsupportedVariantError: An encoder names no step, or a step names one.
+        """
+        if (self.graph == "encoder") != (self.step is not None):
+            msg = f"{self.name}: an encoder names the step that decodes it, a step names none"
+            raise UnsupportedVariantError(msg)
 
 
 VARIANTS: tuple[Variant, ...] = (
@@ -77,6 +129,8 @@ VARIANTS: tuple[Variant, ...] = (
         precision="fp32",
         targets=("web-dev",),
         summary="Encoder for ONNX Runtime in FP32; the reference of the other ONNX encoders",
+        recipe=Recipe(cost=5),
+        step="step_fp32.onnx",
     ),
     Variant(
         name="encoder_int8.onnx",
@@ -86,7 +140,9 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         targets=("android", "server"),
         summary="Encoder for ONNX Runtime: static INT8, standard QDQ graph, optimised when opened",
+        recipe=Recipe(cost=7, quantizer="static", shares="INT8 graph for ONNX Runtime"),
         baseline="encoder_fp32.onnx",
+        step="step_fp32.onnx",
     ),
     Variant(
         name="encoder_fp16.onnx",
@@ -96,7 +152,9 @@ VARIANTS: tuple[Variant, ...] = (
         precision="fp16",
         targets=("server",),
         summary="Encoder for servers: weights stored in FP16, arithmetic in FP32",
+        recipe=Recipe(cost=5),
         baseline="encoder_fp32.onnx",
+        step="step_fp32.onnx",
     ),
     Variant(
         name="encoder_int8_web.onnx",
@@ -106,7 +164,11 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         targets=("web",),
         summary="Encoder for ONNX Runtime Web: static INT8, graph optimised ahead of time",
+        recipe=Recipe(
+            cost=7, quantizer="static", flavour="web", shares="INT8 graph for ONNX Runtime"
+        ),
         baseline="encoder_fp32.onnx",
+        step="step_fp32.onnx",
     ),
     Variant(
         name="encoder_fp32.pte",
@@ -116,6 +178,8 @@ VARIANTS: tuple[Variant, ...] = (
         precision="fp32",
         targets=("android-dev", "android"),
         summary="Encoder for XNNPACK in FP32; the reference of the other .pte encoders",
+        recipe=Recipe(cost=6),
+        step="step_fp32.pte",
     ),
     Variant(
         name="encoder_int8.pte",
@@ -125,7 +189,9 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         targets=("android",),
         summary="Encoder for XNNPACK, PT2E: INT8 weights per channel, activations per call",
+        recipe=Recipe(cost=8, quantizer="pt2e", shares="integer weights for XNNPACK"),
         baseline="encoder_fp32.pte",
+        step="step_fp32.pte",
     ),
     Variant(
         name="encoder_fp16.pte",
@@ -135,7 +201,9 @@ VARIANTS: tuple[Variant, ...] = (
         precision="fp16",
         targets=("android-dev",),
         summary="Encoder for XNNPACK on cores with FP16 arithmetic (not a Cortex-A53)",
+        recipe=Recipe(cost=6),
         baseline="encoder_fp32.pte",
+        step="step_fp32.pte",
     ),
     Variant(
         name="encoder_int8_ultra.pte",
@@ -145,7 +213,9 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         targets=("edge",),
         summary="Encoder for XNNPACK, the smallest and fastest with INT8 weights",
+        recipe=Recipe(cost=8, quantizer="eager", shares="integer weights for XNNPACK"),
         baseline="encoder_fp32.pte",
+        step="step_fp32.pte",
     ),
     Variant(
         name="encoder_int4.pte",
@@ -155,7 +225,9 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int4",
         targets=("edge",),
         summary="Encoder for XNNPACK, the smallest that keeps the words: 4-bit weights",
+        recipe=Recipe(cost=8, quantizer="eager", shares="integer weights for XNNPACK"),
         baseline="encoder_fp32.pte",
+        step="step_fp32.pte",
     ),
     Variant(
         name="step_fp32.pte",
@@ -165,6 +237,7 @@ VARIANTS: tuple[Variant, ...] = (
         precision="fp32",
         targets=("android-dev", "android"),
         summary="Prediction network and joint for one symbol, for XNNPACK",
+        recipe=Recipe(cost=2),
     ),
     Variant(
         name="step_int8.pte",
@@ -174,6 +247,7 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         targets=("edge",),
         summary="Prediction network and joint for one symbol, for XNNPACK, INT8 weights",
+        recipe=Recipe(cost=4, quantizer="eager"),
         baseline="step_fp32.pte",
     ),
     Variant(
@@ -184,6 +258,7 @@ VARIANTS: tuple[Variant, ...] = (
         precision="fp32",
         targets=("web-dev", "web", "android", "server"),
         summary="Prediction network and joint for a batch of symbols, for ONNX Runtime",
+        recipe=Recipe(cost=1),
     ),
     Variant(
         name="step_int8.onnx",
@@ -193,6 +268,7 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         targets=("web", "server"),
         summary="Prediction network and joint for a batch of symbols, INT8 weights",
+        recipe=Recipe(cost=3, quantizer="dynamic"),
         baseline="step_fp32.onnx",
     ),
 )
@@ -213,6 +289,27 @@ def variant(name: str) -> Variant:
         if row.name == name:
             return row
     raise UnknownVariantError(name)
+
+
+def decoding_step(row: Variant) -> Variant:
+    """Return the step that words are decoded with: the one that an encoder names, a step itself."""
+    return variant(row.step) if row.step else row
+
+
+def check_supported(
+    error: type[ExportGateError], what: str, given: str, supported: Collection[str]
+) -> None:
+    """Refuse by name what nothing makes, before a file is labelled as what it is not.
+
+    Args:
+        error: What to raise.
+        what: Which choice this is, such as ``precision of an ONNX encoder``.
+        given: What was chosen.
+        supported: What there is.
+    """
+    if given not in supported:
+        msg = f"{what} is {given!r}, but should be one of: {', '.join(supported)}"
+        raise error(msg)
 
 
 def variants_of(target: str) -> tuple[Variant, ...]:

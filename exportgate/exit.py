@@ -35,6 +35,8 @@ def end(main: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
     except ExportGateError as error:
         status = _said(str(error))
+    except KeyboardInterrupt:
+        status = _said("interrupted")
     except BrokenPipeError:  # the reader has seen enough: head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = Exit.NOT_JUDGED
@@ -52,5 +54,5 @@ def _said(message: str) -> Exit:
 
 def _spoken(error: OSError) -> str:
     """Return where and what: ``[Errno 13]`` says nothing to most readers."""
-    what = error.strerror or str(error) or type(error).__name__
+    what = " ".join((error.strerror or str(error) or type(error).__name__).split())
     return f"{error.filename}: {what}" if error.filename else what

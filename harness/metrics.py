@@ -58,9 +58,18 @@ METRICS: dict[str, Metric] = {
     "differing_tensors": Metric("", "tensors that differ between the checkpoint and the model"),
     "blank_row_max_abs": Metric("", "largest magnitude in the blank's embedding row"),
     "reference_word_accuracy": Metric("", "share of words that NeMo itself decodes right"),
-    "pinned_token_mismatches": Metric("", "swipes that NeMo decodes otherwise than recorded"),
-    "pinned_score_max_abs_error": Metric("nats", "largest change of NeMo's scores since then"),
-    "swipes": Metric("", "swipes that were judged"),
+    "accuracy_over_chance": Metric(
+        "", "lower 97.5 % bound of NeMo's word accuracy less the share of the commonest word"
+    ),
+    "recorded_token_mismatches": Metric("", "swipes that NeMo decodes otherwise than recorded"),
+    "recorded_score_max_abs_error": Metric("nats", "largest change of NeMo's scores since then"),
+    "recorded_accuracy_drop": Metric("", "recorded word accuracy less NeMo's now"),
+    # what the manifest can show
+    "swipes": Metric("", "swipes in the manifest"),
+    "distinct_swipes": Metric("", "swipes that differ in word or trace"),
+    "distinct_words": Metric("", "words in the manifest"),
+    "shared_swipes": Metric("", "swipes of the manifest that also calibrated the files"),
+    "unexercised_labels": Metric("", "labels of the vocabulary that no word of the manifest has"),
     # contract
     "contract_mismatches": Metric("", "names, dtypes and shapes that differ from the contract"),
     "provenance_mismatches": Metric("", "statements of the sidecar that the checkpoint refutes"),
@@ -69,13 +78,18 @@ METRICS: dict[str, Metric] = {
     "normalised_logits": Metric("", "share of logit rows that are log-probabilities"),
     # parity
     "max_abs_error": Metric("", "largest absolute difference from NeMo"),
-    "state_max_abs_error": Metric("", "largest difference of h and c from NeMo, rolled out"),
+    "max_error_ratio": Metric("", "largest difference from NeMo ÷ the outputs' RMS"),
+    "state_max_error_ratio": Metric("", "largest difference of h and c from NeMo ÷ their RMS"),
+    "worst_channel_sqnr_db": Metric("dB", "signal to noise of the output's worst channel"),
+    "channel_noise_ratio_db": Metric(
+        "dB", "how much farther from NeMo the worst channel is than the median one"
+    ),
     "logit_shift": Metric("nats", "largest mean error of one symbol's logit beside the others'"),
     "sqnr_db": Metric("dB", "signal to noise against NeMo's FP32, over all swipes"),
     "worst_sqnr_db": Metric("dB", "signal to noise of the worst swipe"),
     "worst_bucket_sqnr_db": Metric("dB", "signal to noise of the worst length bucket"),
     "length_buckets": Metric("", "length buckets that hold swipes"),
-    "min_cosine": Metric("", "smallest cosine between a frame and NeMo's"),
+    "low_cosine": Metric("", "cosine between a frame and NeMo's that 99 of 100 exceed"),
     "nonfinite": Metric("", "NaN and infinite values in the outputs"),
     "layer_gain_error": Metric("", "largest wrong factor of one channel of one layer"),
     "layer_shift": Metric("", "largest wrong offset of one channel of one layer ÷ its RMS"),
@@ -83,16 +97,28 @@ METRICS: dict[str, Metric] = {
     "encoded_length_mismatches": Metric("", "swipes whose encoded length differs from NeMo's"),
     "shape_failures": Metric("", "trace lengths from 1 to the bound that fail"),
     "overlong_accepted": Metric("", "traces longer than the bound that give no error"),
-    "padding_max_abs_error": Metric("", "largest change of a valid frame caused by padding"),
+    "padding_noise_ratio": Metric("", "RMS change caused by padding ÷ the file's RMS error"),
+    "batch_noise_ratio": Metric(
+        "", "RMS change caused by other rows of a batch ÷ the file's RMS error"
+    ),
+    "unequal_repeats": Metric("", "outputs that differ between two runs of the same input"),
+    "worst_label_sqnr_db": Metric("dB", "signal to noise after the symbol that is fed worst"),
+    "worst_symbol_sqnr_db": Metric("dB", "power of the logits ÷ error of the worst symbol's"),
     # decode
-    "token_mismatches": Metric("", "swipes decoded otherwise than by NeMo, no close call"),
-    "close_calls": Metric("", "swipes decoded otherwise at a margin within the tolerance"),
+    "token_mismatches": Metric("", "swipes decoded otherwise than by NeMo, and no near tie"),
+    "near_ties": Metric("", "swipes decoded otherwise where NeMo's margin is within the error"),
     "score_max_abs_error": Metric("nats", "largest difference of a score from NeMo's"),
     "word_accuracy": Metric("", "share of words decoded right"),
     "relative_word_accuracy": Metric("", "word accuracy ÷ NeMo's"),
     "emitted_length_ratio": Metric("", "mean number of labels emitted ÷ NeMo's"),
     "word_accuracy_loss": Metric("", "NeMo's word accuracy less this file's, greedy"),
-    "word_accuracy_loss_high": Metric("", "upper end of that loss's 95 % confidence interval"),
+    "words_lost_p": Metric("", "probability of losing so many words by chance (McNemar)"),
+    "edits_p": Metric("", "probability of so many swipes with more wrong letters by chance"),
+    "deletions_p": Metric("", "probability of so many swipes with more missing letters by chance"),
+    "lexicon_top1_lost_p": Metric("", "the same of words that are first in the lexicon"),
+    "lexicon_top5_lost_p": Metric("", "the same of words among the first 5 in the lexicon"),
+    "top5_lost_p": Metric("", "the same of words among the first 5 of a free beam search"),
+    "lexicon_search_p": Metric("", "the same of words that the lexicon loses against greedy"),
     "character_error_rate": Metric("", "edits from the words to what was emitted ÷ letters"),
     "deletion_rate": Metric("", "letters of the words that were not emitted ÷ letters"),
     "mean_emitted_length": Metric("", "mean number of letters emitted"),
@@ -100,7 +126,6 @@ METRICS: dict[str, Metric] = {
     "top1_word_accuracy_lexicon": Metric("", "share of words found first in the lexicon"),
     "top5_word_accuracy_lexicon": Metric("", "share of words among the first 5 in the lexicon"),
     "lexicon_accuracy_loss": Metric("", "NeMo encodings' top-1 in the lexicon less this file's"),
-    "lexicon_accuracy_loss_low": Metric("", "lower end of that loss's 95 % confidence interval"),
     # quantization
     "int8_weight_share": Metric("", "share of the weights stored in 8 or fewer bits"),
     "saturating_pairs": Metric("", "pairs of s8 weights that saturate on an x86 without VNNI"),
@@ -147,3 +172,10 @@ METRICS: dict[str, Metric] = {
     ),
     "instructions": Metric("", "instructions of one short inference", Role.INFORMATIONAL),
 }
+
+RENAMED: dict[str, str] = {
+    "pinned_token_mismatches": "recorded_token_mismatches",
+    "pinned_score_max_abs_error": "recorded_score_max_abs_error",
+    "close_calls": "near_ties",
+}
+"""Names that metrics had in histories of earlier versions."""

@@ -1,7 +1,9 @@
-"""Words as a keyboard finds them: in a lexicon and free, letter by letter, and what INT8 costs.
+"""Words as a keyboard finds them: in a lexicon and free, letter by letter, beside NeMo's own.
 
 Encoders are decoded with the FP32 step of their runtime, steps on NeMo's encodings. A .pte step
-takes one hypothesis at a time, so that fewer swipes are searched with it (``SEARCH_STRIDE``).
+takes one hypothesis at a time, so that fewer swipes are searched with it (``SEARCH_STRIDE``). How
+good the model is, is judged once, on the checkpoint: here a file is judged by what it loses against
+NeMo on the same swipes, by exact paired tests.
 """
 
 from __future__ import annotations
@@ -13,76 +15,114 @@ import pytest
 from harness.decode.accuracy import (
     by_group,
     describe_groups,
+    edits,
     length_group,
     paired_difference,
     rarity_group,
     speed_groups,
     summarise,
 )
+from harness.measure.significance import fewer, lost_words
 from harness.run.files import step_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.decode.accuracy import Outcome
+    from harness.measure.significance import PairedTest
     from harness.run.context import RunContext
+
+    Level = Callable[[str, str], float]
 
 
 @pytest.mark.measures(
-    "top1_word_accuracy_lexicon",
-    "top5_word_accuracy_lexicon",
-    "lexicon_accuracy_loss",
-    "lexicon_accuracy_loss_low",
-)
-def test_lexicon(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+    "top1_word_accuracy_lexicon", "top5_word_accuracy_lexicon", "lexicon_accuracy_loss",
+    "lexicon_top1_lost_p", "lexicon_top5_lost_p",
+)  # fmt: skip
+def test_lexicon(
+    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+) -> None:
     """The word is found in the lexicon, as often as from NeMo's own encodings."""
-    outcomes = context.words.searches(subject)
+    outcomes, nemo = context.words.searches(subject), context.words.searches(step_for(subject))
     found, right = summarise(outcomes), [float(outcome.right) for outcome in outcomes]
     detail = f"of {found.swipes} swipes; {_groups(context, subject, outcomes)}"
     record("top1_word_accuracy_lexicon", found.top1, detail, right)
     record("top5_word_accuracy_lexicon", found.top5, f"of {found.swipes} swipes")
-    baseline = step_for(subject)
-    nemo = [float(outcome.right) for outcome in context.words.searches(baseline)]
-    loss = paired_difference(right, nemo)
+    loss = paired_difference(right, [float(outcome.right) for outcome in nemo])
     detail = f"{loss}, 95 % interval, {found.swipes} swipes, against NeMo's encodings"
     record("lexicon_accuracy_loss", loss.estimate, detail)
-    record("lexicon_accuracy_loss_low", loss.low, detail)
+    first = lost_words([o.right for o in outcomes], [o.right for o in nemo])
+    five = lost_words([o.right_of_top for o in outcomes], [o.right_of_top for o in nemo])
+    for metric, test in (("lexicon_top1_lost_p", first), ("lexicon_top5_lost_p", five)):
+        record(metric, test.p_value, test.sentence("fewer words", limit_of(subject, metric)))
 
 
-@pytest.mark.measures("top5_word_accuracy")
-def test_free_search(subject: str, context: RunContext, record: Callable[..., None]) -> None:
-    """Without a lexicon the word is among the first five."""
-    found = summarise(context.words.searches(subject, free=True))
+@pytest.mark.measures("lexicon_search_p")
+def test_search(
+    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+) -> None:
+    """The search finds no fewer words of its lexicon than greedy decoding: it knows more."""
+    lexicon, searched = context.words.lexicon(), context.words.searches(subject)
+    greedy = context.words.outcomes(context.nemo.reference().hypotheses)
+    pairs = [
+        (found.right, greedy[row].right)
+        for row, found in zip(context.words.searched(subject), searched, strict=True)
+        if found.word in lexicon
+    ]
+    if not pairs:
+        detail = "no word of the manifest is in the lexicon; name another with --lexicon"
+        record("lexicon_search_p", float("nan"), detail)
+        return
+    test = lost_words([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+    level = limit_of(subject, "lexicon_search_p")
+    record("lexicon_search_p", test.p_value, test.sentence("fewer words", level))
+
+
+@pytest.mark.measures("top5_word_accuracy", "top5_lost_p")
+def test_free_search(
+    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+) -> None:
+    """Without a lexicon the word is among the first five as often as from NeMo's encodings."""
+    outcomes = context.words.searches(subject, free=True)
+    nemo = context.words.searches(step_for(subject), free=True)
+    found = summarise(outcomes)
     detail = f"{found.top1:.3f} found first, of {found.swipes} swipes"
     record("top5_word_accuracy", found.top5, detail)
+    test = lost_words([o.right_of_top for o in outcomes], [o.right_of_top for o in nemo])
+    level = limit_of(subject, "top5_lost_p")
+    record("top5_lost_p", test.p_value, test.sentence("fewer words", level))
 
 
 @pytest.mark.measures(
-    "character_error_rate",
-    "deletion_rate",
-    "mean_emitted_length",
-    "word_accuracy_loss",
-    "word_accuracy_loss_high",
-)
-def test_letters(subject: str, context: RunContext, record: Callable[..., None]) -> None:
-    """Greedy decoding loses few letters, and few words against NeMo."""
+    "character_error_rate", "deletion_rate", "mean_emitted_length", "word_accuracy_loss",
+    "words_lost_p", "edits_p", "deletions_p",
+)  # fmt: skip
+def test_letters(
+    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+) -> None:
+    """Greedy decoding loses no words and no letters against NeMo beyond chance."""
     outcomes = context.words.outcomes(context.words.hypotheses(subject))
     nemo = context.words.outcomes(context.nemo.reference().hypotheses)
     found, theirs = summarise(outcomes), summarise(nemo)
     groups = by_group(outcomes, [length_group(outcome.word) for outcome in outcomes])
-    record(
-        "character_error_rate",
-        found.character_error_rate,
-        f"NeMo {theirs.character_error_rate:.4f}; words right: {describe_groups(groups)}",
-    )
+    detail = f"NeMo {theirs.character_error_rate:.4f}; words right: {describe_groups(groups)}"
+    record("character_error_rate", found.character_error_rate, detail)
     record("deletion_rate", found.deletion_rate, f"NeMo {theirs.deletion_rate:.4f}")
     emitted = [len(outcome.first) for outcome in outcomes]
     detail = f"NeMo {theirs.mean_emitted_length:.2f}"
     record("mean_emitted_length", found.mean_emitted_length, detail, emitted)
     loss = paired_difference([float(o.right) for o in outcomes], [float(o.right) for o in nemo])
-    detail = f"{loss}, 95 % interval, {found.swipes} swipes, paired bootstrap"
-    record("word_accuracy_loss", loss.estimate, detail)
-    record("word_accuracy_loss_high", loss.high, detail)
+    record("word_accuracy_loss", loss.estimate, f"{loss}, 95 % interval, paired bootstrap")
+    ours, others = ([edits(o.word, o.first) for o in side] for side in (outcomes, nemo))
+    tests: tuple[tuple[str, PairedTest, str], ...] = (
+        ("words_lost_p", lost_words([o.right for o in outcomes], [o.right for o in nemo]),
+         "fewer words"),
+        ("edits_p", fewer([e.total for e in ours], [e.total for e in others]), "more edits"),
+        ("deletions_p", fewer([e.deletions for e in ours], [e.deletions for e in others]),
+         "more missing letters"),
+    )  # fmt: skip
+    for metric, test, what in tests:
+        record(metric, test.p_value, test.sentence(what, limit_of(subject, metric)))
 
 
 def _groups(context: RunContext, subject: str, outcomes: Sequence[Outcome]) -> str:

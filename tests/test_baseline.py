@@ -11,7 +11,7 @@ import pytest
 from exportgate.artifacts.sidecar import ArtifactError, read_sidecar, sha256_of
 from harness.gate.baseline import PREFIX, BaselineError, read_baseline
 from harness.gate.gates import Status
-from harness.gate.promote import AcceptError, accept
+from harness.gate.promote import PromoteError, promote
 from harness.measure.instructions import X86_64, missing
 from tests.faults.run import FaultLab, Workspace, open_lab
 from tests.faults.surgery import before_output, operate
@@ -58,7 +58,7 @@ def a_report(workspace: Workspace, verdict: str = "PASS", **files: str) -> Path:
 @pytest.fixture
 def accepted(workspace: Workspace, tmp_path: Path) -> Path:
     folder = tmp_path / "baseline"
-    accept(a_report(workspace), folder)
+    promote(a_report(workspace), folder)
     return folder
 
 
@@ -114,7 +114,7 @@ def test_a_green_run_is_accepted_and_judges_the_next(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert {verdict.status for verdict in lab.judge(workspace, [STEP]).values()} == {Status.PASS}
     report, folder = tmp_path / "report" / "report.json", tmp_path / "baseline"
-    assert accept(report, folder) == [STEP]
+    assert promote(report, folder) == [STEP]
 
     workspace.args = ("--baseline", str(folder))
     verdicts = lab.judge(workspace, [STEP])
@@ -157,19 +157,19 @@ def test_an_absent_baseline_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_red_run_is_not_accepted(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(AcceptError, match="only a green run is accepted"):
-        accept(a_report(workspace, verdict="FAIL"), tmp_path / "baseline")
+    with pytest.raises(PromoteError, match="only a green run becomes the baseline"):
+        promote(a_report(workspace, verdict="FAIL"), tmp_path / "baseline")
     assert not (tmp_path / "baseline").exists()
 
 
 def test_a_file_that_changed_since_is_not_accepted(workspace: Workspace, tmp_path: Path) -> None:
     report = a_report(workspace)
     workspace.rewrite(ENCODER, b"exported again")
-    with pytest.raises(AcceptError, match="changed since it was judged"):
-        accept(report, tmp_path / "baseline")
+    with pytest.raises(PromoteError, match="changed since it was judged"):
+        promote(report, tmp_path / "baseline")
     workspace.path(ENCODER).write_bytes(b"damaged")
     with pytest.raises(ArtifactError):
-        accept(report, tmp_path / "baseline")
+        promote(report, tmp_path / "baseline")
 
 
 def test_a_run_without_files_is_not_accepted(workspace: Workspace, tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_a_run_without_files_is_not_accepted(workspace: Workspace, tmp_path: Pat
     data = json.loads(report.read_text(encoding="utf-8"))
     data["request"]["files"] = {}
     report.write_text(json.dumps(data), encoding="utf-8")
-    with pytest.raises(AcceptError, match="judged no file"):
-        accept(report, tmp_path / "baseline")
+    with pytest.raises(PromoteError, match="judged no file"):
+        promote(report, tmp_path / "baseline")
 
 
 def test_a_baseline_brings_its_step_and_replaces_the_last_as_a_whole(
@@ -186,6 +186,6 @@ def test_a_baseline_brings_its_step_and_replaces_the_last_as_a_whole(
 ) -> None:
     assert read_sidecar(accepted / STEP).sha256 == sha256_of(workspace.path(STEP))
     (accepted / "stray.pte").write_bytes(b"")
-    accept(a_report(workspace), accepted)
+    promote(a_report(workspace), accepted)
     assert not (accepted / "stray.pte").exists()
     assert (accepted.with_name("baseline.previous") / "stray.pte").exists()

@@ -18,6 +18,7 @@ from exporters.pipeline.bundle import (
     write_bundle,
 )
 from exporters.variants import variant
+from exportgate import resources
 from exportgate.artifacts.sidecar import (
     ArtifactError,
     Sidecar,
@@ -311,7 +312,10 @@ def test_size(subject, context, record):
 """
 
 
-def test_the_gates_own_report_seals_the_files_that_it_judged(pytester: pytest.Pytester) -> None:
+def test_the_gates_own_report_seals_the_files_that_it_judged(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "CHECKOUT", pytester.path)
     pytester.makeconftest('pytest_plugins = ["harness.gate.pytest_plugin"]')
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})

@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from exporters.pipeline.options import (
-    ExportOptions,
-    OptionError,
-    Parser,
-    Written,
-    check_model,
-    print_table,
-)
+from exporters.pipeline.options import ExportOptions, OptionError, check_model
+from exporters.pipeline.parser import Parser
+from exporters.pipeline.written import Written, print_table
 from exporters.variants import VARIANTS
 from exportgate.contract import ModelSpec
 
@@ -56,15 +51,30 @@ def test_both_spellings_are_one_option() -> None:
         assert ExportOptions.of(args).checkpoint == Path("a.nemo")
 
 
-def test_calibration_samples_replace_batches() -> None:
+@pytest.mark.parametrize(
+    ("given", "swipes"),
+    [
+        ([], None),
+        (["--calib_batches", "3"], 12),
+        (["--calib-bs", "5"], 80),
+        (["--calib_batches", "3", "--calib-bs", "5"], 15),
+        (["--calib_batches", "3", "--calib-bs", "5", "--calibration_samples", "7"], 7),
+    ],
+)
+def test_calibration_takes_all_swipes_unless_it_is_limited(
+    given: list[str], swipes: int | None
+) -> None:
     parser = Parser("export_pte_ultra", "…", "…")
     parser.checkpoint_options()
     parser.encoder_options()
-    parser.quantization_options()
-    given = ["--checkpoint", "a", "--calib_batches", "3", "--calib-bs", "5"]
-    assert ExportOptions.of(parser.parse_args(given)).calibration_swipes == 15
-    given += ["--calibration_samples", "7"]
-    assert ExportOptions.of(parser.parse_args(given)).calibration_swipes == 7
+    options = ExportOptions.of(parser.parse_args(["--checkpoint", "a", *given]))
+    assert options.calibration_swipes == swipes
+
+
+@pytest.mark.parametrize("module", [*EXPORTERS, "release"])
+def test_calibration_swipes_have_two_names(module: str) -> None:
+    said = run(module, "--help").stdout
+    assert all(flag in said for flag in ("--val_manifest", "--val-manifest", "--calibration FILE"))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +117,7 @@ def test_dimensions_must_be_the_checkpoints() -> None:
         ("export_onnx", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
         ("release", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
         ("release", ["--checkpoint", "x", "--out", "x", "--variant", "y"], "unknown variant 'y'"),
+        ("release", ["--checkpoint", "x", "--out", "x", "--progress_fd", "77"], "--progress_fd 77"),
         ("export_pte", ["--checkpoint", "x", "--out", "x", "--calib-bs", "0"], "at least 1"),
     ],
 )

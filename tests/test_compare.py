@@ -17,7 +17,7 @@ def test_sqnr_of_scaled_output_is_the_formula(error: float, seed: int) -> None:
     reference = np.random.default_rng(seed).normal(size=(4, 7))
     found = compare([reference], [reference * (1 + error)])
     assert found.sqnr_db == pytest.approx(-20 * math.log10(error), abs=1e-4)
-    assert found.min_cosine == pytest.approx(1.0)
+    assert found.low_cosine == pytest.approx(1.0)
     assert found.max_abs_error == pytest.approx(np.abs(reference).max() * error)
 
 
@@ -43,7 +43,7 @@ def test_a_nonfinite_output_cannot_look_good(bad: float) -> None:
     assert found.nonfinite == 1
     assert found.sqnr_db == -SQNR_OF_EQUAL_DB
     assert found.max_abs_error == math.inf
-    assert found.min_cosine == -1.0
+    assert found.low_cosine == -1.0
 
 
 def test_a_zero_reference_with_noise_is_no_signal() -> None:
@@ -54,7 +54,7 @@ def test_one_turned_frame_is_seen_by_the_cosine() -> None:
     reference = np.ones((4, 100))
     output = reference.copy()
     output[:, 50] *= -1
-    assert compare([reference], [output]).min_cosine == pytest.approx(-1.0)
+    assert compare([reference], [output]).low_cosine == pytest.approx(-1.0)
 
 
 def test_nothing_to_compare_is_an_error() -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from exporters.pipeline.exporting import export
 from exporters.pipeline.options import ExportOptions
 from exporters.quantize.calibration import synthetic_calibration
-from exporters.release import export
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.runtime.onnx_runtime import OrtSession
 from harness.measure import parity, reference
@@ -60,7 +60,7 @@ def fastconformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_fastconformer_exports_and_matches_nemo(fastconformer: Path, tmp_path: Path) -> None:
     options = ExportOptions(fastconformer, max_trace_len=BOUND, calibration_swipes=8)
-    export({name: tmp_path / name for name in FILES}, options)
+    assert export({name: tmp_path / name for name in FILES}, options).failures == {}
     loaded = reference.load(fastconformer)
     assert (loaded.spec.feature_dim, loaded.spec.subsampling_factor) == (FEATURES, 8)
     # Other features of the same moments than those that INT8 was calibrated with.

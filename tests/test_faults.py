@@ -14,8 +14,9 @@ import pytest
 from exportgate.artifacts.sidecar import sidecar_path
 from harness.diagnose import localize
 from harness.gate.gates import Status
-from harness.gate.third_party import CONTRACT_FILE, guess
 from harness.inspect.pte_file import read_weights
+from harness.third_party.folder import CONTRACT_FILE
+from harness.third_party.guess import guess
 from tests.faults.fault import red_gates, run_fault
 from tests.faults.registry import FAULTS
 from tests.faults.run import FaultLab, Workspace, open_lab
@@ -180,7 +181,7 @@ def test_blame_names_stage_layer_and_half(
     assert marked[0].startswith("/blocks.1/ff1_out/Gemm_output_0")
     assert "fresh FP32 ONNX" in said
     assert "encoder_int8" in said
-    page = (workspace.folder / "blame.html").read_text(encoding="utf-8")
+    page = (workspace.folder / "localize.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "/blocks.1/ff1_out/Gemm_output_0" in page
 
@@ -213,7 +214,7 @@ def test_a_pte_is_told_its_first_bad_layer_and_its_stages(
     assert "equal" in stages["exported program, eager"]
     assert "equal" not in stages["step_fp32.pte (fp32)"]
     assert next(line for line in stages.values() if "◄" in line).startswith("joint.out")
-    assert "<svg" in (workspace.folder / "blame.html").read_text(encoding="utf-8")
+    assert "<svg" in (workspace.folder / "localize.html").read_text(encoding="utf-8")
 
 
 @slow

@@ -195,10 +195,16 @@ def test_environments_are_never_in_one_line(
         append(store, a_report(name, sqnr, cpu=cpu))
     lines = trends.series(store, ["sqnr_db"])
     assert sorted([p.value for p in points] for points in lines.values()) == [[41.0, 43.0], [42.0]]
-    for command in (["list"], ["compare", "a", "b"], ["trend", "sqnr_db"], ["blame"]):
+    for command in (
+        ["list"],
+        ["compare", "a", "b"],
+        ["trend", "sqnr_db"],
+        ["regressions"],
+        ["blame"],
+    ):
         trends.main(["--history", str(store), *command])
         said = capsys.readouterr().out
-        assert "2 environments: speeds of different ones say nothing together" in said
+        assert "2 environments: speeds measured on different machines" in said
 
 
 def test_load_is_no_other_environment_but_a_version_is() -> None:

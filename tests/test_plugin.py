@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
 
 if TYPE_CHECKING:
@@ -42,9 +43,21 @@ SWIPE = '{"word": "a", "points": [{"x": 0.1, "y": 0.2, "t": 0}, {"x": 0.1, "y": 
 ONE_FILE = ("--target", "android", "--variant", "step_fp32.onnx")
 
 
+CONFTEST = """
+from pathlib import Path
+
+from exportgate import resources
+
+# Also in the processes of pytest-xdist: this folder is the checkout.
+resources.CHECKOUT = Path(__file__).parent
+pytest_plugins = ["harness.gate.pytest_plugin"]
+"""
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeconftest('pytest_plugins = ["harness.gate.pytest_plugin"]')
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setattr(resources, "CHECKOUT", pytester.path)
+    pytester.makeconftest(CONFTEST)
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})
     for name in ("golden.nemo", "val.jsonl", "calib.jsonl"):
@@ -271,7 +284,7 @@ def test_a_failure_says_what_why_and_how_to_run_it_again(project: pytest.Pyteste
             "step_fp32.onnx: sqnr_db is 12 dB, but should be ≥ 40 dB (signal to noise against *",
             "*sqnr_db*12 dB*≥ 40 dB*FAIL",
             "*why: worst: swipe 7",
-            "*again: pytest * --target android * 'suites/test_all.py::test_sqnr?step_fp32.onnx?'",
+            "*again: pytest 'suites/test_all.py::test_sqnr?step_fp32.onnx?' * --target android *",
         ]
     )
 

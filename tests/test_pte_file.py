@@ -12,7 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.inspect.pte_file import PteFileError, PteTensor, inspect_pte, read_weights
+from harness.inspect.audit import read_contents
+from harness.inspect.pte_file import (
+    PteFileError,
+    PteTensor,
+    inspect_pte,
+    read_constants,
+    read_weights,
+)
 from harness.measure.layers import LayersError, first_bad, weight_errors
 
 if TYPE_CHECKING:
@@ -24,15 +31,15 @@ pytestmark = pytest.mark.slow  # lowering imports ExecuTorch, which takes second
 class Small(nn.Module):
     """A delegated linear, and an operator on integers that XNNPACK does not take."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: int = 32) -> None:
         super().__init__()
-        self.linear = nn.Linear(32, 8)
+        self.linear = nn.Linear(inputs, 8)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.sigmoid(self.linear(x)), lengths - 3
 
 
-def lowered(*, quantized: bool, four_bits: bool = False) -> bytes:
+def lowered(*, quantized: bool, four_bits: bool = False, inputs: int = 32) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
         XnnpackPartitioner,
     )
@@ -44,15 +51,15 @@ def lowered(*, quantized: bool, four_bits: bool = False) -> bytes:
     from exporters.xnnpack.quantize import quantize_layers, round_layers
 
     torch.manual_seed(0)
-    module = Small().eval()
+    module = Small(inputs).eval()
     if quantized:
         precision = "int4" if four_bits else "int8"
-        hessians = {"linear": torch.eye(32, dtype=torch.float64)}
+        hessians = {"linear": torch.eye(inputs, dtype=torch.float64)}
         quantize_layers(module, round_layers(module, hessians, [precision])[precision])
-    inputs = (torch.randn(1, 5, 32), torch.tensor([4]))
+    example = (torch.randn(1, 5, inputs), torch.tensor([4]))
     axes = {"x": {1: torch.export.Dim("T", max=64)}, "lengths": None}
     with torch.no_grad():
-        program = torch.export.export(module, inputs, dynamic_shapes=axes)
+        program = torch.export.export(module, example, dynamic_shapes=axes)
     edge = to_edge_transform_and_lower(
         program,
         partitioner=[XnnpackPartitioner()],
@@ -76,9 +83,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "program.pte"
 
 
-def weight_of_small() -> np.ndarray:
+def weight_of_small(inputs: int = 32) -> np.ndarray:
     torch.manual_seed(0)
-    return Small().linear.weight.detach().double().numpy()
+    return Small(inputs).linear.weight.detach().double().numpy()
 
 
 def test_it_reads_the_weights(plain: bytes, quantized: bytes, file: Path) -> None:
@@ -93,6 +100,43 @@ def test_it_reads_the_weights(plain: bytes, quantized: bytes, file: Path) -> Non
     ((_, weight),) = read_weights(file)
     # Half a step of 16 codes between the largest weights, 1 / sqrt(32).
     np.testing.assert_allclose(weight, weight_of_small(), atol=0.5 * 0.18 / 7.5 * 1.02)
+
+
+@pytest.mark.parametrize("inputs", [2, 32, 33, 56, 64, 96, 128])
+def test_it_reads_four_bits_of_any_number_of_inputs(inputs: int, file: Path) -> None:
+    """Of 64 inputs two bfloat16 steps are as many bytes as one in FP32."""
+    file.write_bytes(lowered(quantized=True, four_bits=True, inputs=inputs))
+    ((_, weight),) = read_weights(file)
+    exact = weight_of_small(inputs)
+    largest = np.abs(exact).max()
+    # Half a step, and what bfloat16 leaves of it.
+    np.testing.assert_allclose(weight, exact, atol=0.5 * largest / 7.5 + largest * 2**-8)
+    contents = read_contents(file)
+    assert contents.matrix_weights == {"qbint4" if inputs % 32 == 0 else "qcint4": 8 * inputs}
+    assert contents.int4_weight_share == 1.0
+
+
+def test_int8_weights_are_not_counted_as_four_bits(quantized: bytes, file: Path) -> None:
+    file.write_bytes(quantized)
+    assert read_contents(file).int4_weight_share == 0.0
+    assert read_contents(file).matrix_weights == {"qcint8": 8 * 32}
+
+
+@pytest.mark.parametrize("four_bits", [None, False, True])
+def test_it_reads_every_constant(*, four_bits: bool | None, file: Path) -> None:
+    file.write_bytes(lowered(quantized=four_bits is not None, four_bits=bool(four_bits)))
+    found = {(c.node, c.role): c for c in read_constants(file)}
+    torch.manual_seed(0)
+    small = Small().linear
+    bias = found["XNNFullyConnected", "bias"].values
+    np.testing.assert_array_equal(bias, small.bias.detach().double().numpy())
+    np.testing.assert_allclose(
+        found["XNNFullyConnected", "filter"].values,
+        small.weight.detach().double().numpy(),
+        atol={None: 0.0, False: 2e-3, True: 0.0125}[four_bits],
+    )
+    outside = [c for (node, _), c in found.items() if node == "aten::sub"]
+    assert all(c.values.size == 1 for c in outside)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -195,3 +239,5 @@ def test_a_flipped_bit_is_refused_or_read_but_never_crashes(
         assert inspect_pte(file).size_bytes == len(plain)
     with contextlib.suppress(PteFileError):
         assert len(read_weights(file)) <= 1
+    with contextlib.suppress(PteFileError):
+        assert len(read_constants(file)) <= 8

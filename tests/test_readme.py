@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from exporters.variants import TARGETS, VARIANTS
+from harness.console import COMMANDS
+from harness.gate.plugin.options import OPTIONS
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -30,10 +32,16 @@ def test_the_table_of_files_is_the_codes() -> None:
 
 def test_every_option_of_the_gate_is_documented() -> None:
     text = README.read_text(encoding="utf-8")
-    plugin = (README.parent / "harness" / "gate" / "pytest_plugin.py").read_text(encoding="utf-8")
-    options = re.findall(r'addoption\(\s*"(--[a-z-]+)"', plugin)
-    assert len(options) >= 10
-    assert [option for option in options if f"`{option}" not in text] == []
+    assert len(OPTIONS) >= 10
+    assert [option for option in OPTIONS if f"`{option}" not in text] == []
+
+
+def test_every_command_that_is_named_exists() -> None:
+    pages = [README, *(README.parent / "docs").glob("*.md")]
+    named = re.compile(r"exportgate ([a-z_]+)[ `]")
+    found = {name for page in pages for name in named.findall(page.read_text(encoding="utf-8"))}
+    assert found
+    assert found <= COMMANDS.keys()
 
 
 def test_the_commands_exist() -> None:

@@ -453,5 +453,8 @@ def test_step_declares_its_contract_and_is_deterministic(
 
 
 def test_a_step_in_fp16_is_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(OnnxExportError, match="fp32 and int8 only"):
+    with pytest.raises(
+        OnnxExportError,
+        match="precision of an ONNX step is 'fp16', but should be one of: fp32, int8",
+    ):
         step_to_onnx(checkpoint, precision="fp16")

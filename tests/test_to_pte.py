@@ -350,7 +350,10 @@ def test_four_bits_are_not_asked_of_pt2e(checkpoint: Checkpoint) -> None:
 
 
 def test_there_is_no_half_precision_step(checkpoint: Checkpoint) -> None:
-    with pytest.raises(LoweringError, match="no fp16 step"):
+    with pytest.raises(
+        LoweringError,
+        match=r"precision of a \.pte step is 'fp16', but should be one of: fp32, int8",
+    ):
         step_to_pte(checkpoint, precision="fp16")
 
 

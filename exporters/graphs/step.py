@@ -27,9 +27,33 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.Sigmoid: torch.sigmoid,
 }
 
+_FOLDING_MAY_COST = 1.25
+"""What a folded table may take of the bytes of embedding and matrix in INT8: at each symbol it
+saves the first layer half of its products."""
+
 
 class UnsupportedDecoderError(ExportGateError, ValueError):
     """The prediction network or the joint does something that the step does not."""
+
+
+def folding_pays(labels: int, width: int) -> bool:
+    """Tell whether a table of gates should take the place of the embedding and the input's matrix.
+
+    The table (V, 4H) stays FP32, because it is summed with what integer products give; embedding
+    (V, H) and matrix (4H, H) would be INT8. The files of all precisions take one form, so that
+    they can be compared layer by layer.
+
+    Args:
+        labels: V, the blank's row included.
+        width: H.
+    """
+    folded_bytes = 4 * labels * 4 * width
+    apart_bytes = labels * width + 4 * width * width
+    return folded_bytes <= _FOLDING_MAY_COST * apart_bytes
+
+
+class LabelEmbedding(nn.Embedding):
+    """An embedding that is looked up as it is; quantized, it is INT8 with a step per label."""
 
 
 class LstmCell(nn.Module):
@@ -75,28 +99,33 @@ class PredictionNetwork(nn.Module):
     Args:
         decoder: NeMo's ``RNNTDecoder``; it is not changed.
         fold_embedding: Look up ``W_ih embedding[y] + b`` instead of ``embedding[y]``: a table of
-            (V, 4H) for the matrix (4H, H) that is no longer needed. It pays when V < H.
+            (V, 4H) for the matrix (4H, H) that is no longer needed. None: if ``folding_pays``.
+
+    Attributes:
+        folded: Which it is.
     """
 
-    def __init__(self, decoder: Any, *, fold_embedding: bool) -> None:  # noqa: ANN401 - NeMo has no types
+    def __init__(self, decoder: Any, *, fold_embedding: bool | None) -> None:  # noqa: ANN401 - NeMo has no types
         super().__init__()
         lstm, embedding = decoder.prediction["dec_rnn"].lstm, decoder.prediction["embed"]
         _check_lstm(lstm)
         self.layers, self.width = lstm.num_layers, lstm.hidden_size
         table = embedding.weight.detach().double()
-        if fold_embedding:
+        folded = folding_pays(*table.shape) if fold_embedding is None else fold_embedding
+        if folded:
             table = table @ _gates(lstm, "weight_ih_l0").T + _gate_bias(lstm, 0)
-        self.table = nn.Embedding(*table.shape)
+        self.folded = folded
+        self.table = (nn.Embedding if folded else LabelEmbedding)(*table.shape)
         self.table.weight = nn.Parameter(table.float(), requires_grad=False)
         self.cells = nn.ModuleList(
-            LstmCell(lstm, layer, folded_input=fold_embedding and layer == 0)
+            LstmCell(lstm, layer, folded_input=folded and layer == 0)
             for layer in range(self.layers)
         )
 
     def forward(self, y_prev: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output (B, H) and the new states (L, B, H)."""
         x = self.table(y_prev)
-        if not self.cells[0].folded_input:
+        if not self.folded:
             x = x[None]
         states: list[Tensor] = []
         cells: list[Tensor] = []
@@ -146,7 +175,7 @@ class StepGraph(nn.Module):
         UnsupportedDecoderError: The model's decoder or joint is of another kind.
     """
 
-    def __init__(self, model: Any, *, fold_embedding: bool = True) -> None:  # noqa: ANN401 - NeMo has no types
+    def __init__(self, model: Any, *, fold_embedding: bool | None = None) -> None:  # noqa: ANN401 - NeMo has no types
         super().__init__()
         self.prediction = PredictionNetwork(model.decoder, fold_embedding=fold_embedding)
         self.joint = Joint(model.joint)

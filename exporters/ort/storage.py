@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import torch
 from onnx import helper, numpy_helper
 
 from exporters.ort.trace import OnnxExportError
+from exporters.quantize.gptq import rows_to_int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,6 +115,43 @@ def _fp16_exponent(value: NDArray[np.generic]) -> int:
     if used.size == 0 or (used.min() >= smallest and used.max() <= largest):
         return 0
     return _LARGEST_EXPONENT - 1 - int(np.floor(np.log2(used.max())))
+
+
+def store_gathered_int8(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return a copy with a constant table (rows, columns) to look up kept in INT8, a step per row.
+
+    Args:
+        model: The model.
+        name: Of the table.
+
+    Raises:
+        OnnxExportError: The table is used otherwise than by one Gather of rows.
+    """
+    editor = GraphEditor(model)
+    users = [node for node in editor.nodes if name in node.input]
+    if [node.op_type for node in users] != ["Gather"] or users[0].input[0] != name:
+        msg = f"{name} is used by {[node.op_type for node in users]}, but should be by a Gather"
+        raise OnnxExportError(msg)
+    codes, steps = rows_to_int8(torch.from_numpy(editor.constant(name).copy()))
+    editor.remove(name)
+    parts = {"codes": codes.numpy(), "step": steps[:, None].numpy()}
+    labels, output = users[0].input[1], users[0].output[0]
+    nodes = [
+        helper.make_node(
+            "Gather",
+            [editor.put(f"{name}.{part}", value), labels],
+            [f"{name}.{part}.of_label"],
+            f"{name}.{part}.gather",
+        )
+        for part, value in parts.items()
+    ]
+    found = f"{name}.codes.of_label"
+    nodes += [
+        helper.make_node("Cast", [found], [f"{found}.float"], f"{name}.cast", to=1),
+        helper.make_node("Mul", [f"{found}.float", f"{name}.step.of_label"], [output], name),
+    ]
+    editor.replace(users[0], nodes)
+    return editor.finish()
 
 
 def store_sliced_int8(model: onnx.ModelProto, *, wanted: Callable[[str], bool]) -> onnx.ModelProto:

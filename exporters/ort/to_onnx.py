@@ -14,13 +14,14 @@ import torch
 from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.ort.encoder_graph import OrtEncoder, OrtRewriteOptions
 from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
-from exporters.ort.storage import store_fp16, store_sliced_int8
+from exporters.ort.storage import store_fp16, store_gathered_int8, store_sliced_int8
 from exporters.ort.trace import OPSET, OnnxExportError, trace_to_onnx
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.gptq import S8_PAIRS, Gptq, matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
 from exporters.quantize.static_config import configure_gemms
 from exporters.quantize.step_calibration import noisy_inputs, observe_steps
+from exporters.variants import check_supported
 from exportgate.artifacts.sidecar import Program
 from exportgate.contract import encoder_contract, step_contract
 
@@ -32,20 +33,12 @@ if TYPE_CHECKING:
 
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.step_calibration import Steps
-    from exporters.variants import Precision
+    from exporters.variants import Flavour, Precision
     from exportgate.contract import ModelSpec
 
 _SMALL_SHARE = 0.02
 """A noisy matrix with less than this share of a step's weights stays FP32, which costs less than a
 second code. The joint's last is one, but for a small model or a large vocabulary."""
-
-Flavour = Literal["standard", "web"]
-"""How an encoder's graph is left.
-
-``standard`` holds standard operators only, QDQ around each quantized Gemm: servers and Android
-optimise it for their own kernels when they open it. ``web`` is optimised ahead of time, as far as
-is valid on every machine: a page opens it with the optimiser off and starts sooner.
-"""
 
 
 def encoder_to_onnx(
@@ -67,13 +60,17 @@ def encoder_to_onnx(
         precision: Of the weights.
         calibration: For INT8: (F, T) float32 features of swipes, T up to ``max_trace_len``.
         max_trace_len: Largest T; the runtime refuses a longer trace.
-        flavour: Where the file is to run.
+        flavour: ``standard`` has QDQ around each quantized Gemm; ``web`` starts sooner on a page.
         options: What to rewrite, but for INT8; everything by default.
 
     Raises:
-        OnnxExportError: A bound below 2, or INT8 with options.
+        OnnxExportError: Another precision or flavour, a bound below 2, or INT8 with options.
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
     """
+    check_supported(
+        OnnxExportError, "the precision of an ONNX encoder", precision, ("fp32", "fp16", "int8")
+    )
+    check_supported(OnnxExportError, "the flavour of an ONNX encoder", flavour, ("standard", "web"))
     if max_trace_len < 2:
         msg = f"max_trace_len is {max_trace_len}, but should be 2 or more"
         raise OnnxExportError(msg)
@@ -125,12 +122,10 @@ def step_to_onnx(
         calibration: For INT8: (F, T) float32 features of swipes.
 
     Raises:
-        OnnxExportError: FP16, which no target uses.
+        OnnxExportError: Another precision: INT8 is smaller than FP16 and loses no word.
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
     """
-    if precision == "fp16":
-        msg = "the step is exported in fp32 and int8 only; INT8 is smaller and loses no word"
-        raise OnnxExportError(msg)
+    check_supported(OnnxExportError, "the precision of an ONNX step", precision, ("fp32", "int8"))
     contract = step_contract(checkpoint.spec)
     example = example_step_inputs(checkpoint.spec, batch=2)
     step = StepGraph(checkpoint.model).eval()
@@ -140,6 +135,8 @@ def step_to_onnx(
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
         configs = _matrix_configs(step, observe_steps(checkpoint, step, swipes))
         model = quantize_matrices(model, configs)
+        if not step.prediction.folded:
+            model = store_gathered_int8(model, "prediction.table.weight")
         recipe |= {
             "quantization": "u8 activations per call, s8 weights per channel (GPTQ)",
             "residual_layers": sorted(name for name, config in configs.items() if config.residual),

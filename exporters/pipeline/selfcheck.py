@@ -88,7 +88,7 @@ def _pte_runner(path: Path) -> Run:
         )
         from executorch.runtime import Runtime  # noqa: PLC0415
 
-        _unsafe_reset_threadpool(1)  # exports run side by side, and its idle threads spin
+        _unsafe_reset_threadpool(1)  # exports run in parallel, and its idle threads spin
         method = Runtime.get().load_program(path).load_method("forward")
 
     def run(inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:

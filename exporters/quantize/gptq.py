@@ -110,6 +110,17 @@ def pair_sums(weight: Tensor) -> Tensor:
     return positive.maximum((-first).clamp(min=0) + (-second).clamp(min=0))
 
 
+def rows_to_int8(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 codes (rows, columns) of a table to look up, and a float32 step per row.
+
+    Rounded to the nearest: each row is read by itself, so that none can make up for another.
+    """
+    steps = table.abs().amax(dim=1) / S8.highest
+    steps = torch.where(steps > 0, steps, 1.0)
+    codes = (table / steps[:, None]).round().clamp(S8.lowest, S8.highest)
+    return codes.to(torch.int8), steps.float()
+
+
 class Gptq:
     """Rounds the weights of layers that read one input.
 

@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.graphs.folding import bias_of, linear_layer, weight_of
+from exporters.graphs.step import LabelEmbedding
 from exporters.quantize.gptq import (
     S4,
     S8,
+    Codes,
     EncoderPlan,
     Gptq,
     MatrixCodes,
     matrix_layers,
     observe_hessians,
+    rows_to_int8,
 )
 from exporters.quantize.smoothing import balance
 from exporters.xnnpack.attention import Table
@@ -40,7 +43,8 @@ if TYPE_CHECKING:
 SMOOTHING_ALPHA = 0.3
 """How much of a channel's range moves into the weights; from 0.8 on the weights are ruined."""
 _GROUP = 32
-"""Inputs that share a scale of 4-bit weights; XNNPACK wants a multiple of 32."""
+"""Inputs that share a scale of 4-bit weights: XNNPACK wants a multiple of 32 that divides a layer's
+inputs. Where none does, all inputs of a channel share one (qc4w)."""
 _SMALLEST_STEP = 1e-12
 """Of weights: only channels of zeros have a smaller one."""
 _SMALLEST_PEAK = 0.01
@@ -104,7 +108,7 @@ def round_layers(
 ) -> dict[str, dict[str, MatrixCodes]]:
     """Return the integers of every matrix layer's weights, by precision and the layer's name.
 
-    With ``int4``, 32 inputs share a step; layers whose inputs do not divide by 32 get INT8.
+    With ``int4``, 32 inputs share a step, or all where 32 does not divide them.
 
     Args:
         module: Rewritten encoder or step.
@@ -115,10 +119,15 @@ def round_layers(
     for name, layer in matrix_layers(module):
         gptq, weight = Gptq(hessians.pop(name)), layer.weight.detach()
         for precision, layers in found.items():
-            four_bits = precision == "int4" and layer.in_features % _GROUP == 0
-            codes, group = (S4, _GROUP) if four_bits else (S8, None)
+            codes = S4 if precision == "int4" else S8
+            group = _group(codes, layer.in_features)
             layers[name] = gptq.round(weight, codes, group=group)
     return found
+
+
+def _group(codes: Codes, inputs: int) -> int | None:
+    """Return how many inputs share a step; None for all."""
+    return _GROUP if codes == S4 and inputs % _GROUP == 0 else None
 
 
 def quantize_layers(module: nn.Module, codes: Mapping[str, MatrixCodes]) -> None:
@@ -134,6 +143,8 @@ def quantize_layers(module: nn.Module, codes: Mapping[str, MatrixCodes]) -> None
     for name, found in [*module.named_modules()]:
         if isinstance(found, Table):
             module.set_submodule(name, _QuantizedTable(found.values))
+        elif isinstance(found, LabelEmbedding):
+            module.set_submodule(name, _QuantizedEmbedding(found.weight.detach()))
 
 
 class _QuantizedLinear(nn.Module):
@@ -150,7 +161,8 @@ class _QuantizedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, weight: MatrixCodes) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.by_group = weight.range == S4
+        self.codes = weight.range
+        self.by_group = _group(weight.range, linear.in_features) is not None
         scales = torch.from_numpy(weight.scales if self.by_group else weight.scales[:, 0])
         self.register_buffer("weight", torch.from_numpy(weight.codes))
         self.register_buffer("scales", scales)
@@ -171,7 +183,8 @@ class _QuantizedLinear(nn.Module):
             )
         else:
             weight = ops.dequantize_per_channel(
-                *(self.weight, self.scales, self.zeros, 0, S8.lowest, S8.highest, torch.int8)
+                *(self.weight, self.scales, self.zeros),
+                *(0, self.codes.lowest, self.codes.highest, torch.int8),
             )
         return nn.functional.linear(x, weight, self.bias)
 
@@ -192,6 +205,24 @@ class _QuantizedTable(nn.Module):
             self.codes, self.step, 0, S8.lowest, S8.highest, torch.int8
         )
         return out
+
+
+class _QuantizedEmbedding(nn.Module):
+    """An embedding in INT8 of a step per label, in operators that every ExecuTorch build has."""
+
+    codes: Tensor
+    steps: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        codes, steps = rows_to_int8(table)
+        self.register_buffer("codes", codes)
+        self.register_buffer("steps", steps[:, None])
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return (B, H) float32 of (B,) labels."""
+        embedding = nn.functional.embedding
+        return embedding(labels, self.codes).to(torch.float32) * embedding(labels, self.steps)
 
 
 def quantize_by_pt2e(

@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,11 @@ from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.gptq import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
-from exporters.variants import is_quantized
+from exporters.variants import check_supported, is_quantized
 from exporters.xnnpack.delegation import count_delegation
 from exporters.xnnpack.encoder_graph import XnnpackEncoder, rewrite_encoder
 from exporters.xnnpack.options import RewriteOptions
+from exporters.xnnpack.pass_skipping import pass_skipping
 from exportgate.artifacts.sidecar import Program
 from exportgate.contract import encoder_contract, step_contract
 from exportgate.errors import ExportGateError
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.gptq import EncoderPlan, MatrixCodes
-    from exporters.variants import Precision
+    from exporters.variants import Precision, Quantizer
 
-Quantizer = Literal["pt2e", "eager"]
-"""PT2E annotates the traced graph as XNNPACKQuantizer says; ``eager`` exchanges the linears."""
+_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+_QUANTIZERS = ("pt2e", "eager")
 
 
 class LoweringError(ExportGateError, RuntimeError):
@@ -52,6 +53,7 @@ def encoder_to_pte(
     quantizer: Quantizer = "pt2e",
     options: RewriteOptions | None = None,
     plan: EncoderPlan | None = None,
+    skip_passes: bool = True,
 ) -> Program:
     """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
 
@@ -62,15 +64,19 @@ def encoder_to_pte(
             convolutions in FP32.
         calibration: Features of real swipes, each (F, T) float32, for INT8 and INT4.
         max_trace_len: Largest T.
-        quantizer: See ``Quantizer``; only ``eager`` makes INT4.
+        quantizer: ``pt2e`` or ``eager``; only ``eager`` makes INT4.
         options: What to rewrite; everything by default.
         plan: From ``plan_encoder`` with the same arguments; made here by default.
+        skip_passes: Lower without passes that change nothing (``pass_skipping``).
 
     Raises:
-        LoweringError: The program does not take every T, or INT4 is asked of PT2E.
+        LoweringError: Another precision or quantizer, INT4 is asked of PT2E, or the program does
+            not take every T.
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
         UnsupportedEncoderError: The encoder has a part that cannot be rewritten.
     """
+    check_supported(LoweringError, "the precision of a .pte encoder", precision, _PRECISIONS)
+    check_supported(LoweringError, "the quantizer of a .pte encoder", quantizer, _QUANTIZERS)
     if precision == "int4" and quantizer == "pt2e":
         msg = "PT2E gives INT8, and a file named INT4 would hold it; quantize INT4 with eager"
         raise LoweringError(msg)
@@ -82,7 +88,7 @@ def encoder_to_pte(
         options=options,
         plan=plan,
     )
-    payload, lowering, recipe = _made(prepared, quantizer)
+    payload, lowering, recipe = _made(prepared, quantizer, skip_passes=skip_passes)
     return Program(
         payload=payload,
         contract=encoder_contract(checkpoint.spec, batch=1),
@@ -98,6 +104,7 @@ def step_to_pte(
     *,
     precision: Precision,
     calibration: Sequence[np.ndarray] | None = None,
+    skip_passes: bool = True,
 ) -> Program:
     """Export one decoding step for XNNPACK: batch 1, raw logits.
 
@@ -105,17 +112,16 @@ def step_to_pte(
         checkpoint: The model; it is not changed.
         precision: ``fp32``, or ``int8``: weights per channel, inputs at each call.
         calibration: Features of real swipes, each (F, T) float32, for INT8.
+        skip_passes: Lower without passes that change nothing (``pass_skipping``).
 
     Raises:
         LoweringError: Another precision.
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
         UnsupportedDecoderError: The decoder or the joint is of another kind.
     """
-    if precision not in ("fp32", "int8"):
-        msg = f"there is no {precision} step for ExecuTorch; export it as fp32 or int8"
-        raise LoweringError(msg)
+    check_supported(LoweringError, "the precision of a .pte step", precision, ("fp32", "int8"))
     prepared = prepare_step(checkpoint, precision=precision, calibration=calibration)
-    payload, lowering, recipe = _made(prepared, "eager")
+    payload, lowering, recipe = _made(prepared, "eager", skip_passes=skip_passes)
     return Program(
         payload=payload,
         contract=step_contract(checkpoint.spec, batch=1),
@@ -158,7 +164,12 @@ def plan_encoder(
     """Observe the swipes and decide on integer weights for these precisions, INT8, INT4 or both.
 
     Both cost little more than one. The other arguments are those of ``encoder_to_pte``.
+
+    Raises:
+        LoweringError: Another precision.
     """
+    for precision in precisions:
+        check_supported(LoweringError, "the precision to plan", precision, ("int8", "int4"))
     encoder = rewrite_encoder(
         checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
     )
@@ -210,7 +221,7 @@ def prepare_step(
     checkpoint: Checkpoint, *, precision: Precision, calibration: Sequence[np.ndarray] | None
 ) -> Prepared:
     """Rewrite the step and observe the swipes; arguments as those of ``step_to_pte``."""
-    step = StepGraph(checkpoint.model, fold_embedding=True).eval()
+    step = StepGraph(checkpoint.model).eval()
     codes: Mapping[str, MatrixCodes] = {}
     if is_quantized(precision):
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
@@ -223,7 +234,7 @@ def prepare_step(
         inputs=example_step_inputs(checkpoint.spec, batch=1),
         time_axis=None,
         codes=codes,
-        recipe={"fold_embedding": True},
+        recipe={"fold_embedding": step.prediction.folded},
     )
 
 
@@ -242,7 +253,9 @@ def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
     return exported
 
 
-def _made(prepared: Prepared, quantizer: Quantizer) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+def _made(
+    prepared: Prepared, quantizer: Quantizer, *, skip_passes: bool
+) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
     """Return the .pte's bytes, what was counted while lowering it, and its recipe."""
     recipe = dict(prepared.recipe)
     if prepared.precision == "fp16":
@@ -251,7 +264,7 @@ def _made(prepared: Prepared, quantizer: Quantizer) -> tuple[bytes, dict[str, An
         recipe |= {"quantization": quantizer}
     exported = trace(prepared, quantizer)
     with _quiet_and_reproducible():
-        payload, lowering = _lower(exported, prepared.time_axis)
+        payload, lowering = _lower(exported, prepared.time_axis, skip_passes=skip_passes)
     return payload, lowering, recipe
 
 
@@ -348,7 +361,9 @@ def _export(
     return exported
 
 
-def _lower(exported: ExportedProgram, time_axis: _TimeAxis | None) -> tuple[bytes, dict[str, Any]]:
+def _lower(
+    exported: ExportedProgram, time_axis: _TimeAxis | None, *, skip_passes: bool
+) -> tuple[bytes, dict[str, Any]]:
     """Return the .pte's bytes and what was counted on the way."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415 - slow
         XnnpackPartitioner,
@@ -358,10 +373,8 @@ def _lower(exported: ExportedProgram, time_axis: _TimeAxis | None) -> tuple[byte
         to_edge_transform_and_lower,
     )
 
-    from exporters.xnnpack.pass_skipping import lean_lowering  # noqa: PLC0415 - slow
-
     start = time.perf_counter()
-    with lean_lowering():
+    with pass_skipping(wanted=skip_passes):
         edge = to_edge_transform_and_lower(
             exported,
             partitioner=[XnnpackPartitioner()],

@@ -24,7 +24,7 @@ from exportgate.data.evidence import lines_text
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -82,23 +82,33 @@ def load_manifest(path: Path) -> Manifest:
             field is missing, of a wrong type or not finite; a trace has fewer than two points or
             goes back in time; times are not in milliseconds; coordinates are not in keyboard units.
     """
+    raw = list(_lines(path))
+    return Manifest(tuple(map(_mended, raw)), _notes(path, raw))
+
+
+def iterate_manifest(path: Path) -> Iterator[Swipe]:
+    """Yield the swipes of ``load_manifest`` in order, with one line in memory."""
+    return map(_mended, _lines(path))
+
+
+def _lines(path: Path) -> Iterator[Swipe]:
+    """Yield each line's swipe as it is written."""
+    found = False
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.removeprefix(codecs.BOM_UTF8).strip():
+                    found = True
+                    yield _swipe(f"{path}:{number}", number, line.removesuffix(b"\n"))
     except OSError as error:
         msg = (
             f"{path}: cannot be read ({error.strerror}); "
             f"expected a file of JSON lines such as {_EXAMPLE}"
         )
         raise ManifestError(msg) from error
-    raw = [
-        _swipe(f"{path}:{number}", number, line)
-        for number, line in enumerate(lines, 1)
-        if line.removeprefix(codecs.BOM_UTF8).strip()
-    ]
-    if not raw:
+    if not found:
         msg = f"{path}: no swipes; expected at least one line such as {_EXAMPLE}"
         raise ManifestError(msg)
-    return Manifest(tuple(map(_mended, raw)), _notes(path, raw))
 
 
 def _mended(swipe: Swipe) -> Swipe:

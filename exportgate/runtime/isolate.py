@@ -73,7 +73,8 @@ class Worker:
         # One thread, so that results and timings do not depend on the machine's cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "exportgate.runtime.worker", str(theirs.fileno())],
+            # -P: a folder of the user's that is named like one of our packages is not imported.
+            [sys.executable, "-P", "-m", "exportgate.runtime.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,

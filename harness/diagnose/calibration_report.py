@@ -24,6 +24,7 @@ import numpy as np
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.quantize.calibration import synthetic_calibration
+from exportgate import resources
 from exportgate.artifacts.sidecar import write_text
 from exportgate.data.features import CHANNELS, FEATURE_DIM, featurize
 from exportgate.data.manifest import read_manifest
@@ -209,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    golden = Path("golden")
+    golden = resources.folder("golden")
     parser.add_argument("--checkpoint", type=Path, default=golden / "golden.nemo")
     parser.add_argument("--calibration", type=Path, default=golden / "calib.jsonl")
     parser.add_argument("--manifest", type=Path, default=golden / "val.jsonl")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportgate import resources
 from exportgate.data.features import (
     CHANNELS,
     FEATURE_DIM,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Mistake = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-DEFAULT_CASES = Path("golden") / "features" / "cases.json"
 
 
 class FeatureCheckError(ExportGateError, ValueError):
@@ -557,12 +556,15 @@ def _parsed(path: Path) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a port's file; return the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="exportgate features",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     checker = commands.add_parser("check", help="judge a port's features")
     checker.add_argument("file", type=Path, help="what the port wrote")
-    checker.add_argument("--cases", type=Path, default=DEFAULT_CASES, help="default: %(default)s")
+    cases_of_golden = resources.folder("golden") / "features" / "cases.json"
+    checker.add_argument("--cases", type=Path, default=cases_of_golden, help="default: %(default)s")
     args = parser.parse_args(argv)
     cases, tolerance = read_cases(args.cases)
     findings = check(cases, read_port(args.file, cases), tolerance)

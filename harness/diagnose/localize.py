@@ -1,7 +1,7 @@
 """Say where a bad artifact went wrong: the stage, the layer, and the half that costs the words.
 
 ``exportgate localize --artifact build/encoder_int8.onnx --checkpoint golden/golden.nemo
---manifest golden/val.jsonl`` prints three tables and writes ``blame.html`` beside the artifact:
+--manifest golden/val.jsonl`` prints three tables and writes ``localize.html`` beside the artifact:
 
 - stages: NeMo, the rewritten graph, the program as it is exported now, the same quantized, the
   artifact, each beside NeMo and beside the stage before it: the stage that loses the signal is
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
+from exporters.variants import VARIANTS
 from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
@@ -48,11 +49,11 @@ if TYPE_CHECKING:
     Outputs = list[NDArray[np.float32]]
 
 
-EXACT_STEP = "step_fp32"
+EXACT_STEPS = frozenset(Path(row.step).stem for row in VARIANTS if row.step)
 """What an encoder's words are decoded with to tell its own part in the loss."""
 
 
-class BlameError(ExportGateError, ValueError):
+class LocalizeError(ExportGateError, ValueError):
     """Nothing can be said about a file."""
 
 
@@ -74,8 +75,8 @@ class Stage:
 
 
 @dataclass
-class Trial:
-    """An artifact on trial: workers, swipes and what NeMo says to them."""
+class Diagnosis:
+    """What it takes to diagnose an artifact: workers, swipes and what NeMo makes of them."""
 
     artifact: Path
     sidecar: Sidecar
@@ -194,14 +195,14 @@ class Trial:
         return float(np.mean([found.text(labels) == swipe.word for found, swipe in pairs]))
 
 
-def open_trial(
+def open_diagnosis(
     artifact: Path,
     checkpoint: Path,
     manifest: Path,
     count: int,
     folder: Path,
     calibration: Path | None = None,
-) -> Trial:
+) -> Diagnosis:
     """Load everything that a diagnosis needs.
 
     Args:
@@ -213,7 +214,7 @@ def open_trial(
         calibration: Swipes that an INT8 encoder was calibrated with.
 
     Raises:
-        BlameError: No swipe fits the artifact's bound.
+        LocalizeError: No swipe fits the artifact's bound.
         ExportGateError: Anything else that cannot be read.
     """
     sidecar = read_sidecar(artifact)
@@ -222,7 +223,7 @@ def open_trial(
     swipes = parity.spread(fitting, count)
     if not swipes:
         msg = f"{manifest}: no swipe of at most {bound} points; give others with --manifest"
-        raise BlameError(msg)
+        raise LocalizeError(msg)
     swipes_seen = stages.observed(artifact, sidecar, calibration)
     nemo, runtime = Worker("NeMo"), Worker(artifact.suffix[1:])
     loaded = nemo.make(reference.load, checkpoint)
@@ -239,7 +240,7 @@ def open_trial(
     fresh = folder / "fp32.onnx"
     if artifact.suffix == ".onnx":
         fresh.write_bytes(nemo.call(stages.fresh_onnx, loaded, graph, bound))
-    return Trial(
+    return Diagnosis(
         artifact, sidecar, swipes, nemo, runtime, loaded, truth, feeds, words, fresh, swipes_seen
     )
 
@@ -286,8 +287,13 @@ def matrix_lines(matrix: dict[str, dict[str, float]]) -> list[str]:
 def half_sentence(matrix: dict[str, dict[str, float]]) -> str:
     """Say what each encoder costs beside the FP32 step, and each step beside NeMo's encodings."""
     best = matrix["NeMo"]["NeMo"]
-    right = {encoder: row[EXACT_STEP] for encoder, row in matrix.items() if EXACT_STEP in row}
-    right |= {step: share for step, share in matrix["NeMo"].items() if step != EXACT_STEP}
+    right = {
+        encoder: share
+        for encoder, row in matrix.items()
+        for step, share in row.items()
+        if step in EXACT_STEPS
+    }
+    right |= {step: share for step, share in matrix["NeMo"].items() if step not in EXACT_STEPS}
     lost = {name: best - share for name, share in right.items() if name != "NeMo" and share < best}
     if not lost:
         return "no half loses words by itself"
@@ -303,10 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--calibration", type=Path, help="what an INT8 file was calibrated with")
     parser.add_argument("--swipes", type=int, default=24, help="how many to run (default 24)")
-    parser.add_argument("--out", type=Path, help="the page; default: blame.html by the artifact")
+    parser.add_argument("--out", type=Path, help="the page; default: localize.html by the artifact")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        trial = open_trial(
+        diagnosis = open_diagnosis(
             options.artifact,
             options.checkpoint,
             options.manifest,
@@ -314,37 +320,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Path(folder),
             options.calibration,
         )
-        tables = _tables(trial)
-    out = options.out or options.artifact.with_name("blame.html")
+        tables = _tables(diagnosis)
+    out = options.out or options.artifact.with_name("localize.html")
     write_text(out, page(options.artifact.name, *tables))
     print(f"\nwritten: {out}")
     return Exit.PASSED
 
 
 def _tables(
-    trial: Trial,
-) -> tuple[list[Stage], list[layers.LayerError], str, dict[str, dict[str, float]], str]:
-    rows = trial.stages()
+    diagnosis: Diagnosis,
+) -> tuple[list[Stage], list[layers.LayerError], set[str], str, dict[str, dict[str, float]], str]:
+    rows = diagnosis.stages()
     print("\n".join(stage_lines(rows)))
-    found, verdict = _layers(trial, rows[-1].against_nemo_db)
-    matrix = trial.swap_matrix()
+    found, verdict = _layers(diagnosis, rows[-1].against_nemo_db)
+    matrix = diagnosis.swap_matrix()
     half = half_sentence(matrix)
     print("", *matrix_lines(matrix), half, sep="\n")
-    trial.nemo.close()
-    trial.runtime.close()
-    return rows, found, verdict, matrix, half
+    diagnosis.nemo.close()
+    diagnosis.runtime.close()
+    return rows, found, bad_layers(found, diagnosis.sidecar.precision), verdict, matrix, half
 
 
-def _layers(trial: Trial, reached_db: float) -> tuple[list[layers.LayerError], str]:
+def bad_layers(found: Sequence[layers.LayerError], precision: str) -> set[str]:
+    """Return the names of the layers that are bad by themselves, and of the first bad one."""
+    first = layers.first_bad(found, precision)
+    bad = {layer.name for layer in found if layers.first_bad([layer], precision) is layer}
+    return bad | ({first.name} if first else set())
+
+
+def _layers(diagnosis: Diagnosis, reached_db: float) -> tuple[list[layers.LayerError], str]:
     """Print the layers; return them, and which one is the first bad one."""
     try:
-        found, missing = trial.layers()
+        found, missing = diagnosis.layers()
     except ExportGateError as error:
         verdict = f"layers cannot be compared: {error}"
         print("", verdict, sep="\n")
         return [], verdict
-    bad = layers.first_bad(found, trial.sidecar.precision)
-    sound = bad is None and reached_db > layers.SOUND_DB[trial.sidecar.precision] - 10
+    bad = layers.first_bad(found, diagnosis.sidecar.precision)
+    sound = bad is None and reached_db > layers.SOUND_DB[diagnosis.sidecar.precision] - 10
     verdict = "no layer is bad" if sound else layers.sentence(bad)
     if missing:
         verdict += f"; layers that it lacks: {', '.join(missing[:5])}"

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from harness.diagnose.localize import Stage
     from harness.measure.layers import LayerError
@@ -21,6 +21,7 @@ def page(
     name: str,
     stages: Sequence[Stage],
     layers: Sequence[LayerError],
+    bad: Collection[str],
     verdict: str,
     matrix: Mapping[str, Mapping[str, float]],
     half: str,
@@ -31,6 +32,7 @@ def page(
         name: The artifact.
         stages: From NeMo to the artifact.
         layers: In the graph's order; may be empty.
+        bad: Names of the layers to colour as bad.
         verdict: Which layer is the first bad one.
         matrix: Word accuracy by encoder and step.
         half: Which of them costs words.
@@ -46,7 +48,7 @@ def page(
             ],
         ),
     ]
-    parts += [f"<h2>Layers, in dB</h2><p>{escape(verdict)}</p>", _bars(layers, verdict)]
+    parts += [f"<h2>Layers, in dB</h2><p>{escape(verdict)}</p>", _bars(layers, bad)]
     steps = list(dict.fromkeys(step for row in matrix.values() for step in row))
     rows = [
         (encoder, *(f"{row[step]:.3f}" if step in row else "" for step in steps))
@@ -64,14 +66,13 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table>{line(heading, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
-def _bars(layers: Sequence[LayerError], verdict: str) -> str:
+def _bars(layers: Sequence[LayerError], bad: Collection[str]) -> str:
     width = _LABEL_PX + 200 * _PX_PER_DB + 40
     bars = []
     for index, layer in enumerate(layers):
         y = index * _ROW_PX
         length = max(layer.sqnr_db, 0.0) * _PX_PER_DB
-        bad = layer.sqnr_db < 30 or f"first bad layer: {layer.name} " in verdict
-        colour = "#c43" if bad else "#3a7"
+        colour = "#c43" if layer.name in bad else "#3a7"
         bars.append(
             f'<text x="0" y="{y + 13}">{escape(layer.name[-48:])}</text>'
             f'<rect x="{_LABEL_PX}" y="{y + 2}" width="{length:.0f}" height="14" fill="{colour}"/>'

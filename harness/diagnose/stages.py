@@ -71,14 +71,14 @@ def observed(
         "feature_dim": sidecar.model.feature_dim,
     }
     if used["source"] == "synthetic":
-        return synthetic_calibration(swipes=used["swipes"], **features).features
+        return tuple(synthetic_calibration(swipes=used["swipes"], **features).features)
     if path is None or sha256_of(path) != used["sha256"]:
         msg = (
             f"{artifact}: name with --calibration the swipes that it was calibrated with (SHA-256 "
             f"{used['sha256'][:12]}…): it is quantized again to be compared"
         )
         raise StagesError(msg)
-    return calibration_from_manifest(path, swipes=used["swipes"], **features).features
+    return tuple(calibration_from_manifest(path, swipes=used["swipes"], **features).features)
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,10 +169,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class GateBook:
-    """All gates and settings, by subject."""
+    """All gates and settings, by subject, and the device on which they are judged."""
 
     gates: tuple[Gate, ...]
     settings: Mapping[str, Mapping[str, tuple[str, ...]]]
+    device: str = "host"
+
+    def on(self, device: str) -> GateBook:
+        """Return the book of a run on a device: without the gates that are for others."""
+        gates = tuple(gate for gate in self.gates if gate.judged_on(device))
+        return replace(self, gates=gates, device=device)
 
     def of(self, subject: str) -> tuple[Gate, ...]:
         """Return a subject's gates, in the file's order.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.variants import VARIANTS, variant
+from exportgate import resources
 from exportgate.artifacts.sidecar import read_sidecar, sidecar_path, write_text
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
@@ -26,42 +27,39 @@ from harness.gate.baseline import ACCEPTED
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-DEFAULT_BASELINE = Path("build/baseline")
 
-
-class AcceptError(ExportGateError, ValueError):
+class PromoteError(ExportGateError, ValueError):
     """A run cannot become the baseline."""
 
 
-def accept(report_path: Path, baseline: Path) -> list[str]:
+def promote(report_path: Path, baseline: Path) -> list[str]:
     """Copy the judged files of a green run, and return their names.
 
     An encoder's step is copied with it where the run decoded with it: the next gate needs both.
 
     Raises:
-        AcceptError: The run was not green, or judged nothing, or its files have changed.
+        PromoteError: The run was not green, or judged nothing, or its files have changed.
         ArtifactError: A file is not its sidecar's.
     """
     report = _read(report_path)
     if report["verdict"] != "PASS":
-        msg = (
-            f"{report_path}: the run's verdict is {report['verdict']}; only a green run is accepted"
-        )
-        raise AcceptError(msg)
+        verdict = report["verdict"]
+        msg = f"{report_path}: the verdict is {verdict}; only a green run becomes the baseline"
+        raise PromoteError(msg)
     folder, judged = Path(report["request"]["folder"]), dict(report["request"]["files"])
     names = [row.name for row in VARIANTS if row.name in judged]
     if not names:
         msg = f"{report_path}: the run judged no file"
-        raise AcceptError(msg)
+        raise PromoteError(msg)
     for name in names:
         found = read_sidecar(folder / name).sha256
         if found != judged[name]:
             msg = f"{folder / name}: changed since it was judged; run the gate again"
-            raise AcceptError(msg)
+            raise PromoteError(msg)
     files = {name: judged[name] for name in names}
     for name in names:
-        step = f"step_fp32.{variant(name).format}"
-        if variant(name).graph == "encoder" and step not in files:
+        step = variant(name).step
+        if step and step not in files:
             files[step] = read_sidecar(folder / step).sha256
     _replace(baseline, folder, files, report)
     return list(files)
@@ -73,7 +71,7 @@ def _read(path: Path) -> dict[str, Any]:
         _ = report["verdict"], report["request"]["folder"], report["request"]["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"{path}: no readable report of a run ({error!r}); run the gate first"
-        raise AcceptError(msg) from error
+        raise PromoteError(msg) from error
     return report
 
 
@@ -109,9 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--report", type=Path, default=Path("build/report/report.json"))
-    parser.add_argument("--baseline", type=Path, default=DEFAULT_BASELINE, metavar="DIR")
+    build = resources.build_folder()
+    parser.add_argument(
+        "--report", type=Path, default=build / "report" / "report.json", metavar="FILE",
+        help="of the gate (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--baseline", type=Path, default=build / "baseline", metavar="DIR",
+        help="folder to make (default %(default)s)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
-    names = accept(args.report, args.baseline)
+    names = promote(args.report, args.baseline)
     print(f"{args.baseline} is the baseline now: {', '.join(names)}")
     return Exit.PASSED

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REPORT_SCHEMA = 1
+REPORT_FILES = ("report.json", "report.html")
 
 
 @dataclass(frozen=True, slots=True)

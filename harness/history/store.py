@@ -89,7 +89,11 @@ def opened(path: Path) -> Iterator[sqlite_utils.Database]:
     import sqlite_utils  # noqa: PLC0415 - it brings pandas: most of a second, at each start of pytest
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    except sqlite3.Error as error:
+        msg = f"{path}: cannot be opened as a history ({error}); name a file in a folder of yours"
+        raise HistoryError(msg) from error
     try:
         # A run is seldom and small: survive a power cut as well as a kill.
         connection.execute("PRAGMA synchronous=FULL")
@@ -109,6 +113,16 @@ def opened(path: Path) -> Iterator[sqlite_utils.Database]:
         raise HistoryError(msg) from error
     finally:
         connection.close()
+
+
+def check_writable(path: Path) -> None:
+    """Open a store, making it if it is new, and take its write lock for a moment.
+
+    Raises:
+        HistoryError: It is no store of ours, cannot be written, or is held locked.
+    """
+    with opened(path) as database, _writing(database):
+        pass
 
 
 @contextmanager

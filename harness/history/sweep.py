@@ -6,15 +6,16 @@ The engine is Dask's distributed scheduler: pure Python from PyPI, embedded with
 machine, the same line with an address on a cluster, and it gives the work of a lost worker to
 another. (Ray's wheel is a hundred megabytes and starts six daemons for what is a list of commands.)
 
-Each checkpoint is gated by ``pytest suites/`` in a process of its own, so that memory does not grow
-with their number, and that process itself appends the run to the history under the name of the
+Each checkpoint is gated by ``exportgate gate`` in a process of its own, so that memory does not
+grow with their number, and that process itself appends the run to the history under the name of the
 job: a hash of everything that shapes the verdict, the code included. From there on the job is
 done: after an interruption, or when a worker dies before it has reported, it is not done again.
 While a job runs its process holds a lock on a file. A worker's death does not end the gate that it
 has started; whoever takes the job over waits for that gate and then finds it done. On a cluster,
-the repository and ``--history``'s folder have to be on a shared file system that knows locks.
+the installation, ``--workdir`` and ``--history``'s folder have to be on a shared file system that
+knows locks.
 
-All jobs share the folder ``build/gate`` and with it the cache of exports.
+All jobs share ``--workdir`` and with it the cache of exports.
 
 ``docs/sweep-matrix.md`` has the same sweep as the matrix of a CI system: a job for each checkpoint.
 
@@ -40,18 +41,18 @@ from typing import TYPE_CHECKING
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.variants import TARGETS
+from exportgate import resources
 from exportgate.artifacts.sidecar import package_versions, sha256_of
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
-from harness.history.store import number_of_job, read_report
-from harness.history.trends import DEFAULT_HISTORY
+from harness.history.store import check_writable, number_of_job, read_report
+from harness.history.trends import default_history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from distributed import Client
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ATTEMPTS = 3
 """Workers that may die over one job before it is given up."""
 _TAIL = 600
@@ -114,7 +115,6 @@ def gate(job: Job) -> Outcome:
                 stderr=subprocess.STDOUT,
                 # The lock is the child's too: it lasts until both have ended.
                 pass_fds=[lock],
-                cwd=REPOSITORY,
             )
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -206,7 +206,7 @@ def make_jobs(checkpoints: Sequence[Path], args: argparse.Namespace) -> list[Job
         "variants": sorted(args.variant or []),
         "max_trace_len": args.max_trace_len,
         "manifest": _hash(args.manifest),
-        "calibration": _hash(args.calibration),
+        "calibration": _hash(args.calibration) if args.calibration else "the gate's choice",
         "gates": [_hash(path) for path in args.gates or []],
         "versions": package_versions(),
         "code": code_sha256(),
@@ -220,11 +220,13 @@ def make_jobs(checkpoints: Sequence[Path], args: argparse.Namespace) -> list[Job
 
 
 def _command(checkpoint: Path, key: str, args: argparse.Namespace) -> tuple[str, ...]:
-    command = [sys.executable, "-m", "pytest", "suites/", "-q", "-p", "no:cacheprovider"]
+    # -P: a folder of the user's that is named like one of our packages is not imported.
+    command = [sys.executable, "-P", "-m", "harness.console", "gate", "-q"]
+    command += ["--workdir", str(args.workdir.resolve())]
     command += ["--target", args.target, "--max-trace-len", str(args.max_trace_len)]
     command += ["--checkpoint", str(checkpoint.resolve())]
     command += ["--manifest", str(args.manifest.resolve())]
-    command += ["--calibration", str(args.calibration.resolve())]
+    command += ["--calibration", str(args.calibration.resolve())] if args.calibration else []
     command += [part for name in args.variant or [] for part in ("--variant", name)]
     command += [part for path in args.gates or [] for part in ("--gates", str(path.resolve()))]
     command += ["--report", str(args.history.resolve().with_suffix(".reports") / key)]
@@ -234,10 +236,11 @@ def _command(checkpoint: Path, key: str, args: argparse.Namespace) -> tuple[str,
 def code_sha256() -> str:
     """Return the hash of the code and the gates: other code may come to another verdict."""
     digest = hashlib.sha256()
-    for folder in ("exportgate", "exporters", "harness", "suites"):
-        for path in sorted((REPOSITORY / folder).rglob("*")):
+    packages = [resources.CHECKOUT / name for name in ("exportgate", "exporters", "harness")]
+    for folder in (*packages, resources.folder("suites")):
+        for path in sorted(folder.rglob("*")):
             if path.suffix in {".py", ".toml", ".c"}:
-                digest.update(str(path.relative_to(REPOSITORY)).encode() + path.read_bytes())
+                digest.update(str(path.relative_to(folder.parent)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -266,16 +269,17 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    golden = REPOSITORY / "golden"
+    golden = resources.folder("golden")
     add = parser.add_argument
     add("checkpoints", nargs="+", type=Path, metavar="CKPT", help=".nemo or .ckpt")
     add("--target", required=True, choices=[*TARGETS, "all"], help="whose files")
     add("--variant", action="append", metavar="NAME", help="only this file; repeatable")
     add("--manifest", type=Path, default=golden / "val.jsonl", help="swipes to judge with")
-    add("--calibration", type=Path, default=golden / "calib.jsonl", help="to calibrate with")
+    add("--calibration", type=Path, help="swipes to calibrate with; default: as the gate's")
     add("--gates", type=Path, action="append", help="gates laid over suites/gates.toml")
     add("--max-trace-len", type=int, default=DEFAULT_MAX_TRACE_LEN, metavar="T")
-    add("--history", type=Path, default=DEFAULT_HISTORY, metavar="FILE", help="the store")
+    add("--history", type=Path, default=default_history(), metavar="FILE", help="the store")
+    add("--workdir", type=Path, default=resources.build_folder(), metavar="DIR", help="for exports")
     add("--workers", type=int, default=1, help="gates at a time on this machine (default 1)")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster, instead of this machine")
     return parser
@@ -293,7 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
     jobs = make_jobs(args.checkpoints, args)
+    check_writable(args.history)
     with engine(args.scheduler, args.workers) as client:
         outcomes = sweep(client, jobs)
-    print(f"history: {args.history}; see exportgate history trend and blame")
+    print(f"history: {args.history}; see exportgate history trend and regressions")
     return exit_status(outcomes)

@@ -1,6 +1,7 @@
 """Runs of the gate across checkpoints: what rose, what fell, and which checkpoint broke it.
 
-``exportgate history [--history FILE] list|compare A B|trend [METRIC …]|blame|merge FILE …``
+``exportgate history [--history FILE] list|compare A B|trend [METRIC …]|regressions|merge
+FILE …``
 
 The gate appends with ``pytest suites/ --history FILE``. Runs are keyed by checkpoint hash, file,
 device and environment (machine, processor, versions). Runs of different environments are never
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from exportgate import resources
 from exportgate.exit import Exit
 from harness.history.store import (
     HistoryError,
@@ -33,8 +35,12 @@ from harness.metrics import METRICS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-DEFAULT_HISTORY = Path("build/history.db")
 Order = Literal["time", "name"]
+
+
+def default_history() -> Path:
+    """Return where the history lies if ``--history`` does not say."""
+    return resources.build_folder() / "history.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,10 @@ def environment_lines(path: Path, runs: Sequence[Run]) -> list[str]:
     known = read_environments(path)
     lines = [f"environment {key}: {_describe(known[key])}" for key in used]
     if len(used) > 1:
-        lines.append(f"{len(used)} environments: speeds of different ones say nothing together")
+        lines.append(
+            f"{len(used)} environments: speeds measured on different machines or with different "
+            "versions cannot be compared"
+        )
     return lines
 
 
@@ -317,7 +326,7 @@ def _draw_line(
     )  # fmt: skip
 
 
-def blame_lines(path: Path, order: Order) -> list[str]:
+def regression_lines(path: Path, order: Order) -> list[str]:
     """Return which checkpoint broke which gate."""
     found = breaks(path, order)
     lines = [entry.sentence() for entry in found] or ["no gate was broken"]
@@ -331,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--history", type=Path, default=DEFAULT_HISTORY, metavar="FILE",
+        "--history", type=Path, default=default_history(), metavar="FILE",
         help="the store (default %(default)s)",
     )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
@@ -343,10 +352,12 @@ def _parser() -> argparse.ArgumentParser:
     trend.add_argument("metrics", nargs="*", metavar="METRIC", help="default: all that changed")
     trend.add_argument("--subject", action="append", metavar="FILE", help="only this file")
     trend.add_argument("--out", type=Path, metavar="PNG", help="draw it")
-    blame = commands.add_parser("blame", help="which checkpoint broke which gate")
+    regressions = commands.add_parser(
+        "regressions", aliases=["blame"], help="which checkpoint broke which gate"
+    )
     merging = commands.add_parser("merge", help="append the runs of other stores")
     merging.add_argument("others", nargs="+", type=Path, metavar="FILE", help="a store")
-    for command in (trend, blame):
+    for command in (trend, regressions):
         command.add_argument(
             "--order", choices=["time", "name"], default="time",
             help="of checkpoints: as they were gated, or by their names (default %(default)s)",
@@ -368,8 +379,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = list_lines(args.history)
     elif args.command == "compare":
         lines = compare_lines(args.history, args.first, args.second)
-    elif args.command == "blame":
-        lines = blame_lines(args.history, args.order)
+    elif args.command in {"regressions", "blame"}:
+        lines = regression_lines(args.history, args.order)
     else:
         found = series(args.history, args.metrics, args.order)
         # What was asked for by name is shown, also after a single run.

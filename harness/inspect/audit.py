@@ -49,6 +49,8 @@ class Contents:
         dequantize_ops: Operators that turn integers into real values, in the whole file.
         delegates: Subgraphs handed to a backend; 0 for ONNX.
         unportable_ops: Operators of domains that only one kind of machine has, by name.
+        matrix_weights: Number of weights of the matrices by dtype: those of a .pte's XNNPACK nodes,
+            an ONNX file's constants of two axes.
         saturating_pairs: Pairs of weights whose products depend on the machine, by constant.
     """
 
@@ -59,6 +61,7 @@ class Contents:
     delegates: int
     unportable_ops: Mapping[str, int] = field(default_factory=dict)
     saturating_pairs: Mapping[str, int] = field(default_factory=dict)
+    matrix_weights: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def int8_weight_share(self) -> float:
@@ -70,6 +73,13 @@ class Contents:
         weights = {name: size / _bits(name) for name, size in self.weight_bytes.items()}
         total = sum(weights.values())
         narrow = sum(count for name, count in weights.items() if _bits(name) <= 8)
+        return narrow / total if total else 0.0
+
+    @property
+    def int4_weight_share(self) -> float:
+        """Share of the matrices' weights that are stored in 4 bits."""
+        total = sum(self.matrix_weights.values())
+        narrow = sum(count for name, count in self.matrix_weights.items() if _bits(name) <= 4)
         return narrow / total if total else 0.0
 
     @property
@@ -119,12 +129,14 @@ def _onnx_contents(path: Path) -> Contents:
         msg = f"{path}: not a readable ONNX file ({error}); export it again"
         raise AuditError(msg) from error
     weights: Counter[str] = Counter()
+    matrices: Counter[str] = Counter()
     for tensor in model.graph.initializer:
-        if int(np.prod(tensor.dims)) >= _MIN_WEIGHT_ELEMENTS:
+        count = int(np.prod(tensor.dims))
+        if count >= _MIN_WEIGHT_ELEMENTS:
             dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-            weights[{"float": "float32"}.get(dtype, dtype)] += len(
-                onnx.numpy_helper.to_array(tensor).tobytes()
-            )
+            dtype = {"float": "float32"}.get(dtype, dtype)
+            weights[dtype] += len(onnx.numpy_helper.to_array(tensor).tobytes())
+            matrices[dtype] += count if len(tensor.dims) == 2 else 0
     ops = Counter(node.op_type for node in model.graph.node)
     return Contents(
         weight_bytes=dict(weights),
@@ -138,6 +150,7 @@ def _onnx_contents(path: Path) -> Contents:
             if node.domain not in _PORTABLE_DOMAINS
         ),
         saturating_pairs=saturating_pairs(model),
+        matrix_weights=dict(matrices),
     )
 
 
@@ -153,6 +166,7 @@ def _pte_contents(path: Path) -> Contents:
         + sum(n for op, n in found.undelegated_ops.items() if is_quantize(op)),
         dequantize_ops=sum(n for op, n in found.undelegated_ops.items() if is_dequantize(op)),
         delegates=found.delegates,
+        matrix_weights=dict(found.matrix_weights_by_dtype),
     )
 
 

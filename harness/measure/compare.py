@@ -33,9 +33,13 @@ class Comparison:
         sqnr_db: Signal to quantization noise over all arrays: 10 log10(Σ ref² / Σ (ref − out)²).
         worst_sqnr_db: The same for the worst array alone.
         worst_index: Which array that is.
-        min_cosine: Smallest cosine between two frames (columns of the last axis).
+        low_cosine: Cosine between two frames (columns of the last axis) that 99 of 100 exceed: a
+            single frame of a small signal says little.
         nonfinite: NaN and infinite values in the outputs.
         sqnr_each_db: The signal-to-noise of each array, in order.
+        rms: Root mean square of the references.
+        channel_db: Signal-to-noise of each channel (row) over all arrays; empty where they have no
+            channels in common.
     """
 
     arrays: int
@@ -43,9 +47,23 @@ class Comparison:
     sqnr_db: float
     worst_sqnr_db: float
     worst_index: int
-    min_cosine: float
+    low_cosine: float
     nonfinite: int
     sqnr_each_db: tuple[float, ...]
+    rms: float = 0.0
+    channel_db: tuple[float, ...] = ()
+
+    @property
+    def max_error_ratio(self) -> float:
+        """Largest absolute difference ÷ the references' RMS."""
+        return self.max_abs_error / max(self.rms, 1e-30)
+
+    @property
+    def channel_noise_ratio_db(self) -> float:
+        """How far the worst channel's signal-to-noise lies below the median channel's, in dB."""
+        if not self.channel_db:
+            return 0.0
+        return float(np.median(self.channel_db)) - min(self.channel_db)
 
 
 def compare(references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> Comparison:
@@ -62,7 +80,8 @@ def compare(references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]])
     if not references or len(references) != len(outputs):
         msg = f"{len(outputs)} outputs for {len(references)} references; need as many, at least 1"
         raise CompareError(msg)
-    signal, noise, worst_error, cosine, nonfinite = 0.0, 0.0, 0.0, 1.0, 0
+    signal, noise, worst_error, nonfinite = 0.0, 0.0, 0.0, 0
+    cosines: list[NDArray[np.float64]] = []
     each: list[float] = []
     for index, (reference, output) in enumerate(zip(references, outputs, strict=True)):
         if reference.shape != output.shape:
@@ -79,7 +98,7 @@ def compare(references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]])
         signal, noise = signal + pair[0], noise + pair[1]
         each.append(_db(*pair))
         worst_error = max(worst_error, float(np.abs(difference).max()))
-        cosine = min(cosine, _min_cosine(wanted, got))
+        cosines.append(_cosines(wanted, got))
     worst = int(np.argmin(each))
     return Comparison(
         arrays=len(each),
@@ -87,10 +106,32 @@ def compare(references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]])
         sqnr_db=_db(signal, noise) if not nonfinite else -SQNR_OF_EQUAL_DB,
         worst_sqnr_db=each[worst],
         worst_index=worst,
-        min_cosine=cosine if not nonfinite else -1.0,
+        low_cosine=_low_quantile(cosines) if not nonfinite else -1.0,
         nonfinite=nonfinite,
         sqnr_each_db=tuple(each),
+        rms=_rms(references),
+        channel_db=() if nonfinite else _channel_db(references, outputs),
     )
+
+
+def _rms(arrays: Sequence[NDArray[Any]]) -> float:
+    size = sum(array.size for array in arrays)
+    return math.sqrt(sum(float((a.astype(np.float64) ** 2).sum()) for a in arrays) / max(size, 1))
+
+
+def _channel_db(
+    references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]
+) -> tuple[float, ...]:
+    """Return each row's signal-to-noise; rows that are zero in all references are left out."""
+    rows = {array.shape[0] for array in references if array.ndim == 2}
+    if len(rows) != 1 or any(array.ndim != 2 for array in references):
+        return ()
+    signal, noise = np.zeros(rows.copy().pop()), np.zeros(rows.pop())
+    for reference, output in zip(references, outputs, strict=True):
+        wanted = reference.astype(np.float64)
+        signal += (wanted**2).sum(axis=1)
+        noise += ((output.astype(np.float64) - wanted) ** 2).sum(axis=1)
+    return tuple(_db(s, n) for s, n in zip(signal, noise, strict=True) if s > 0)
 
 
 def _db(signal: float, noise: float) -> float:
@@ -101,11 +142,16 @@ def _db(signal: float, noise: float) -> float:
     return float(np.clip(10.0 * math.log10(signal / noise), -SQNR_OF_EQUAL_DB, SQNR_OF_EQUAL_DB))
 
 
-def _min_cosine(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> float:
+def _cosines(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the cosine of each frame that is not zero on a side."""
     a = wanted.reshape(-1, wanted.shape[-1]) if wanted.ndim > 1 else wanted[:, None]
     b = got.reshape(a.shape)
     norms = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
     usable = norms > 0
-    if not usable.any():
-        return 1.0
-    return float(((a * b).sum(axis=0)[usable] / norms[usable]).min())
+    found: NDArray[np.float64] = (a * b).sum(axis=0)[usable] / norms[usable]
+    return found
+
+
+def _low_quantile(cosines: Sequence[NDArray[np.float64]]) -> float:
+    together = np.concatenate([*cosines, np.empty(0)])
+    return float(np.quantile(together, 0.01)) if len(together) else 1.0

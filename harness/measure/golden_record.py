@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _MANIFEST, _EXPECTED = "val.jsonl", "expected_greedy.json"
 
 
-class PinnedError(ExportGateError, ValueError):
+class RecordError(ExportGateError, ValueError):
     """The index is malformed, or speaks of other files under the same names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
+class GoldenRecord:
     """The record for one checkpoint and one manifest.
 
     Attributes:
@@ -39,13 +39,13 @@ class Pinned:
     scores: tuple[float, ...]
 
 
-def pinned_for(checkpoint: Path, manifest: Path) -> Pinned | None:
+def recorded_for(checkpoint: Path, manifest: Path) -> GoldenRecord | None:
     """Return what is recorded for a checkpoint and these swipes.
 
     None if there is no index, or it speaks of another checkpoint or of other swipes.
 
     Raises:
-        PinnedError: The index is malformed, or was written for other files of the same names.
+        RecordError: The index is malformed, or was written for other files of the same names.
     """
     path = checkpoint.with_name("index.toml")
     if not path.is_file():
@@ -55,22 +55,22 @@ def pinned_for(checkpoint: Path, manifest: Path) -> Pinned | None:
         hashes, accuracy = dict(index["files"]), float(index["accuracy"]["val"])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         msg = f"{path}: malformed index ({error}); expected [files] and [accuracy]"
-        raise PinnedError(msg) from error
+        raise RecordError(msg) from error
     if checkpoint.name not in hashes:
         return None
     _check(checkpoint, hashes[checkpoint.name], path)
     if hashes.get(_MANIFEST) != sha256_of(manifest):
         return None
     if _EXPECTED not in hashes:
-        return Pinned(accuracy, None, ())
+        return GoldenRecord(accuracy, None, ())
     expected = checkpoint.with_name(_EXPECTED)
     _check(expected, hashes[_EXPECTED], path)
     swipes = json.loads(expected.read_text(encoding="utf-8"))["swipes"]
     tokens = tuple(tuple(swipe["tokens"]) for swipe in swipes)
-    return Pinned(accuracy, tokens, tuple(float(swipe["score"]) for swipe in swipes))
+    return GoldenRecord(accuracy, tokens, tuple(float(swipe["score"]) for swipe in swipes))
 
 
 def _check(path: Path, recorded: str, index: Path) -> None:
     if not path.is_file() or recorded != sha256_of(path):
         msg = f"{path}: not the file that {index} was written for; make the index again"
-        raise PinnedError(msg)
+        raise RecordError(msg)

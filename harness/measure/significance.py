@@ -62,11 +62,14 @@ class PairedTest:
 
     def sentence(self, what: str, level: float) -> str:
         """Say what was lost and what would have been seen, for a reader of the report."""
-        return (
+        found = (
             f"{self.worse} of {self.swipes} swipes with {what} than NeMo, {self.better} the other "
-            f"way round; a loss on {self.detectable_share(level):.1%} of the swipes would have "
-            "been seen in 95 of 100 files"
+            "way round"
         )
+        if not 0 < level < 1:  # nothing gates it
+            return found
+        share = self.detectable_share(level)
+        return f"{found}; a loss on {share:.1%} of the swipes would have been seen in 95 of 100"
 
 
 def lost_words(ours: Sequence[bool], nemo: Sequence[bool]) -> PairedTest:
@@ -114,3 +117,20 @@ def _binomial_below(count: int, trials: int, share: float) -> float:
         )
         for k in range(count)
     )
+
+
+def share_above(hits: int, trials: int, chance: float) -> float:
+    """Return how far a share is above chance, at its lower 97.5 % bound (Clopper and Pearson 1934).
+
+    Args:
+        hits: How many of the trials.
+        trials: At least 1.
+        chance: What would be reached without knowing anything.
+    """
+    low, high = 0.0, hits / trials
+    for _ in range(50):
+        middle = (low + high) / 2
+        # The bound is where so many hits or more have a probability of 2.5 %.
+        too_low = 1.0 - _binomial_below(hits, trials, middle) < 0.025
+        low, high = (middle, high) if too_low else (low, middle)
+    return low - chance

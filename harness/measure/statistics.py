@@ -143,7 +143,10 @@ def _positive(
         msg = f"{name}: shape {array.shape}, but should be a list of at least {least} samples"
         raise StatisticsError(msg)
     if not (np.isfinite(array) & (array > 0)).all():
-        msg = f"{name}: samples should be finite and positive; a clock that stands gives zeros"
+        msg = (
+            f"{name}: samples should be finite and above 0, and are not: a clock too coarse for "
+            "these runs measures 0; time more runs at once"
+        )
         raise StatisticsError(msg)
     return array
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.pipeline.events import FileFailed, Stage, read_events
 from exporters.variants import VARIANTS, variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import encoder_input, step_inputs
 from exportgate.runtime.opening import own_feeds
-from harness.gate import third_party
 from harness.inspect import audit
 from harness.inspect.cost import StaticCost, static_cost
 from harness.run.memo import once
+from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
+    from exporters.pipeline.events import Event
     from exportgate.runtime.session import Arrays
     from harness.run.request import Request
     from harness.run.workers import Workers
@@ -37,11 +41,16 @@ class ExportError(ExportGateError, RuntimeError):
 
 @dataclass
 class Files:
-    """What a run judges, and what that is compared or decoded with."""
+    """What a run judges, and what that is compared or decoded with.
+
+    Attributes:
+        failed: Why a file could not be exported, by its name; the others are judged.
+    """
 
     request: Request
     workers: Workers
     progress: Callable[[str], None]
+    failed: dict[str, str] = field(default_factory=dict)
     memo: dict[Hashable, Any] = field(default_factory=dict)
 
     @once
@@ -63,7 +72,7 @@ class Files:
         What somebody else's files are compared or decoded with is exported, if they lack it.
         """
         judged = name in {row.name for row in self.request.variants}
-        if not judged and not self.path(name).is_file() and third_party.is_adopted(self.folder()):
+        if not judged and not self.path(name).is_file() and is_imported(self.folder()):
             self._export([name], self.folder())
         return read_sidecar(self.path(name))
 
@@ -125,7 +134,7 @@ class Files:
     def _export(self, names: Sequence[str], out: Path) -> None:
         """Export files of the checkpoint to a folder, or take them from the cache."""
         self.progress(f"export {len(names)} file{'s'[: len(names) > 1]} to {out}")
-        command = [sys.executable, "-m", "exporters.release"]
+        command = [sys.executable, "-P", "-m", "exporters.release"]
         command += ["--checkpoint", str(self.request.checkpoint), "--out", str(out)]
         if self.request.calibration is not None:
             command += ["--val-manifest", str(self.request.calibration)]
@@ -135,21 +144,38 @@ class Files:
         self._run_export(command)
 
     def _run_export(self, command: list[str]) -> None:
-        """Run an export and show its stages as they come, without the runtimes' own chatter."""
-        last = "no message"
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as process:
-            for line in process.stderr or ():
-                last = line.strip() or last
-                stage, dots, _ = line.strip().partition(" …")
-                if dots:
-                    self.progress(f"  {stage}")
-        if process.returncode != 0:
-            msg = f"the export failed with status {process.returncode}: {last}"
-            raise ExportError(msg)
+        """Run an export and show its stages as they come; keep which files failed, and why.
+
+        Raises:
+            ExportError: Nothing could be exported at all.
+        """
+        ours, theirs = os.pipe()
+        with tempfile.TemporaryFile() as said, open(ours, encoding="utf-8") as lines:  # noqa: PTH123 - a descriptor
+            process = subprocess.Popen(
+                [*command, "--progress_fd", str(theirs)],
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                pass_fds=[theirs],
+            )
+            os.close(theirs)
+            with process:
+                for event in read_events(lines):
+                    self._take(event)
+            if process.returncode not in (0, 2) or (process.returncode and not self.failed):
+                said.seek(0)
+                last = said.read().decode(errors="replace").strip().splitlines() or ["no message"]
+                msg = f"the export failed with status {process.returncode}: {last[-1]}"
+                raise ExportError(msg)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self.progress(f"  {event.name}")
+        elif isinstance(event, FileFailed):
+            self.failed[event.name] = event.reason
+            self.progress(f"  {event.name} failed: {event.reason}")
 
 
 def step_for(name: str) -> str:
-    """Return the FP32 step of an encoder's runtime, which its words are decoded with."""
-    return f"step_fp32.{variant(name).format}"
+    """Return the step that decodes an encoder's words; of a step the FP32 one of its format."""
+    row = variant(name)
+    return row.step or row.baseline or row.name

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportgate.data.evidence import ManifestFacts, evidence_facts, shared_lines, too_long
 from exportgate.data.features import featurize
-from exportgate.data.manifest import Swipe, read_manifest
+from exportgate.data.manifest import Manifest, Swipe, load_manifest, read_manifest
 from exportgate.errors import ExportGateError
 from harness.run.memo import once
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,15 +39,32 @@ class Swipes:
         Raises:
             SwipesError: A swipe is longer than the bound.
         """
-        swipes = read_manifest(self.request.manifest)
-        for number, swipe in enumerate(swipes, 1):
-            if len(swipe.points) > self.request.max_trace_len:
-                msg = (
-                    f"{self.request.manifest}:{number}: {len(swipe.points)} points, more than the "
-                    f"{self.request.max_trace_len} that the exports take; raise --max-trace-len"
-                )
-                raise SwipesError(msg)
+        bound = self.request.max_trace_len
+        swipes = list(self.manifest().swipes)
+        if long := too_long(swipes, bound):
+            msg = (
+                f"{self.request.manifest}:{long[0].line}: {len(long[0].points)} points, more than "
+                f"the {bound} that the exports take ({len(long)} swipes are longer); raise "
+                "--max-trace-len"
+            )
+            raise SwipesError(msg)
         return swipes
+
+    @once
+    def manifest(self) -> Manifest:
+        """Return the manifest as it was read, with what was mended in it."""
+        return load_manifest(self.request.manifest)
+
+    def facts(self, labels: Sequence[str]) -> ManifestFacts:
+        """Return what the manifest consists of, for a vocabulary."""
+        return evidence_facts(self.all(), labels)
+
+    @once
+    def shared_with_calibration(self) -> list[tuple[int, int]]:
+        """Return the lines of swipes that stand in the manifest and in the calibration file."""
+        if self.request.calibration is None:
+            return []
+        return shared_lines(self.all(), read_manifest(self.request.calibration))
 
     @once
     def features(self) -> list[NDArray[np.float32]]:

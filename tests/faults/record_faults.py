@@ -12,7 +12,8 @@ import numpy as np
 from exportgate.artifacts.sidecar import sidecar_path
 from exportgate.data.manifest import Swipe, read_manifest, write_manifest
 from harness.gate.gates import GATES_SCHEMA
-from harness.inspect.pte_file import _Container, _XnnGraph
+from harness.inspect.pte_file import _Container
+from harness.inspect.xnn_graph import XnnGraph
 from tests.faults.fault import REFUSED, Fault
 from tests.faults.run import CHECKPOINT, GOLDEN, REPOSITORY
 
@@ -233,12 +234,12 @@ def portable_program(workspace: Workspace) -> None:
 def scale_off(data: bytearray) -> bytes:
     """Make a channel of one INT8 layer in the middle of a .pte 5 % too loud."""
     container = _Container.parse(bytes(data))
-    graph = _XnnGraph.parse(next(container.xnnpack_payloads()))
+    graph = XnnGraph.parse(next(container.xnnpack_payloads()))
     named = {
         entry["key"]: container.segments[entry["segment_index"]] for entry in container.named()
     }
-    scales = [q["scale_buffer_idx"] for _, q in graph._tensors() if q.get("scale_buffer_idx")]
-    before = graph._bytes(scales[len(scales) // 2], named)
+    scales = [q["scale_buffer_idx"] for _, q in graph.tensors() if q.get("scale_buffer_idx")]
+    before = graph.stored(scales[len(scales) // 2], named)
     after = np.frombuffer(before, np.float32).copy()
     after[11] *= 1.05
     return bytes(data).replace(before, after.tobytes())

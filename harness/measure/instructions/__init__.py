@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exportgate import resources
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
     from exportgate.runtime.session import Arrays
 
 SOURCE = Path(__file__).with_name("count.c")
-REPOSITORY = Path(__file__).resolve().parents[3]
-PLUGIN = REPOSITORY / "build" / "exact" / "libcount.so"
+PLUGIN = resources.build_folder() / "exact" / "libcount.so"
 HOW_TO_INSTALL = "install it with: make setup-exact (apt-get install qemu-user gcc, then a build)"
 TIMEOUT_S = 900.0
 INFERENCES = 4
@@ -165,7 +165,7 @@ def _run(command: list[str]) -> str:
             text=True,
             check=False,
             timeout=TIMEOUT_S,
-            cwd=REPOSITORY,
+            cwd=resources.CHECKOUT,  # whatever Python the guest is, it finds our packages there
             env=environment,
         )
     except subprocess.TimeoutExpired as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exportgate.artifacts.sidecar import sha256_of
-from harness.measure.golden_record import Pinned, PinnedError, pinned_for
+from harness.measure.golden_record import GoldenRecord, RecordError, recorded_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,33 +32,33 @@ def write_index(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def test_a_record_is_read(folder: Path) -> None:
-    found = pinned_for(folder / "golden.nemo", folder / "val.jsonl")
-    assert found == Pinned(0.9, ((3, 1),), (-0.5,))
+    found = recorded_for(folder / "golden.nemo", folder / "val.jsonl")
+    assert found == GoldenRecord(0.9, ((3, 1),), (-0.5,))
 
 
 def test_an_index_without_expected_outputs_still_records_the_accuracy(folder: Path) -> None:
     write_index(folder, NAMES[:2])
-    assert pinned_for(folder / "golden.nemo", folder / "val.jsonl") == Pinned(0.9, None, ())
+    assert recorded_for(folder / "golden.nemo", folder / "val.jsonl") == GoldenRecord(0.9, None, ())
 
 
 def test_no_record_for_other_swipes_another_checkpoint_or_without_an_index(folder: Path) -> None:
     other = folder / "other.jsonl"
     other.write_text("other swipes", encoding="utf-8")
-    assert pinned_for(folder / "golden.nemo", other) is None
-    assert pinned_for(folder / "mine.nemo", folder / "val.jsonl") is None
+    assert recorded_for(folder / "golden.nemo", other) is None
+    assert recorded_for(folder / "mine.nemo", folder / "val.jsonl") is None
     (folder / "index.toml").unlink()
-    assert pinned_for(folder / "golden.nemo", folder / "val.jsonl") is None
+    assert recorded_for(folder / "golden.nemo", folder / "val.jsonl") is None
 
 
 @pytest.mark.parametrize("name", ["golden.nemo", "expected_greedy.json"])
 def test_a_file_that_is_not_the_recorded_one_is_an_error(folder: Path, name: str) -> None:
     (folder / name).write_text("changed", encoding="utf-8")
-    with pytest.raises(PinnedError, match=rf"{name}: not the file that .*index\.toml was written"):
-        pinned_for(folder / "golden.nemo", folder / "val.jsonl")
+    with pytest.raises(RecordError, match=rf"{name}: not the file that .*index\.toml was written"):
+        recorded_for(folder / "golden.nemo", folder / "val.jsonl")
 
 
 @pytest.mark.parametrize("text", ["[", "[files]\n", '[files]\n[accuracy]\nval = "x"\n'])
 def test_a_malformed_index_is_an_error(folder: Path, text: str) -> None:
     (folder / "index.toml").write_text(text, encoding="utf-8")
-    with pytest.raises(PinnedError, match="malformed index"):
-        pinned_for(folder / "golden.nemo", folder / "val.jsonl")
+    with pytest.raises(RecordError, match="malformed index"):
+        recorded_for(folder / "golden.nemo", folder / "val.jsonl")

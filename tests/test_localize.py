@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from harness.diagnose.localize import Stage, half_sentence, matrix_lines, stage_lines
+import pytest
+
+from harness.diagnose.localize import (
+    Stage,
+    bad_layers,
+    half_sentence,
+    matrix_lines,
+    stage_lines,
+)
 from harness.diagnose.localize_page import page
 from harness.measure.layers import LayerError
 
@@ -41,10 +49,25 @@ def test_a_cell_that_does_not_exist_is_empty() -> None:
 def test_the_page_shows_stages_layers_and_halves_and_escapes_names() -> None:
     stages = [Stage("NeMo, eager", 200.0, 200.0, "word"), Stage("<file>", 12.0, 12.0, "word")]
     layers = [LayerError("a<b", 12.0, 0.5, 3, 0.0, 0), LayerError("c", 200.0, 0.0, 0, 0.0, 0)]
-    text = page("<name>", stages, layers, "first bad layer: a<b", MATRIX, half_sentence(MATRIX))
+    bad = bad_layers(layers, "fp32")
+    assert bad == {"a<b"}
+    text = page("<name>", stages, layers, bad, "a sentence", MATRIX, half_sentence(MATRIX))
     for part in ("&lt;name&gt;", "&lt;file&gt;", "a&lt;b", "#c43", "#3a7", "encoder_int8 30.0%"):
         assert part in text
-    fp32 = [LayerError("gate", 60.0, 0.05, 3, 0.0, 0)]
-    assert "#c43" in page("", stages, fp32, "first bad layer: gate (60.0 dB", MATRIX, "")
     assert "equal" in stage_lines(stages)[1]
     assert "<b" not in text.replace("<body", "")
+
+
+@pytest.mark.parametrize(
+    ("precision", "sqnr_db", "bad"),
+    [
+        ("fp32", 89.0, True), ("fp32", 91.0, False), ("int8", 29.0, True), ("int8", 31.0, False),
+        ("int4", 25.0, False), ("int4", 9.0, True),
+    ],
+)  # fmt: skip
+def test_a_bar_is_coloured_by_the_level_of_its_precision(
+    precision: str, sqnr_db: float, bad: bool
+) -> None:
+    layer = LayerError("gate", sqnr_db, 0.0, 0, 0.0, 0)
+    text = page("", [], [layer], bad_layers([layer], precision), "", MATRIX, "")
+    assert ("#c43" in text) is bad

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.fx.traceback import NodeSource
 
+from exporters.xnnpack import pass_skipping as switch
+from exporters.xnnpack.pass_skipping import PROVEN_FOR, SWITCH, SwitchError, pass_skipping
 from exporters.xnnpack.to_pte import encoder_to_pte
 from tests.nemo_encoders import random_checkpoint
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from exporters.variants import Precision, Quantizer
 
 pytestmark = pytest.mark.slow
 
@@ -79,10 +83,10 @@ NOT_MET = {
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Names of the passes that trace a graph while it is lowered."""
-    from exporters.xnnpack import pass_skipping
+    from exporters.xnnpack import idle_passes
 
     names: set[str] = set()
-    is_idle = pass_skipping.is_idle
+    is_idle = idle_passes.is_idle
 
     def noted(found: Any, module: torch.fx.GraphModule, last: Any) -> bool:
         idle = is_idle(found, module, last)
@@ -90,7 +94,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             names.add(type(found).__name__)
         return idle
 
-    monkeypatch.setattr(pass_skipping, "is_idle", noted)
+    monkeypatch.setattr(idle_passes, "is_idle", noted)
     return names
 
 
@@ -98,11 +102,9 @@ def lowered(module: nn.Module, shape: tuple[int, ...], *, every_pass: bool) -> b
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    from exporters.xnnpack.pass_skipping import pass_skipping
-
     torch.manual_seed(0)
     program = torch.export.export(module.eval(), (torch.randn(shape),))
-    with contextlib.nullcontext() if every_pass else pass_skipping():
+    with pass_skipping(wanted=not every_pass):
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     return bytes(edge.to_executorch().buffer)
 
@@ -143,7 +145,7 @@ def test_a_graph_that_has_a_pattern_has_the_operator_that_is_looked_for() -> Non
     )
     from executorch.backends.xnnpack.partition.graphs import bilinear_2d, sdpa
 
-    from exporters.xnnpack.pass_skipping import PATTERNS
+    from exporters.xnnpack.idle_passes import PATTERNS
 
     found = {
         ConvertToSDPAPass: list(sdpa.get_graphs()),
@@ -159,13 +161,12 @@ def test_a_graph_that_has_a_pattern_has_the_operator_that_is_looked_for() -> Non
 def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
     tmp_path: Path, traced: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exporters.xnnpack import pass_skipping
-
     small = random_checkpoint(tmp_path)
 
-    def export() -> bytes:
-        program = encoder_to_pte(small, precision="fp32", calibration=None, max_trace_len=35)
-        return program.payload
+    def export(*, skip_passes: bool = True) -> bytes:
+        return encoder_to_pte(
+            small, precision="fp32", calibration=None, max_trace_len=35, skip_passes=skip_passes
+        ).payload
 
     ours = export()
     # The first and the last want metadata of a graph that was cut; the others change something.
@@ -178,8 +179,61 @@ def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
         "ChannelsLastTaggedReshapePass",
         "ExportPass",
     }
-    monkeypatch.setattr(pass_skipping, "lean_lowering", contextlib.nullcontext)
+    traced.clear()
+    assert ours == export(skip_passes=False)
+    monkeypatch.setenv(SWITCH, "0")
     assert ours == export()
+    assert traced == set()  # nobody was asked
+
+
+@pytest.mark.parametrize(("precision", "quantizer"), [("fp32", "eager"), ("int8", "pt2e")])
+def test_golden_files_are_the_same_with_every_pass(
+    precision: Precision, quantizer: Quantizer, golden: Path
+) -> None:
+    from exporters.nemo.checkpoint import load_checkpoint
+    from exporters.quantize.calibration import calibration_of
+
+    checkpoint = load_checkpoint(golden / "golden.nemo")
+    swipes = calibration_of(golden / "calib.jsonl", swipes=8, max_trace_len=200, feature_dim=37)
+    files = {
+        encoder_to_pte(
+            checkpoint,
+            precision=precision,
+            calibration=swipes.features,
+            max_trace_len=200,
+            quantizer=quantizer,
+            skip_passes=skip_passes,
+        ).payload
+        for skip_passes in (True, False)
+    }
+    assert len(files) == 1
+
+
+def test_the_switch_is_an_argument_or_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    with pass_skipping() as skips:
+        assert skips
+    with pass_skipping(wanted=False) as skips:
+        assert not skips
+    monkeypatch.setenv(SWITCH, "0")
+    with pass_skipping() as skips:
+        assert not skips
+    monkeypatch.setenv(SWITCH, "off")
+    with pytest.raises(SwitchError, match="EXPORTGATE_PASS_SKIPPING is 'off', but should be 0"):
+        pass_skipping().__enter__()
+
+
+@pytest.mark.parametrize("package", PROVEN_FOR)
+def test_it_steps_aside_for_another_version_and_says_so_once(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {**PROVEN_FOR, package: "9.9.0+cpu"}
+    monkeypatch.setattr(switch, "version", found.__getitem__)
+    for _ in range(2):
+        with pass_skipping() as skips:
+            assert not skips
+    said = capsys.readouterr().err
+    assert said.count(f"{package} 9.9.0 instead of {PROVEN_FOR[package]}") == 1
 
 
 Call = Callable[..., Any]
@@ -246,7 +300,7 @@ def exchanging(exchange: Call, *overridden: str) -> Any:
 
 
 def test_a_pass_that_leaves_each_operator_as_it_is_is_idle() -> None:
-    from exporters.xnnpack.pass_skipping import is_idle
+    from exporters.xnnpack.idle_passes import is_idle
 
     assert is_idle(exchanging(keeps), exported(Rectified()), [])
 
@@ -259,14 +313,14 @@ def test_a_pass_that_leaves_each_operator_as_it_is_is_idle() -> None:
     ],
 )
 def test_a_pass_that_does_anything_else_is_not(exchange: Call) -> None:
-    from exporters.xnnpack.pass_skipping import is_idle
+    from exporters.xnnpack.idle_passes import is_idle
 
     assert not is_idle(exchanging(exchange), exported(Rectified()), [])
 
 
 @pytest.mark.parametrize("hook", ["placeholder", "call_getitem", "output"])
 def test_a_pass_that_has_more_to_do_than_to_look_at_operators_is_not(hook: str) -> None:
-    from exporters.xnnpack.pass_skipping import is_idle
+    from exporters.xnnpack.idle_passes import is_idle
 
     assert not is_idle(exchanging(keeps, hook), exported(Rectified()), [])
 
@@ -277,13 +331,13 @@ class Branching(nn.Module):
 
 
 def test_a_pass_is_not_asked_about_a_graph_with_graphs_inside() -> None:
-    from exporters.xnnpack.pass_skipping import is_idle
+    from exporters.xnnpack.idle_passes import is_idle
 
     assert not is_idle(exchanging(keeps), exported(Branching()), [])
 
 
 def test_a_pass_of_its_own_call_is_idle_while_the_graph_is_as_it_was_traced() -> None:
-    from exporters.xnnpack.pass_skipping import is_idle, state_of
+    from exporters.xnnpack.idle_passes import is_idle, state_of
 
     found, module = exchanging(keeps, "call"), exported(Rectified())
     assert not is_idle(found, module, [])
@@ -304,7 +358,7 @@ def test_a_pass_of_its_own_call_is_idle_while_the_graph_is_as_it_was_traced() ->
 def test_torch_and_executorch_are_left_as_they_were() -> None:
     from executorch.exir.pass_base import ExportPass
 
-    from exporters.xnnpack.pass_skipping import PATTERNS, pass_skipping
+    from exporters.xnnpack.idle_passes import PATTERNS
 
     def state() -> list[dict[str, object]]:
         kinds = (ExportPass, torch.export.ExportedProgram, NodeSource, *PATTERNS)

@@ -1,0 +1,131 @@
+"""The exporters' command lines: options that several of them take, in both spellings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from exporters.pipeline.options import (
+    CALIBRATION_BATCH_SIZE,
+    CALIBRATION_BATCHES,
+    DEFAULT_MAX_TRACE_LEN,
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose long options can be written ``--like_this`` or ``--like-this``."""
+
+    def __init__(self, module: str, summary: str, example: str) -> None:
+        """Make a parser for ``python -m exporters.<module>``."""
+        super().__init__(
+            prog=f"python -m exporters.{module}",
+            description=summary,
+            epilog=f"example:\n  python -m exporters.{module} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def option(self, *flags: str, **settings: Any) -> None:  # noqa: ANN401 - argparse's own
+        """Add an option under each flag, with underscores and with hyphens."""
+        hyphened = [flag.replace("_", "-").replace("---", "--") for flag in flags]
+        self.add_argument(*dict.fromkeys([*flags, *hyphened]), **settings)
+
+    def checkpoint_options(self) -> None:
+        """Add the options that say which model is exported."""
+        self.option(
+            "--nemo_model",
+            "--checkpoint",
+            dest="checkpoint",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="the model: a .nemo archive or a Lightning .ckpt",
+        )
+        self.option(
+            "--vocab",
+            type=Path,
+            metavar="FILE",
+            help="vocabulary, one label a line; must equal the checkpoint's labels",
+        )
+        self.option(
+            "--package_dir",
+            type=Path,
+            metavar="DIR",
+            help="also write a release bundle, or add to the one that is there: the files, "
+            "vocabulary, contract, features and hashes",
+        )
+        self.option("--lexicon", type=Path, metavar="FILE", help="word list to go into the bundle")
+
+    def encoder_options(self) -> None:
+        """Add the options of every encoder export."""
+        self.option(
+            "--max_trace_len",
+            type=positive,
+            default=DEFAULT_MAX_TRACE_LEN,
+            metavar="T",
+            help="longest trace in points that the file takes (default %(default)s)",
+        )
+        self.calibration_option()
+        self.option(
+            "--calibration_samples",
+            type=positive,
+            metavar="N",
+            help="calibrate with N swipes, spread over the manifest, instead of with all",
+        )
+        self.option(
+            "--calib_batches",
+            type=positive,
+            metavar="N",
+            help="calibrate with N batches of swipes instead of with all (default with --calib_bs: "
+            f"{CALIBRATION_BATCHES})",
+        )
+        self.option(
+            "--calib_bs",
+            type=positive,
+            metavar="N",
+            help=f"swipes in such a batch (default with --calib_batches: {CALIBRATION_BATCH_SIZE})",
+        )
+
+    def calibration_option(self) -> None:
+        """Add the option that names the calibration swipes."""
+        self.option(
+            "--val_manifest",
+            "--calibration",
+            dest="calibration",
+            type=Path,
+            metavar="FILE",
+            help="calibration swipes as JSON lines: integer weights and ranges are fitted to all "
+            "of them, so none of them should judge the files; without it, gesture-like synthetic "
+            "swipes",
+        )
+
+    def quantization_options(self) -> None:
+        """Add the options of the exporters that check what they quantized."""
+        self.option(
+            "--skip_quantization_check",
+            action="store_true",
+            help="keep a quantized file even if it is broken",
+        )
+
+    def output_option(self, what: str, *more: str, metavar: str = "FILE") -> None:
+        """Add the required option that says where to write."""
+        self.option(
+            "--out",
+            "--output",
+            *more,
+            dest="out",
+            type=Path,
+            required=True,
+            metavar=metavar,
+            help=what,
+        )
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        msg = f"{text} should be at least 1"
+        raise argparse.ArgumentTypeError(msg)
+    return number

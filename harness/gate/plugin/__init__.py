@@ -1,0 +1,1 @@
+"""The parts of ``harness.gate.pytest_plugin``: options, the request, parameters, the verdict."""

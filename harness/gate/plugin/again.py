@@ -1,0 +1,49 @@
+"""The command that runs one failing test again: it can be pasted as it is printed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from harness.gate.plugin.options import takes_value
+
+GATE_COMMAND: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
+"""Arguments of ``exportgate gate``, if that started the run."""
+
+
+def again(config: pytest.Config, nodeid: str) -> str:
+    """Return the command that was run, with one test in the place of the folder of tests."""
+    command = config.stash.get(GATE_COMMAND, None)
+    path, _, test = nodeid.partition("::")
+    if command is not None:
+        given, test_id = list(command), f"{Path(path).name}::{test}"
+        return shlex.join(["exportgate", "gate", *_options(given, _tests(given)), test_id])
+    given = [str(arg) for arg in config.invocation_params.args]
+    chosen = set(map(str, getattr(config.option, "file_or_dir", None) or []))
+    found = config.rootpath / path
+    if found.exists():
+        path = os.path.relpath(found, config.invocation_params.dir)
+    return shlex.join(["pytest", f"{path}::{test}", *_options(given, chosen)])
+
+
+def _tests(given: list[str]) -> set[str]:
+    return {arg for arg in given if is_test(arg)}
+
+
+def is_test(argument: str) -> bool:
+    """Tell whether an argument names tests: ``test_parity.py`` or ``test_parity.py::test_x``."""
+    name = argument.partition("::")[0]
+    return name.startswith("test_") and name.endswith(".py")
+
+
+def _options(given: list[str], tests: set[str]) -> list[str]:
+    """Leave out the paths of tests, but not a value of an option that reads like one."""
+    before = ["", *given]
+    return [
+        arg
+        for previous, arg in zip(before, given, strict=False)
+        if arg not in tests or takes_value(previous)
+    ]

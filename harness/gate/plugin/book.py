@@ -1,0 +1,95 @@
+"""The gates of a run: the file's, what was recorded for the checkpoint, what is waived here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporters.variants import VARIANTS
+from exportgate import resources
+from harness.gate.baseline import PREFIX, read_baseline
+from harness.gate.gates import Gate, GateBook, GateError, Verdict, read_gates, waive
+from harness.measure import instructions
+from harness.measure.golden_record import recorded_for
+from harness.third_party.folder import is_imported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
+    from harness.run.request import Request
+
+CHECKPOINT = "checkpoint"
+"""The subject of gates on the model itself rather than on one of its files."""
+RECORDED_OUTPUTS = ("recorded_token_mismatches", "recorded_score_max_abs_error")
+"""Judged where the outputs of NeMo are recorded beside the checkpoint."""
+
+_COUNTED_BY_EMULATOR = ("baseline_instruction_ratio",)
+_OF_OUR_PTE = (
+    "delegated_node_ratio", "delegated_compute_ratio",
+    "layer_gain_error", "layer_shift", "unmatched_layers",
+)  # fmt: skip
+"""Of a .pte they are counted while lowering, or compared with the graph that was lowered."""
+
+
+def read_book(config: pytest.Config, request: Request) -> GateBook:
+    """Read the gates of a run.
+
+    Raises:
+        ExportGateError: A gates file is malformed, the floor is no share, the record beside the
+            checkpoint is of other files, or the baseline is not there.
+    """
+    files = [resources.folder("suites") / "gates.toml", *(config.getoption("--gates") or [])]
+    book = read_gates(files, [CHECKPOINT, *(row.name for row in VARIANTS)])
+    book = _with_baseline(_with_record(book, config, request), request)
+    return book.on(request.device.name)
+
+
+def _with_baseline(book: GateBook, request: Request) -> GateBook:
+    """Drop the gates beside a baseline where none was asked for; where it was, it has to be there.
+
+    Raises:
+        BaselineError: ``--baseline`` names what was never accepted.
+    """
+    if request.baseline is not None:
+        read_baseline(request.baseline)
+        return book
+    gates = tuple(gate for gate in book.gates if not gate.metric.startswith(PREFIX))
+    return replace(book, gates=gates)
+
+
+def _with_record(book: GateBook, config: pytest.Config, request: Request) -> GateBook:
+    """Keep the gates on what was recorded where there is a record; set the user's floor.
+
+    Raises:
+        GateError: The floor is no share.
+        RecordError: The record beside the checkpoint is of other files.
+    """
+    floor: float | None = config.getoption("--accuracy-floor")
+    if floor is not None and not 0.0 <= floor <= 1.0:
+        msg = f"--accuracy-floor is {floor}, but should be a share from 0 to 1"
+        raise GateError(msg)
+    if floor is not None:
+        book = book.with_limit(Gate(CHECKPOINT, "reference_word_accuracy", "min", floor))
+    record = recorded_for(request.checkpoint, request.manifest)
+    absent = {
+        *(RECORDED_OUTPUTS if record is None or record.tokens is None else ()),
+        # The user's floor takes the place of what was recorded.
+        *(("recorded_accuracy_drop",) if record is None or floor is not None else ()),
+    }
+    return replace(book, gates=tuple(gate for gate in book.gates if gate.metric not in absent))
+
+
+def waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Verdict]:
+    """Return the verdicts on gates that nothing here can count, by subject and key."""
+    reasons = {metric: instructions.missing(instructions.X86_64) for metric in _COUNTED_BY_EMULATOR}
+    if request.artifacts is not None and is_imported(request.artifacts):
+        why = "known of our own .pte only; delegates and unexpected_fallback_ops are judged"
+        reasons |= dict.fromkeys(_OF_OUR_PTE, why)
+    return {
+        (gate.subject, gate.key): waive(gate, reason, request.device.name)
+        for gate in gates
+        if (reason := reasons.get(gate.metric))
+        and (gate.metric not in _OF_OUR_PTE or gate.subject.endswith(".pte"))
+    }

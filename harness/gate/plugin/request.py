@@ -1,0 +1,166 @@
+"""What a command line asks for, checked before any work: files, swipes, bounds, variants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from exporters.nemo.peek import peek, require_features
+from exporters.variants import Variant, variants_of
+from exportgate import resources
+from exportgate.artifacts.sidecar import sha256_of
+from exportgate.data.evidence import too_long
+from exportgate.data.features import FEATURE_DIM
+from exportgate.data.manifest import Swipe, load_manifest, read_manifest
+from exportgate.errors import ExportGateError
+from harness.devices.registry import device
+from harness.gate.plugin.places import workdir
+from harness.run.request import Request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+SYNTHETIC = "synthetic gestures"
+
+
+class RequestError(ExportGateError, ValueError):
+    """What was asked for does not exist, or does not fit together."""
+
+
+def selected(config: pytest.Config) -> tuple[Variant, ...]:
+    """Return the variants to judge: the target's, or those of them that were named.
+
+    Raises:
+        ExportGateError: The target does not exist, or has no variant of a name.
+    """
+    target = config.getoption("--target")
+    rows = variants_of(target)
+    wanted = config.getoption("--variant")
+    if not wanted:
+        return rows
+    unknown = sorted(set(wanted) - {row.name for row in rows})
+    if unknown:
+        msg = (
+            f"target {target} has no variant {', '.join(unknown)}; "
+            f"it has {', '.join(row.name for row in rows)}"
+        )
+        raise RequestError(msg)
+    return tuple(row for row in rows if row.name in wanted)
+
+
+def checkpoint_of(config: pytest.Config) -> Path:
+    """Return the checkpoint to judge with, the golden one by default."""
+    given: Path | None = config.getoption("--checkpoint")
+    return given or resources.folder("golden") / "golden.nemo"
+
+
+def build_request(config: pytest.Config, variants: tuple[Variant, ...]) -> Request:
+    """Return what a run is asked to judge.
+
+    Raises:
+        ExportGateError: A file is missing, a manifest is malformed, or a swipe of it is longer than
+            the bound.
+    """
+    golden = resources.folder("golden")
+    checkpoint = checkpoint_of(config)
+    _must_be_file("--checkpoint", checkpoint)
+    calibration = config.getoption("--calibration")
+    if calibration is None and is_golden(checkpoint):
+        calibration = golden / "calib.jsonl"
+    request = Request(
+        checkpoint=checkpoint,
+        manifest=config.getoption("--manifest") or golden / "val.jsonl",
+        calibration=calibration,
+        variants=variants,
+        artifacts=config.getoption("--artifacts"),
+        workdir=workdir(config) / "gate",
+        max_trace_len=config.getoption("--max-trace-len"),
+        baseline=config.getoption("--baseline"),
+        lexicon=config.getoption("--lexicon"),
+        device=device(config.getoption("--device")),
+    )
+    _check(request)
+    return request
+
+
+def is_golden(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint is the golden one, under whatever name."""
+    golden = resources.folder("golden") / "golden.nemo"
+    same_size = checkpoint.stat().st_size == golden.stat().st_size
+    return same_size and sha256_of(checkpoint) == sha256_of(golden)
+
+
+def _check(request: Request) -> None:
+    _must_be_file("--manifest", request.manifest)
+    if request.artifacts is not None and not request.artifacts.is_dir():
+        msg = f"--artifacts: no such folder: {request.artifacts}"
+        raise RequestError(msg)
+    if request.lexicon is not None:
+        _must_be_file("--lexicon", request.lexicon)
+    # Read here already: what does not fit is one error before work begins.
+    require_features(peek(request.checkpoint), FEATURE_DIM)
+    _check_lengths(request.manifest, read_manifest(request.manifest), request.max_trace_len)
+    if request.calibration is not None:
+        _must_be_file("--calibration", request.calibration)
+        read_manifest(request.calibration)
+
+
+def notes_on(request: Request) -> list[str]:
+    """Say what was mended in the swipes, and what of the checkpoint is left out or replaced."""
+    found = [*load_manifest(request.manifest).notes, *peek(request.checkpoint).notes]
+    if request.calibration is not None:
+        found += load_manifest(request.calibration).notes
+    return list(dict.fromkeys(found))
+
+
+def _must_be_file(option: str, path: Path) -> None:
+    if not path.is_file():
+        problem = "is a folder, but should be a file" if path.is_dir() else "no such file"
+        msg = f"{option}: {problem}: {path}"
+        raise RequestError(msg)
+
+
+def _check_lengths(manifest: Path, swipes: list[Swipe], bound: int) -> None:
+    long = too_long(swipes, bound)
+    if not long:
+        return
+    longest = max(len(swipe.points) for swipe in long)
+    others = f" (and {len(long) - 1} more swipes)" if len(long) > 1 else ""
+    msg = (
+        f"{manifest}:{long[0].line}: {len(long[0].points)} points{others}, more than the "
+        f"{bound} that the exports take; drop the swipe or give --max-trace-len {longest}"
+    )
+    raise RequestError(msg)
+
+
+def describe_request(config: pytest.Config, request: Request) -> dict[str, Any]:
+    """Return the request as ``report.json`` states it; hashes are of the files as they are now."""
+    calibration = request.calibration
+    return {
+        "target": config.getoption("--target"),
+        "device": request.device.name,
+        "checkpoint": str(request.checkpoint),
+        "checkpoint_sha256": sha256_of(request.checkpoint),
+        "manifest": str(request.manifest),
+        "manifest_sha256": sha256_of(request.manifest),
+        "calibration": str(calibration) if calibration else SYNTHETIC,
+        "calibration_sha256": sha256_of(calibration) if calibration else "synthetic",
+        "artifacts": str(request.artifacts) if request.artifacts else None,
+        "folder": str(request.folder),
+        "baseline": str(request.baseline) if request.baseline else None,
+        "variants": [row.name for row in request.variants],
+        "max_trace_len": request.max_trace_len,
+    }
+
+
+def evidence_lines(config: pytest.Config, request: Request) -> list[str]:
+    """Say with which swipes a run judges and calibrates, and which of them nobody chose."""
+    manifest = f"swipes {request.manifest}"
+    if config.getoption("--manifest") is None and not is_golden(request.checkpoint):
+        manifest += " (golden's: give your own with --manifest)"
+    if request.artifacts is not None:
+        return [manifest]
+    if request.calibration is None:
+        return [manifest, f"calibration: {SYNTHETIC} (give your users' swipes with --calibration)"]
+    return [manifest, f"calibration: {request.calibration}"]
