@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,11 @@ _OPENINGS = 40
 _NOT_OF_A_MUTANT = ("benchmark", "baseline")
 """Fixtures of checks that need a clock or released files."""
 _LATE = ("test_tokens", "test_words", "test_letters", "test_cost", "test_free_search",
-         "test_lexicon")  # fmt: skip
+         "test_search", "test_lexicon")  # fmt: skip
 """Checks that decode; the others come before them, the quickest first."""
-_SEARCHES = ("test_free_search", "test_lexicon")
+_SEARCHES = ("test_free_search", "test_search", "test_lexicon")
 _PARTS = ("files", "sessions", "outputs", "layers", "words")
 """Parts of a context that remember what they found out about files."""
-_WORDS_PARTS = ("request", "swipes", "nemo", "outputs", "sessions", "progress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +192,9 @@ class Bench:
         found = self._context()
         found.share(self.unharmed)
         if harm.rules is not None:
-            parts = {name: getattr(found.words, name) for name in _WORDS_PARTS}
+            parts = {
+                f.name: getattr(found.words, f.name) for f in fields(Words) if f.name != "memo"
+            }
             found.words = _OtherWords(**parts, rules=harm.rules)
         for part in _PARTS:
             known = getattr(self.unharmed, part).memo
@@ -219,26 +220,43 @@ class Bench:
 
     def run_check(self, check: Check, subject: str, context: RunContext) -> list[Verdict]:
         """Run a suite's test on a file and judge what it recorded, as the gate does."""
+        values, reason = self.measure(check, subject, context)
+        return [
+            judge(gate, *values.get(gate.metric, (None, reason)))
+            for gate in self.gates(subject, check)
+        ]
+
+    def measure(
+        self, check: Check, subject: str, context: RunContext
+    ) -> tuple[dict[str, tuple[float, str]], str]:
+        """Run a suite's test on a file.
+
+        Returns:
+            Value and detail of each metric that it recorded, and why it recorded no others.
+
+        Raises:
+            KeyError: The test wants a fixture that this does not know.
+        """
         values: dict[str, tuple[float, str]] = {}
 
         def record(metric: str, value: float, detail: str = "", *_: object, **__: object) -> None:
             values[metric] = (float(value), detail)
 
-        def settings(of: str, key: str) -> tuple[str, ...]:
-            return self.book.settings.get(of, {}).get(key, ())
-
         known = {"subject": subject, "context": context, "record": record}
-        known |= {"gate_settings": settings}
-        wanted = inspect.signature(check.function).parameters
-        reason = f"{check.name} did not record it"
+        known |= {"gate_settings": self._settings, "limit_of": self._limit_of}
+        wanted = {name: known[name] for name in inspect.signature(check.function).parameters}
         try:
-            check.function(**{name: known[name] for name in wanted})
+            check.function(**wanted)
         except Exception as error:  # noqa: BLE001 - a check that raises is a broken gate
-            reason = f"{type(error).__name__}: {error}"
-        return [
-            judge(gate, *values.get(gate.metric, (None, reason)))
-            for gate in self.gates(subject, check)
-        ]
+            return values, f"{type(error).__name__}: {error}"
+        return values, f"{check.name} did not record it"
+
+    def _settings(self, subject: str, key: str) -> tuple[str, ...]:
+        return self.book.settings.get(subject, {}).get(key, ())
+
+    def _limit_of(self, subject: str, metric: str) -> float:
+        limits = [gate.limit for gate in self.book.of(subject) if gate.metric == metric]
+        return limits[0] if limits else float("nan")
 
     def _context(self) -> RunContext:
         context = RunContext(self._request, lambda _: None, self._workers)
