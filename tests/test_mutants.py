@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from harness.inspect import pte_file
+from harness.inspect import flatbuffer
 from tests.mutants.claims_source import ClaimsSource
 from tests.mutants.flatbuffer import Walker, read_schema
 from tests.mutants.judge import BELOW, KILLED, SURVIVED, Judged
@@ -95,7 +95,7 @@ def test_codes_stay_within_the_range_that_the_constant_has() -> None:
 
 @pytest.fixture
 def holder(tmp_path: Path) -> bytes:
-    flatc, _ = pte_file._flatc_and_schemas()
+    flatc, _ = flatbuffer._flatc_and_schemas()
     (tmp_path / "s.fbs").write_text(SCHEMA, encoding="utf-8")
     (tmp_path / "s.json").write_text(json.dumps(CONTENT), encoding="utf-8")
     subprocess.run(

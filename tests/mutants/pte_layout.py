@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.inspect import pte_file
+from harness.inspect import flatbuffer, pte_file
+from harness.inspect.xnn_graph import XnnGraph
 from tests.mutants.flatbuffer import Scalar, Walker, read_schema
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Layout:
     @cached_property
     def scalars(self) -> dict[str, Scalar]:
         """Return every scalar of the program and of XNNPACK's graphs, by path."""
-        _, files = pte_file._flatc_and_schemas()
+        _, files = flatbuffer._flatc_and_schemas()
         schemas = {k: read_schema(v.read_text(encoding="utf-8")) for k, v in files.items()}
         found = {}
         for scalar in Walker(self.data, 0, schemas["program.fbs"]).scalars():
@@ -114,7 +115,7 @@ class Layout:
         found = []
         for payload in self._container.xnnpack_payloads():
             start = self.data.index(payload)
-            found.append((start, pte_file._XnnGraph.parse(payload).graph))
+            found.append((start, XnnGraph.parse(payload).graph))
         return found
 
     def _segment(self, index: int) -> int:
