@@ -34,6 +34,7 @@ from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
+from exportgate.exit import Exit, end
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Worker
 from exportgate.runtime.onnx_runtime import OrtSession

@@ -26,6 +26,7 @@ from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.xnnpack.options import RewriteOptions
 from exporters.xnnpack.to_pte import encoder_to_pte
 from exportgate.artifacts.sidecar import write_text
+from exportgate.exit import Exit, end
 from exportgate.runtime.isolate import Worker
 from harness.measure import parity, reference
 

@@ -53,6 +53,18 @@ def test_a_sidecar_survives_its_file(tmp_path: Path) -> None:
     assert artifact(path) == read_sidecar(path)
 
 
+def test_a_folders_hash_is_that_of_its_names_and_files(tmp_path: Path) -> None:
+    found = set()
+    for name, text in (("a", "1"), ("a", "2"), ("b/c", "1"), ("b/d", "1")):
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        found.add(sha256_of(tmp_path / "model"))
+    assert len(found) == 4
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert sha256_of(tmp_path / "moved") in found
+
+
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     artifact(path)

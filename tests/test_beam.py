@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from benchmarks.beam import dictionary_trie, straightforward_search
 from exportgate.contract import IoContract, ModelSpec, step_contract
+from exportgate.transducer import DecodeError
 from harness.decode.beam import BeamConfig, BeamError, Candidate, beam_search, beam_search_all
-from harness.decode.greedy import DecodeError
 from harness.decode.lexicon import Lexicon, build_lexicon
+from harness.decode.prefixes import PrefixError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,7 +207,7 @@ def test_what_cannot_be_searched_is_an_error() -> None:
     with pytest.raises(DecodeError, match=r"but should have \(1, 6\)"):
         beam_search(step, frames(0, 1), spec())
     foreign: Lexicon = build_lexicon({"xyz": 1}, "xyz")
-    with pytest.raises(BeamError, match="'x' occurs 0 times"):
+    with pytest.raises(PrefixError, match="no label spells the lexicon's 'x', 'y', 'z'"):
         beam_search(RandomStep(0), frames(0, 1), spec(), foreign)
     with pytest.raises(BeamError, match="at least 1"):
         BeamConfig(beam=0)

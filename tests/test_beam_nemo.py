@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from exporters.nemo.sessions import NemoEncoder, NemoStep
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.runtime.inputs import encoder_input
 from harness.decode.beam import BeamConfig, Candidate, beam_search
-from harness.measure.reference import NemoEncoder, NemoStep, load
+from harness.measure.reference import load
 
 if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint

@@ -670,3 +670,51 @@ def test_labels_come_from_the_joint_where_a_tokenizer_made_them(nemo: Path, tmp_
     config["labels"], config["joint"]["vocabulary"] = [], None
     path = write_nemo(tmp_path / "c.nemo", config, state)
     assert "labels should be a non-empty list" in peek(path).problems[0]
+
+
+def test_configurations_without_end_are_refused_at_once(nemo: Path, tmp_path: Path) -> None:
+    config, state = parts(nemo)
+    weights = io.BytesIO()
+    torch.save(state, weights)
+    itself = "encoder: &e {d_model: 96, again: *e}\n"
+    laughs = "a0: &a0 [x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+    )
+    for text in (itself, laughs + "encoder: *a11\n", "[" * 5000):
+        members = (("model_config.yaml", text.encode()), ("model_weights.ckpt", weights.getvalue()))
+        with pytest.raises(CheckpointError, match=r"more than 1000000 values|not valid YAML"):
+            peek(pack(tmp_path / "a.nemo", *members))
+    config["encoder"]["again"] = config["encoder"]
+    with pytest.raises(CheckpointError, match=r"more than 1000000 values or itself"):
+        peek(write_ckpt(tmp_path / "a.ckpt", config, state))
+    deep: list[object] = []
+    for _ in range(400):
+        deep = [deep]
+    config["encoder"]["again"] = deep
+    with pytest.raises(CheckpointError, match=r"nested too deep"):
+        peek(write_ckpt(tmp_path / "b.ckpt", config, state))
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_newer_pickle_protocols_are_read_or_named(
+    nemo: Path, tmp_path: Path, protocol: int
+) -> None:
+    config, state = parts(nemo)
+    path = tmp_path / "a.ckpt"
+    content = {"state_dict": state, "hyper_parameters": {"cfg": config}}
+    torch.save(content, path, pickle_protocol=protocol)
+    if protocol == 3:
+        assert peek(path).problems == ()
+        return
+    with pytest.raises(CheckpointError, match=rf"pickled with protocol {protocol}, expected torch"):
+        peek(path)
+
+
+def test_weights_of_a_distributed_training_are_named(nemo: Path, tmp_path: Path) -> None:
+    config, _ = parts(nemo)
+    members = (
+        ("model_config.yaml", yaml.safe_dump(config).encode()),
+        ("model_weights/__0_0.distcp", b"x"),
+    )
+    with pytest.raises(CheckpointError, match=r"no model_weights\.ckpt"):
+        peek(pack(tmp_path / "a.nemo", *members))

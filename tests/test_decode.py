@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exportgate.contract import IoContract, ModelSpec, step_contract
-from harness.decode.greedy import DecodeError, greedy_decode
+from exportgate.transducer import DecodeError
+from harness.decode.greedy import greedy_decode
 
 
 def spec(labels: int = 3, max_symbols: int | None = 2) -> ModelSpec:

@@ -11,17 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exportgate.artifacts.sidecar import ArtifactError
+from exportgate.transducer import DecodeError
 from harness.decode.accuracy import Accuracy
-from harness.decode.greedy import DecodeError, greedy_decode
-from harness.diagnose.evaluate import (
-    EvaluateError,
-    Evaluation,
-    _pairs,
-    encode_all,
-    greedy_batched,
-    main,
-    table,
-)
+from harness.decode.batches import encode_all, greedy_batched
+from harness.decode.greedy import greedy_decode
+from harness.diagnose.evaluate import EvaluateError, Evaluation, _pairs, main, table
 from tests.test_beam import RandomStep, frames, spec
 
 if TYPE_CHECKING:
@@ -36,8 +30,14 @@ def test_equal_to_one_swipe_at_a_time(seed: int, counts: list[int]) -> None:
     done: list[tuple[int, int]] = []
     found = greedy_batched(step, encoded, spec(), lambda *now: done.append(now))
     assert done[-1] == (len(counts), len(counts))
-    assert found == [greedy_decode(step, item, spec()).tokens for item in encoded]
-    assert found == greedy_batched(RandomStep(seed, batch=1), encoded, spec())
+    alone = [greedy_decode(step, item, spec()) for item in encoded]
+    assert alone == greedy_batched(RandomStep(seed, batch=1), encoded, spec())
+    assert [(h.tokens, h.frames, h.steps) for h in found] == [
+        (h.tokens, h.frames, h.steps) for h in alone
+    ]
+    for one, other in zip(found, alone, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+        assert one.min_margin == pytest.approx(other.min_margin, abs=1e-5)
 
 
 def test_no_limit_of_symbols_is_no_limit() -> None:
@@ -51,8 +51,8 @@ def test_no_limit_of_symbols_is_no_limit() -> None:
             return {"logits": logits, "h1": inputs["h0"] + 1, "c1": inputs["c0"]}
 
     free = replace(spec(), max_symbols=None)
-    assert greedy_batched(Twenty(0), [frames(0, 2)], free) == [(1,) * 20]
-    assert greedy_batched(Twenty(0), [frames(0, 2)], spec()) == [(1,) * 4]
+    assert greedy_batched(Twenty(0), [frames(0, 2)], free)[0].tokens == (1,) * 20
+    assert greedy_batched(Twenty(0), [frames(0, 2)], spec())[0].tokens == (1,) * 4
 
 
 def test_nan_and_misshapen_logits_are_errors() -> None:

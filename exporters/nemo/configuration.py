@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _REFERENCE = re.compile(r"\$\{([^${}:]*)\}")
 _KEY = re.compile(r"[^.\[\]]+")
 _MOST_REFERENCES = 50
+_MOST_VALUES = 1_000_000
 _Place = tuple[str | int, ...]
 
 
@@ -37,6 +38,27 @@ class Configuration:
     path: Path
     root: Mapping[str, object]
     place: _Place = ()
+
+    def __post_init__(self) -> None:
+        """Bound the work of reading: YAML and pickles can refer to one part many times over.
+
+        Raises:
+            CheckpointError: Too many values once every reference is written out, or no end.
+        """
+        waiting: list[object] = [self.root]
+        for _ in range(_MOST_VALUES):
+            if not waiting:
+                return
+            node = waiting.pop()
+            if isinstance(node, dict):
+                waiting += node.values()
+            elif isinstance(node, list):
+                waiting += node
+        msg = (
+            f"{self.path}: the configuration holds more than {_MOST_VALUES} values or itself; "
+            "expected what NeMo's save_to() writes"
+        )
+        raise CheckpointError(msg)
 
     def raw(self, *keys: str) -> object:
         """Return a value as it is written; None if there is none."""

@@ -13,6 +13,7 @@ import pickle
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _ZIP = b"PK\x03\x04"
 _LEGACY_PICKLES = 5  # magic number, protocol, system, the object, its storages' keys
+_NEWEST_PROTOCOL = 3
 _MOST_NESTED = 200
 _NUMBER = re.compile(r"[<>|=](b1|[iu][1248]|f[248])")  # of NumPy's type codes
 
@@ -49,7 +51,7 @@ class Recorded:
         state: What would have been put into it.
     """
 
-    name = ""
+    name = "a structure nested too deep"
     args: tuple[object, ...]
     state: object
 
@@ -105,7 +107,8 @@ def load_tensors(path: Path, data: bytes, *, values: bool = True) -> object:
     """
     try:
         allowed = _stand_ins(path, data)
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a protocol that works
             where = "cpu" if values else "meta"
             return torch.load(io.BytesIO(data), map_location=where, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -134,7 +137,8 @@ def load_tensors(path: Path, data: bytes, *, values: bool = True) -> object:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).split("Please file an issue")[0].strip().splitlines()
-    named = (line for line in lines if "GLOBAL" in line or "Can only" in line)
+    marks = ("GLOBAL", "Can only", "Unsupported")
+    named = (line for line in lines if any(mark in line for mark in marks))
     return next(named, lines[0] if lines else type(error).__name__).strip()
 
 
@@ -148,7 +152,7 @@ def _refusal(path: Path, detail: str) -> str:
 def _stand_ins(path: Path, data: bytes) -> list[Any]:
     """Return, for every name in the pickles, what torch shall take for it."""
     found: list[Any] = []
-    for module, attribute in sorted(_named(data)):
+    for module, attribute in sorted(_named(path, data)):
         name = f"{module}.{attribute}"
         if _ACTING.fullmatch(name):
             raise CheckpointError(_refusal(path, f"it names {name}"))
@@ -157,11 +161,17 @@ def _stand_ins(path: Path, data: bytes) -> list[Any]:
     return found
 
 
-def _named(data: bytes) -> set[tuple[str, str]]:
+def _named(path: Path, data: bytes) -> set[tuple[str, str]]:
     """Return module and name of each global in the pickles, by their names in Python 3."""
     names = set()
     for stream in _pickles(data):
         for operation, argument, _ in pickletools.genops(stream):
+            if operation.name == "PROTO" and int(argument or 0) > _NEWEST_PROTOCOL:
+                msg = (
+                    f"{path}: pickled with protocol {argument}, expected torch.save's own, 2, "
+                    "which alone is read without running code; save it again with that"
+                )
+                raise CheckpointError(msg)
             if operation.name == "GLOBAL":
                 module, attribute = str(argument).split(" ", 1)
                 key = (module, attribute)
@@ -182,29 +192,38 @@ def _pickles(data: bytes) -> Iterator[io.BytesIO]:
         yield stream
 
 
-def plain(value: object, depth: int = 0) -> object:
+def plain(value: object) -> object:
     """Return containers and scalars of what was unpickled, OmegaConf's and NumPy's among them.
 
-    What cannot be told stays a ``Recorded``; who needs the value refuses it by name.
+    What cannot be told stays a ``Recorded``; who needs the value refuses it by name. What is there
+    once and referred to twice stays so.
     """
+    return _plain(value, {}, 0)
+
+
+def _plain(value: object, done: dict[int, object], depth: int) -> object:
+    if id(value) in done:
+        return done[id(value)]
     if depth > _MOST_NESTED:
-        msg = f"a configuration nested deeper than {_MOST_NESTED} levels"
-        raise ValueError(msg)
+        return Recorded()  # deeper than any configuration: refused where it is asked for
+    done[id(value)] = value  # whoever refers to itself
+    found = value
     if isinstance(value, Recorded):
-        return _plain_recorded(value, depth)
-    if isinstance(value, dict):
-        return {key: plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item, depth + 1) for item in value]
-    return value
+        found = _plain_recorded(value, done, depth)
+    elif isinstance(value, dict):
+        found = {key: _plain(item, done, depth + 1) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        found = [_plain(item, done, depth + 1) for item in value]
+    done[id(value)] = found
+    return found
 
 
-def _plain_recorded(value: Recorded, depth: int) -> object:
+def _plain_recorded(value: Recorded, done: dict[int, object], depth: int) -> object:
     state = state_of(value)
     if value.name.startswith("omegaconf.") and "_content" in state:
-        return plain(state["_content"], depth + 1)
+        return _plain(state["_content"], done, depth + 1)
     if value.name.startswith("omegaconf.nodes.") and "_val" in state:
-        return plain(state["_val"], depth + 1)
+        return _plain(state["_val"], done, depth + 1)
     if value.name.startswith("numpy.") and value.name.endswith(".multiarray.scalar"):
         return _numpy_scalar(value)
     return value

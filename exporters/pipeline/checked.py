@@ -20,6 +20,7 @@ from exportgate.artifacts.sidecar import (
 )
 from exportgate.data.features import feature_spec
 from exportgate.errors import ExportGateError
+from exportgate.levels import level
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,15 +80,16 @@ def export_file(
 
 
 def _checked(row: Variant, options: ExportOptions, source: Source, shared: Any) -> Checked:  # noqa: ANN401
-    from exporters.pipeline.selfcheck import BROKEN_DB, sqnr_db  # noqa: PLC0415 - loads torch
+    from exporters.pipeline.selfcheck import sqnr_db  # noqa: PLC0415 - loads torch
 
     features = source.calibration.features
     program = make(row, source, shared)
     found = sqnr_db(row, program, source.checkpoint, features)
-    if row.precision == "fp32" or found >= BROKEN_DB or not options.check_quantization:
+    least = level("broken_db", row.precision)
+    if row.precision == "fp32" or found >= least or not options.check_quantization:
         return Checked(program, found)
     if not options.fallback_to_fp32 or row.baseline is None:
-        raise QuantizationCheckError(row.name, found, BROKEN_DB)
+        raise QuantizationCheckError(row.name, found, least)
     plain = make(variant(row.baseline), source, None)
     return Checked(plain, sqnr_db(row, plain, source.checkpoint, features))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -106,6 +107,8 @@ def _load(options: ExportOptions, progress: Progress, *, quantizes: bool) -> Sou
         # Sums over swipes differ in their last bits with the number of threads.
         torch.set_num_threads(1)
         checkpoint = load_checkpoint(options.checkpoint)
+    for note in checkpoint.notes:
+        print(f"  {options.checkpoint}: {note}", file=sys.stderr)
     check_model(options, checkpoint.spec)
     calibration = calibration_of(
         options.calibration,

@@ -1,7 +1,7 @@
 """Run what was just exported beside NeMo: the figure that closes an exporter's table.
 
 A look, not a verdict: the harness judges in other processes, on more swipes. But an export that is
-broken here is not worth writing, so INT8 below ``BROKEN_DB`` is refused.
+broken here is not worth writing, so INT8 below the level ``broken_db`` is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from exporters.nemo.sessions import NemoStep
 from exporters.quantize.step_calibration import nemo_encoding
+from exportgate.transducer import Transducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
     Run = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
-BROKEN_DB = 20.0
-"""Signal-to-noise below which a quantized file is broken rather than coarse."""
 SWIPES = 8
 """Swipes that are run; the figure is stable to about 1 dB with so few."""
 _CEILING_DB = 200.0
@@ -130,33 +130,18 @@ def _step_pairs(
     run: Run, checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]]
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Feed both sides the same frames and labels, each its own states."""
-    spec, model = checkpoint.spec, checkpoint.model
+    spec, nemo = checkpoint.spec, NemoStep(checkpoint)
     pairs = []
     for number, item in enumerate(features):
         frames = nemo_encoding(checkpoint, item).T[:, None].contiguous().numpy()
         state = np.zeros((spec.pred_layers, 1, spec.pred_hidden), np.float32)
-        ours, nemo = (state, state), (torch.from_numpy(state), torch.from_numpy(state))
-        label = np.array([spec.blank_id], np.int64)
+        ours, theirs = (state, state), (state, state)
+        label = np.array([Transducer.of(spec).start], np.int64)
         for index, frame in enumerate(frames):
             logits, *ours_next = run([label, *ours, frame])
-            wanted, nemo = _nemo_step(model, label, nemo, frame)
-            pairs.append((wanted, logits.reshape(wanted.shape)))
+            wanted = nemo.run({"y_prev": label, "h0": theirs[0], "c0": theirs[1], "enc_t": frame})
+            pairs.append((wanted["logits"], logits.reshape(wanted["logits"].shape)))
             ours = (np.array(ours_next[0]), np.array(ours_next[1]))
+            theirs = (wanted["h1"], wanted["c1"])
             label = np.array([(number + index) % len(spec.labels)], np.int64)
     return pairs
-
-
-def _nemo_step(
-    model: Any,  # noqa: ANN401 - NeMo has no types
-    label: NDArray[np.int64],
-    state: tuple[torch.Tensor, torch.Tensor],
-    frame: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], tuple[torch.Tensor, torch.Tensor]]:
-    with torch.inference_mode():
-        predicted, state = model.decoder.predict(
-            torch.from_numpy(label)[:, None], state, add_sos=False
-        )
-        joint = model.joint
-        hidden = joint.enc(torch.from_numpy(frame)) + joint.pred(predicted[:, 0])
-        logits: NDArray[np.float32] = joint.joint_net(hidden).numpy()
-    return logits, state

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from exporters.quantize.gptq import matrix_layers, noisiest
+from exportgate.transducer import Transducer, follow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from exporters.graphs.step import StepGraph
@@ -75,29 +77,34 @@ def observe_steps(
     """
     take = min(_SWIPES, len(swipes))
     chosen = [swipes[index * len(swipes) // take] for index in range(take)]
-    seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    with torch.inference_mode():
-        for swipe in chosen:
-            seen += _decode(checkpoint, step, nemo_encoding(checkpoint, swipe).T)
-    labels, h, c, frames = zip(*seen, strict=True)
-    return Steps(torch.cat(labels), torch.cat(h, dim=1), torch.cat(c, dim=1), torch.cat(frames))
+    rules = replace(Transducer.of(checkpoint.spec), max_symbols=_SYMBOLS_PER_FRAME)
+    seen = [
+        call.inputs
+        for swipe in chosen
+        for call in follow(
+            _TorchStep(step), [nemo_encoding(checkpoint, swipe).numpy()], checkpoint.spec, rules
+        )
+    ]
+
+    def joined(name: str, axis: int) -> Tensor:
+        return torch.from_numpy(np.concatenate([inputs[name] for inputs in seen], axis=axis))
+
+    return Steps(joined("y_prev", 0), joined("h0", 1), joined("c0", 1), joined("enc_t", 0))
 
 
-def _decode(
-    checkpoint: Checkpoint, step: StepGraph, frames: Tensor
-) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    spec = checkpoint.spec
-    h = c = torch.zeros(spec.pred_layers, 1, spec.pred_hidden)
-    label, seen = torch.tensor([spec.blank_id]), []
-    for frame in frames[:, None]:
-        for _ in range(_SYMBOLS_PER_FRAME):
-            seen.append((label, h, c, frame))
-            logits, next_h, next_c = step(label, h, c, frame)
-            best = logits.argmax(dim=1)
-            if int(best) == spec.blank_id:
-                break
-            label, h, c = best, next_h, next_c
-    return seen
+class _TorchStep:
+    """A graph that is not exported yet, called with named arrays."""
+
+    def __init__(self, graph: StepGraph) -> None:
+        self._graph = graph
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with torch.inference_mode():
+            outputs = self._graph(*(torch.from_numpy(inputs[name]) for name in Steps._fields))
+        return {
+            name: output.numpy()
+            for name, output in zip(("logits", "h1", "c1"), outputs, strict=True)
+        }
 
 
 def noisy_inputs(step: StepGraph, steps: Steps) -> frozenset[str]:

@@ -2,9 +2,9 @@
 
 Time-synchronous search after Saon, Tüske and Audhkhasi (2020, "Alignment-length synchronous
 decoding", section 2): within a frame, rounds of label expansions; each round every hypothesis may
-close the frame with a blank. A prefix that is reached by several alignments is one hypothesis, its
-probability their sum; a blank keeps the state, a label commits it. One round is one call of the
-step over the whole beam where the step has a batch axis.
+close the frame with a blank. What a symbol does is the ``Transducer``'s to say. A prefix that is
+reached by several alignments is one hypothesis, its probability their sum. One round is one call of
+the step over the whole beam where the step has a batch axis.
 
 The probability of a prefix is the sum over all alignments with at most ``max_symbols`` labels in a
 frame, each frame closed by a blank. With a beam that never overflows and an infinite threshold the
@@ -14,14 +14,17 @@ search computes it exactly (``tests/test_beam.py`` holds it against an enumerati
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exportgate.errors import ExportGateError
-from harness.decode.greedy import DecodeError
+from exportgate.transducer import Transducer
+from harness.decode.batches import has_batch_axis
 from harness.decode.lexicon import ROOT
+from harness.decode.prefixes import FreePrefixes, LexiconPrefixes
+from harness.decode.spelling import spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from exportgate.contract import ModelSpec
     from exportgate.runtime.session import Session
     from harness.decode.lexicon import Lexicon
+    from harness.decode.prefixes import Prefixes
 
 DEFAULT_MAX_SYMBOLS = 4
 """Labels in one frame, of a beam's hypotheses: with T' >= 8 no swipe needs more."""
@@ -72,9 +76,10 @@ class Candidate:
     """One result of a search.
 
     Attributes:
-        tokens: Label ids.
+        tokens: Label ids; of a word that labels spell in several ways, the likeliest of these.
         score: ``log_prob`` and the weighted prior: what results are ranked by.
-        log_prob: Natural log of P(tokens | swipe), summed over the alignments that were searched.
+        log_prob: Natural log of P(tokens | swipe), summed over the alignments that were searched;
+            of a word of a lexicon summed over its spellings too.
     """
 
     tokens: tuple[int, ...]
@@ -83,117 +88,7 @@ class Candidate:
 
     def text(self, labels: Sequence[str]) -> str:
         """Spell the tokens."""
-        return "".join(labels[token] for token in self.tokens)
-
-
-class Prefixes(Protocol):
-    """What may follow what: numbers prefixes, so that equal prefixes have equal numbers.
-
-    Attributes:
-        symbols: (A,) label id of each column of ``outlook``.
-        start: Best weighted prior of all results.
-    """
-
-    symbols: NDArray[np.int64]
-    start: float
-
-    def outlook(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return (K, A): best weighted prior after each label; -inf where none may follow."""
-
-    def extend(self, prefixes: NDArray[np.int32], columns: NDArray[np.intp]) -> NDArray[np.int32]:
-        """Return the number of each prefix with the label of its column appended."""
-
-    def final_prior(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the weighted prior of each prefix as a result; -inf if it is none."""
-
-    def tokens(self, prefix: int) -> tuple[int, ...]:
-        """Return a prefix's label ids."""
-
-
-class LexiconPrefixes:
-    """Prefixes of a lexicon's words: their numbers are the trie's nodes."""
-
-    def __init__(self, lexicon: Lexicon, labels: Sequence[str], weight: float) -> None:
-        """Map the lexicon's letters to label ids.
-
-        Raises:
-            BeamError: The vocabulary lacks a letter of the lexicon, or has it twice.
-        """
-        for letter in lexicon.letters:
-            if list(labels).count(letter) != 1:
-                msg = (
-                    f"the lexicon's letter {letter!r} occurs {list(labels).count(letter)} times in "
-                    "the vocabulary, but should once; build the lexicon for these labels"
-                )
-                raise BeamError(msg)
-        self.symbols = np.array([labels.index(letter) for letter in lexicon.letters], np.int64)
-        self.start = weight * float(lexicon.best_log_prior[ROOT])
-        self._lexicon, self._weight = lexicon, weight
-
-    def outlook(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
-        """See ``Prefixes.outlook``."""
-        children = self._lexicon.children(prefixes)
-        prior = self._weight * self._lexicon.best_log_prior[children].astype(np.float64)
-        return np.where(children >= 0, prior, -np.inf)
-
-    def extend(self, prefixes: NDArray[np.int32], columns: NDArray[np.intp]) -> NDArray[np.int32]:
-        """See ``Prefixes.extend``."""
-        found: NDArray[np.int32] = self._lexicon.children(prefixes)[
-            np.arange(len(columns)), columns
-        ]
-        return found
-
-    def final_prior(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
-        """See ``Prefixes.final_prior``."""
-        prior = self._lexicon.log_prior[prefixes].astype(np.float64)
-        # Not the product alone: -inf times a weight of 0 is NaN.
-        return np.where(np.isfinite(prior), self._weight * np.maximum(prior, -1e9), -np.inf)
-
-    def tokens(self, prefix: int) -> tuple[int, ...]:
-        """See ``Prefixes.tokens``."""
-        text = self._lexicon.text(prefix)
-        return tuple(int(self.symbols[self._lexicon.letters.index(letter)]) for letter in text)
-
-
-@dataclass
-class FreePrefixes:
-    """Any sequence of labels; each prefix is numbered when it is first reached.
-
-    Attributes:
-        symbols: Ids of all labels.
-        start: See ``Prefixes``.
-    """
-
-    symbols: NDArray[np.int64]
-    start: float = 0.0
-    _origin: list[tuple[int, int]] = field(default_factory=lambda: [(-1, -1)])
-    _number: dict[tuple[int, int], int] = field(default_factory=dict)
-
-    def outlook(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
-        """See ``Prefixes.outlook``."""
-        return np.zeros((len(prefixes), len(self.symbols)))
-
-    def extend(self, prefixes: NDArray[np.int32], columns: NDArray[np.intp]) -> NDArray[np.int32]:
-        """See ``Prefixes.extend``."""
-        numbers = []
-        for key in zip(prefixes.tolist(), columns.tolist(), strict=True):
-            if key not in self._number:
-                self._number[key] = len(self._origin)
-                self._origin.append(key)
-            numbers.append(self._number[key])
-        return np.array(numbers, np.int32)
-
-    def final_prior(self, prefixes: NDArray[np.int32]) -> NDArray[np.float64]:
-        """See ``Prefixes.final_prior``."""
-        return np.zeros(len(prefixes))
-
-    def tokens(self, prefix: int) -> tuple[int, ...]:
-        """See ``Prefixes.tokens``."""
-        found = []
-        while prefix != ROOT:
-            prefix, column = self._origin[prefix]
-            found.append(int(self.symbols[column]))
-        return tuple(reversed(found))
+        return spell(self.tokens, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +135,7 @@ def beam_search(
     spec: ModelSpec,
     lexicon: Lexicon | None = None,
     config: BeamConfig | None = None,
+    rules: Transducer | None = None,
 ) -> list[Candidate]:
     """Return the best words (or label sequences) for one swipe, best first.
 
@@ -250,33 +146,39 @@ def beam_search(
         spec: Labels and blank.
         lexicon: Words that may be found; None: every sequence of labels.
         config: How wide to search.
+        rules: What a symbol does; None: the model's own.
 
     Returns:
         At most ``config.top`` candidates; none if no hypothesis in the last beam is a whole word.
 
     Raises:
         DecodeError: The step gives NaN, or logits of another shape than (K, V).
-        BeamError: The lexicon's letters are not those of the vocabulary.
+        PrefixError: The vocabulary cannot spell the lexicon.
     """
-    config = config or BeamConfig()
+    config, rules = config or BeamConfig(), rules or Transducer.of(spec)
     prefixes: Prefixes = (
-        FreePrefixes(np.arange(spec.blank_id))
+        FreePrefixes(np.unique(rules.symbols[rules.commits]))
         if lexicon is None
         else LexiconPrefixes(lexicon, spec.labels, config.prior_weight)
     )
-    call = _batched_call(step) if _has_batch_axis(step) else _single_call(step)
+    search = _Search(_call_of(step), prefixes, rules, config)
     state = np.zeros((spec.pred_layers, 1, spec.pred_hidden), np.float32)
-    beam = _Beam(
+    start = _Beam(
         np.array([ROOT], np.int32),
-        np.array([spec.blank_id], np.int64),
+        np.array([rules.start], np.int64),
         state,
         state,
         np.zeros(1),
         np.array([prefixes.start]),
     )
-    for frame in np.ascontiguousarray(encoded.T, dtype=np.float32):
-        beam = _advance(beam, frame, call, prefixes, spec, config)
-    return _results(beam, prefixes, config)
+    frames = np.ascontiguousarray(encoded.T, dtype=np.float32)
+    # Hypotheses wait at the frame that they moved to.
+    waiting: dict[int, list[_Beam]] = {0: [start]}
+    for place, frame in enumerate(frames):
+        if place in waiting:
+            for moved, beam in search.advance(_merged(waiting.pop(place), config), frame):
+                waiting.setdefault(min(place + moved, len(frames)), []).append(beam)
+    return _results(_merged(waiting[len(frames)], config), prefixes, config)
 
 
 def beam_search_all(
@@ -290,50 +192,84 @@ def beam_search_all(
     return [beam_search(step, item, spec, lexicon, config) for item in encoded]
 
 
-def _advance(
-    beam: _Beam,
-    frame: NDArray[np.float32],
-    call: Callable[[_Beam, NDArray[np.float32]], dict[str, NDArray[Any]]],
-    prefixes: Prefixes,
-    spec: ModelSpec,
-    config: BeamConfig,
-) -> _Beam:
-    """Take a beam through one frame: rounds of labels, each hypothesis closed by a blank."""
-    closed: list[_Beam] = []
-    best = -math.inf
-    for emitted in range(config.max_symbols + 1):
-        outputs = call(beam, frame)
-        log_probs = _log_softmax(outputs["logits"], len(beam.prefix), spec.vocab_size)
-        closed.append(beam.with_log_prob(beam.log_prob + log_probs[:, spec.blank_id]))
-        if emitted == config.max_symbols:
-            break
-        best = max(best, float(closed[-1].score.max()))
-        grown = beam.log_prob[:, None] + log_probs[:, prefixes.symbols]
-        outlook = prefixes.outlook(beam.prefix)
-        rows, columns = _survivors(grown + outlook, best, config)
-        if not len(rows):
-            break
-        beam = _Beam(
-            prefixes.extend(beam.prefix[rows], columns),
-            prefixes.symbols[columns],
-            outputs["h1"][:, rows],
-            outputs["c1"][:, rows],
-            grown[rows, columns],
-            outlook[rows, columns],
-        )
-    return _merged(closed, config)
+class _Search:
+    """What does not change from frame to frame."""
+
+    def __init__(
+        self,
+        call: Callable[[_Beam, NDArray[np.float32]], dict[str, NDArray[Any]]],
+        prefixes: Prefixes,
+        rules: Transducer,
+        config: BeamConfig,
+    ) -> None:
+        self._call, self._prefixes, self._rules, self._config = call, prefixes, rules, config
+        self._closing = [
+            (int(arc), int(rules.frames[arc])) for arc in np.flatnonzero(~rules.commits)
+        ]
+        self._writing = rules.writing_arcs()
+        self._complete = all((arc_of >= 0).all() for _, arc_of in self._writing)
+
+    def advance(self, beam: _Beam, frame: NDArray[np.float32]) -> list[tuple[int, _Beam]]:
+        """Take a beam through one frame: rounds of labels, each hypothesis closed by a blank.
+
+        Returns:
+            Beams, and how many frames each has moved on.
+        """
+        moved_on: list[tuple[int, _Beam]] = []
+        best = -math.inf
+        for emitted in range(self._config.max_symbols + 1):
+            outputs = self._call(beam, frame)
+            scores = self._rules.checked_scores(outputs["logits"], len(beam.prefix))
+            log_probs = _log_softmax(scores)
+            for arc, moved in self._closing:
+                closed = beam.with_log_prob(beam.log_prob + log_probs[:, arc])
+                moved_on.append((moved, closed))
+                best = max(best, float(closed.score.max()))
+            if emitted == self._config.max_symbols:
+                break
+            grown = self._grown(beam, outputs, log_probs, best)
+            moved_on += [item for item in grown if item[0]]
+            staying = [item for moved, item in grown if not moved]
+            if not staying:
+                break
+            beam = staying[0]
+        return moved_on
+
+    def _grown(
+        self,
+        beam: _Beam,
+        outputs: dict[str, NDArray[Any]],
+        log_probs: NDArray[np.float64],
+        best: float,
+    ) -> list[tuple[int, _Beam]]:
+        """Return the hypotheses that are a label longer, by the frames that the label moves on."""
+        every, found = self._prefixes.continuations(beam.prefix), []
+        for moved, arc_of in self._writing:
+            arcs = arc_of[every.symbols]
+            total = beam.log_prob[every.rows] + log_probs[every.rows, arcs]
+            score = total + every.outlook
+            if not self._complete:
+                score[arcs < 0] = -np.inf
+            kept = _survivors(score, best, self._config)
+            if len(kept):
+                rows, symbols = every.rows[kept], every.symbols[kept]
+                longer = _Beam(
+                    self._prefixes.extend(beam.prefix[rows], symbols, every.nodes[kept]),
+                    symbols,
+                    outputs["h1"][:, rows],
+                    outputs["c1"][:, rows],
+                    total[kept],
+                    every.outlook[kept],
+                )
+                found.append((moved, longer))
+        return found
 
 
-def _survivors(
-    score: NDArray[np.float64], best: float, config: BeamConfig
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows and columns of the best entries of (K, A), at most a beam, best first."""
-    flat = score.ravel()
-    limit = max(best, float(flat.max())) - config.threshold_nats
-    kept = np.flatnonzero((flat >= limit) & np.isfinite(flat))
-    kept = kept[np.argsort(-flat[kept], kind="stable")[: config.beam]]
-    rows, columns = np.divmod(kept, score.shape[1])
-    return rows, columns
+def _survivors(score: NDArray[np.float64], best: float, config: BeamConfig) -> NDArray[np.intp]:
+    """Return the places of the best scores, at most a beam, best first."""
+    limit = max(best, float(score.max(initial=-np.inf))) - config.threshold_nats
+    kept = np.flatnonzero(score >= limit if limit > -math.inf else score > -math.inf)
+    return kept[np.argsort(-score[kept], kind="stable")[: config.beam]]
 
 
 def _merged(closed: Sequence[_Beam], config: BeamConfig) -> _Beam:
@@ -362,18 +298,23 @@ def _joined(beams: Sequence[_Beam]) -> _Beam:
 
 
 def _results(beam: _Beam, prefixes: Prefixes, config: BeamConfig) -> list[Candidate]:
-    score = beam.log_prob + prefixes.final_prior(beam.prefix)
-    order = [int(row) for row in np.argsort(-score, kind="stable") if np.isfinite(score[row])]
-    return [
-        Candidate(
-            prefixes.tokens(int(beam.prefix[row])), float(score[row]), float(beam.log_prob[row])
-        )
-        for row in order[: config.top]
-    ]
+    """Add up hypotheses that are one result, and return the best results."""
+    prior = prefixes.final_prior(beam.prefix)
+    members: dict[int, list[int]] = {}
+    for row, result in enumerate(prefixes.result(beam.prefix).tolist()):
+        if np.isfinite(prior[row]):
+            members.setdefault(result, []).append(row)
+    found = []
+    for rows in members.values():
+        likeliest = max(rows, key=lambda row: float(beam.log_prob[row]))
+        log_prob = float(np.logaddexp.reduce(beam.log_prob[rows]))
+        tokens = prefixes.tokens(int(beam.prefix[likeliest]))
+        found.append(Candidate(tokens, log_prob + float(prior[likeliest]), log_prob))
+    return sorted(found, key=lambda item: -item.score)[: config.top]
 
 
-def _has_batch_axis(step: Session) -> bool:
-    return isinstance(step.contract.inputs[0].shape[0], str)
+def _call_of(step: Session) -> Callable[[_Beam, NDArray[np.float32]], dict[str, NDArray[Any]]]:
+    return _batched_call(step) if has_batch_axis(step) else _single_call(step)
 
 
 def _batched_call(
@@ -410,15 +351,7 @@ def _single_call(
     return call
 
 
-def _log_softmax(logits: NDArray[Any], rows: int, vocab_size: int) -> NDArray[np.float64]:
-    """Return log-probabilities (K, V) in float64."""
-    if logits.shape != (rows, vocab_size):
-        msg = f"logits have shape {logits.shape}, but should have ({rows}, {vocab_size})"
-        raise DecodeError(msg)
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    if not np.isfinite(shifted).all():
-        msg = "logits hold NaN or infinite values"
-        raise DecodeError(msg)
+def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = scores - scores.max(axis=1, keepdims=True)
     found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return found

@@ -1,31 +1,26 @@
-"""Greedy RNN-T decoding over a step session, equal to NeMo's token for token.
+"""Greedy decoding over a step session, equal to NeMo's token for token.
 
-The algorithm is that of NeMo's ``GreedyRNNTInfer``: prime with the blank (its embedding row is
-zero) and zero states; at each valid frame take the best symbol; a blank moves on to the next frame
-and discards the new state; a label is emitted and commits symbol and state; after ``max_symbols``
-labels at one frame go on to the next, the state kept.
+The rules and the loop are ``exportgate.transducer``'s; here stands what is kept of a decoding.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exportgate.errors import ExportGateError
+from exportgate.transducer import Transducer, follow
+from harness.decode.spelling import spell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from exportgate.contract import ModelSpec
-    from exportgate.runtime.session import Session
-
-
-class DecodeError(ExportGateError, RuntimeError):
-    """A step gives outputs that cannot be decoded."""
+    from exportgate.transducer import Call, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,67 +44,86 @@ class Hypothesis:
 
     def text(self, labels: Sequence[str]) -> str:
         """Spell the tokens."""
-        return "".join(labels[token] for token in self.tokens)
+        return spell(self.tokens, labels)
 
 
-def greedy_decode(step: Session, encoded: NDArray[np.float32], spec: ModelSpec) -> Hypothesis:
+def greedy_decode(
+    step: Step,
+    encoded: NDArray[np.float32],
+    spec: ModelSpec,
+    rules: Transducer | None = None,
+) -> Hypothesis:
     """Decode one swipe.
 
     Args:
         step: Session of a step, see ``exportgate.contract.step_contract``.
         encoded: (D, T') valid frames of the encoder's output.
-        spec: Vocabulary size, blank and max_symbols.
+        spec: Dimensions of the step.
+        rules: What a symbol does; None: the model's own.
 
     Raises:
         DecodeError: The step gives NaN, or logits of another shape than (1, V).
     """
-    frames = np.ascontiguousarray(encoded.T[:, None, :], dtype=np.float32)
-    state_shape = (spec.pred_layers, 1, spec.pred_hidden)
-    hidden = np.zeros(state_shape, np.float32)
-    cell = np.zeros(state_shape, np.float32)
-    last = np.array([spec.blank_id], np.int64)
-    tokens: list[int] = []
-    emitted_at: list[int] = []
-    score, margin, steps = 0.0, np.inf, 0
-    limit = spec.max_symbols if spec.max_symbols is not None else np.inf
-    for index, frame in enumerate(frames):
-        emitted = 0
-        while emitted < limit:
-            outputs = step.run({"y_prev": last, "h0": hidden, "c0": cell, "enc_t": frame})
-            best, log_prob, gap = _best(outputs["logits"], spec.vocab_size)
-            steps += 1
-            margin = min(margin, gap)
-            if best == spec.blank_id:
-                break
-            tokens.append(best)
-            emitted_at.append(index)
-            score += log_prob
-            last = np.array([best], np.int64)
-            hidden, cell = outputs["h1"], outputs["c1"]
-            emitted += 1
-    return Hypothesis(tuple(tokens), tuple(emitted_at), score, float(margin), steps)
+    return greedy_together(step, [encoded], spec, rules)[0]
 
 
 def greedy_decode_all(
-    step: Session, encoded: Sequence[NDArray[np.float32]], spec: ModelSpec
+    step: Step, encoded: Sequence[NDArray[np.float32]], spec: ModelSpec
 ) -> list[Hypothesis]:
-    """Decode swipes one after the other."""
+    """Decode swipes one after the other, as an application does.
+
+    A file that takes a batch is called for one swipe nevertheless: dynamic quantization has one
+    scale for all of a batch, so that neighbours would change each other's logits.
+    """
     return [greedy_decode(step, item, spec) for item in encoded]
 
 
-def _best(logits: NDArray[Any], vocab_size: int) -> tuple[int, float, float]:
-    """Return the best symbol, its log-probability and its lead over the second."""
-    if logits.shape != (1, vocab_size):
-        msg = f"logits have shape {logits.shape}, but should have (1, {vocab_size})"
-        raise DecodeError(msg)
-    row = logits[0].astype(np.float64)
-    if not np.isfinite(row).all():
-        msg = "logits hold NaN or infinite values"
-        raise DecodeError(msg)
-    second, best = np.argpartition(row, -2)[-2:]
-    if row[second] > row[best]:
-        second, best = best, second
-    normaliser = row[best] + np.log(np.exp(row - row[best]).sum())
-    # argmax breaks ties to the lowest index, as torch does.
-    winner = int(row.argmax())
-    return winner, float(row[winner] - normaliser), float(row[best] - row[second])
+def greedy_together(
+    step: Step,
+    encoded: Sequence[NDArray[np.float32]],
+    spec: ModelSpec,
+    rules: Transducer | None = None,
+) -> list[Hypothesis]:
+    """Decode swipes in one batch, each at its own frame; see ``greedy_decode``."""
+    rules = rules or Transducer.of(spec)
+    return hypotheses_of(follow(step, encoded, spec, rules), len(encoded), rules)
+
+
+def hypotheses_of(calls: Iterable[Call], swipes: int, rules: Transducer) -> list[Hypothesis]:
+    """Gather what each of the swipes was decoded as from the calls of its decoding."""
+    kept = list(calls)
+    if not kept:
+        return [Hypothesis((), (), 0.0, math.inf, 0)] * swipes
+    rows = np.concatenate([call.rows for call in kept])
+    places = np.concatenate([call.places for call in kept])
+    arcs = np.concatenate([call.decision.arcs for call in kept])
+    log_probs, margins = _best_and_lead(np.concatenate([call.scores for call in kept]))
+    return [
+        _hypothesis(arcs[mine], places[mine], log_probs[mine], margins[mine], rules)
+        for mine in (np.flatnonzero(rows == row) for row in range(swipes))
+    ]
+
+
+def _best_and_lead(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return log-probability of the best arc and its lead over the second, for each row."""
+    second, best = np.partition(scores, -2, axis=1)[:, -2:].T
+    normaliser = best + np.log(np.exp(scores - best[:, None]).sum(axis=1))
+    return best - normaliser, best - second
+
+
+def _hypothesis(
+    arcs: NDArray[np.int64],
+    places: NDArray[np.int64],
+    log_probs: NDArray[np.float64],
+    margins: NDArray[np.float64],
+    rules: Transducer,
+) -> Hypothesis:
+    writes = rules.commits[arcs]
+    return Hypothesis(
+        tuple(rules.symbols[arcs[writes]].tolist()),
+        tuple(places[writes].tolist()),
+        # One after the other, as NeMo adds: numpy's pairwise sum differs in the last bits.
+        float(sum(log_probs[writes].tolist())),
+        float(margins.min(initial=np.inf)),
+        len(arcs),
+    )

@@ -1,9 +1,9 @@
 """A word list as a trie of flat arrays: what a keyboard may show, and how common each word is.
 
 Nodes are numbered breadth first, so that the children of a node stand side by side in the order of
-their letters: a node needs only the number of its first child and a bit for each letter that
-continues it. Child of letter *a* = first child + number of bits set below *a*. Two hundred thousand
-words take some 10 MB and follow for a whole beam in one numpy expression.
+their letters: a node needs only the number of its first child and how many there are. Two hundred
+thousand words take some 10 MB, follow for a whole beam in a few numpy expressions, and may be
+written in any alphabet.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exportgate.artifacts.sidecar import atomic_write
+from harness.decode.spelling import Speller, has_capitals, letters_of
 from harness.decode.word_list import LexiconError, read_words, script_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
 ROOT = 0
 """The node of the empty prefix."""
 DEFAULT_WORDS = 200_000
-_MOST_LETTERS = 64
-_CACHE_FORMAT = 1
-_ARRAYS = ("first_child", "child_mask", "parent", "letter", "log_prior", "best_log_prior")
+_CACHE_FORMAT = 2
+_ARRAYS = ("first_child", "child_count", "parent", "letter", "log_prior", "best_log_prior")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,11 +39,11 @@ class Lexicon:
     """A trie of N nodes, the root first.
 
     Attributes:
-        letters: The alphabet; a node's ``letter`` and the columns of ``children`` index it.
+        letters: The alphabet of its words; a node's ``letter`` indexes it.
         first_child: (N,) int32 node of the first child; meaningless for a leaf.
-        child_mask: (N,) uint64; bit *a* is set if letter *a* continues the prefix.
+        child_count: (N,) int32 number of its children, which are numbered one after the other.
         parent: (N,) int32; the root is its own parent.
-        letter: (N,) uint8 last letter of the prefix; 0 for the root.
+        letter: (N,) int32 last letter of the prefix; 0 for the root.
         log_prior: (N,) float32 natural log of the word's share of all words; -inf for a prefix
             that is no word.
         best_log_prior: (N,) float32 highest ``log_prior`` of the words that begin with the prefix:
@@ -52,9 +52,9 @@ class Lexicon:
 
     letters: tuple[str, ...]
     first_child: NDArray[np.int32]
-    child_mask: NDArray[np.uint64]
+    child_count: NDArray[np.int32]
     parent: NDArray[np.int32]
-    letter: NDArray[np.uint8]
+    letter: NDArray[np.int32]
     log_prior: NDArray[np.float32]
     best_log_prior: NDArray[np.float32]
 
@@ -68,28 +68,31 @@ class Lexicon:
         """Bytes of all arrays."""
         return sum(int(getattr(self, name).nbytes) for name in _ARRAYS)
 
-    def children(self, nodes: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the child of each of K nodes for each letter, (K, A); -1 where there is none."""
-        bits = np.uint64(1) << np.arange(len(self.letters), dtype=np.uint64)
-        masks = self.child_mask[nodes][:, None]
-        found = self.first_child[nodes][:, None] + np.bitwise_count(masks & (bits - np.uint64(1)))
-        return np.where(masks & bits, found, -1).astype(np.int32)
+    def links(
+        self, nodes: NDArray[np.int32]
+    ) -> tuple[NDArray[np.intp], NDArray[np.int32], NDArray[np.int32]]:
+        """Return all P links from K nodes to their children.
 
-    def child(self, nodes: NDArray[np.int32], letters: NDArray[np.intp]) -> NDArray[np.int32]:
-        """Return the child of each of K nodes for a letter each, (K,); every child must exist."""
-        below = (np.uint64(1) << letters.astype(np.uint64)) - np.uint64(1)
-        found = self.first_child[nodes] + np.bitwise_count(self.child_mask[nodes] & below)
-        return found.astype(np.int32)
+        Returns:
+            (P,) which of the K nodes, ascending; (P,) letter, ascending for each; (P,) child.
+        """
+        counts = self.child_count[nodes]
+        ends = counts.cumsum()
+        rows = np.arange(len(nodes)).repeat(counts)
+        children = np.arange(len(rows), dtype=np.int32)
+        children += (self.first_child[nodes] - (ends - counts).astype(np.int32))[rows]
+        return rows, self.letter[children], children
 
     def find(self, prefix: str) -> int | None:
         """Return the node of a prefix, or None if no word begins with it."""
         node = ROOT
         for letter in prefix:
-            if letter not in self.letters:
+            _, letters, children = self.links(np.array([node], np.int32))
+            following = dict(zip(letters.tolist(), children.tolist(), strict=True))
+            wanted = self.letters.index(letter) if letter in self.letters else -1
+            if wanted not in following:
                 return None
-            node = int(self.children(np.array([node], np.int32))[0, self.letters.index(letter)])
-            if node < 0:
-                return None
+            node = following[wanted]
         return node
 
     def __contains__(self, word: str) -> bool:
@@ -110,32 +113,25 @@ class Lexicon:
         return -math.inf if node is None else float(self.log_prior[node])
 
 
-def letters_of(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels that spell words: single characters, no ``<blank>`` or ``<unk>``."""
-    return tuple(label for label in labels if len(label) == 1)
-
-
-def build_lexicon(frequencies: Mapping[str, float], letters: Sequence[str]) -> Lexicon:
-    """Build a trie of the words that the letters can spell.
+def build_lexicon(frequencies: Mapping[str, float], labels: Sequence[str]) -> Lexicon:
+    """Build a trie of the words that a vocabulary can spell.
 
     Args:
-        frequencies: A positive weight of each word; only their ratios matter. Words with other
-            letters are left out: the model cannot write them.
-        letters: The alphabet, at most 64 single characters.
+        frequencies: A positive weight of each word; only their ratios matter. Words that no
+            sequence of labels spells are left out: the model cannot write them.
+        labels: The vocabulary, or an alphabet.
 
     Raises:
-        LexiconError: Too many letters, a weight that is not positive, or no word is left.
+        LexiconError: A weight that is not positive, or no word is left.
     """
-    if len(letters) > _MOST_LETTERS:
-        msg = f"{len(letters)} letters, but the trie holds at most {_MOST_LETTERS}"
-        raise LexiconError(msg)
-    alphabet = set(letters)
-    kept = {word: weight for word, weight in frequencies.items() if word and alphabet >= set(word)}
+    speller = Speller.of(tuple(labels))
+    kept = {word: weight for word, weight in frequencies.items() if speller.can_spell(word)}
     if not kept:
+        known = "".join(letters_of(labels))
         msg = (
-            f"none of {len(frequencies)} words can be spelled with {''.join(letters)!r}: the words "
-            f"are {script_of(frequencies)}, the vocabulary is {script_of(letters)}; "
-            "give a list in the model's language and case, or the model of this list"
+            f"none of {len(frequencies)} words can be spelled with {known!r}: the words are "
+            f"{script_of(frequencies)}, the vocabulary is {script_of(known)}; give a list in the "
+            "model's language and case, or the model of this list"
         )
         raise LexiconError(msg)
     weights = np.fromiter(kept.values(), np.float64, len(kept))
@@ -143,16 +139,23 @@ def build_lexicon(frequencies: Mapping[str, float], letters: Sequence[str]) -> L
         bad = list(kept)[int(np.argmin(np.isfinite(weights) & (weights > 0)))]
         msg = f"the frequency of {bad!r} is {kept[bad]}, but should be a positive number"
         raise LexiconError(msg)
-    # Letters become bytes 1, 2, …, so that sorting bytes sorts by the alphabet, prefixes first.
-    table = {ord(letter): index + 1 for index, letter in enumerate(letters)}
-    spelled = np.array([word.translate(table).encode("latin-1") for word in kept])
-    order = np.argsort(spelled)
-    matrix = spelled[order].view(np.uint8).reshape(len(kept), -1)
-    return _trie(matrix, np.log(weights / weights.sum())[order], tuple(letters))
+    used = set().union(*kept)
+    letters = tuple(letter for letter in letters_of(labels) if letter in used)
+    matrix = _letter_numbers(kept, letters)
+    order = np.lexsort(matrix.T[::-1])
+    return _trie(matrix[order], np.log(weights / weights.sum())[order], letters)
+
+
+def _letter_numbers(words: Iterable[str], letters: tuple[str, ...]) -> NDArray[np.int32]:
+    """Return (W, L) numbers of the words' letters from 1, padded by 0."""
+    # As characters, numbers are text that numpy pads: four bytes each.
+    table = {ord(letter): chr(index + 1) for index, letter in enumerate(letters)}
+    numbered = np.array([word.translate(table) for word in words])
+    return numbered.view(np.int32).reshape(len(numbered), -1)
 
 
 def _trie(
-    matrix: NDArray[np.uint8], log_priors: NDArray[np.float64], letters: tuple[str, ...]
+    matrix: NDArray[np.int32], log_priors: NDArray[np.float64], letters: tuple[str, ...]
 ) -> Lexicon:
     """Build the trie of sorted words, one depth after the other.
 
@@ -165,7 +168,7 @@ def _trie(
     changed[1:] = np.maximum.accumulate(matrix[1:] != matrix[:-1], axis=1)
     count = 1
     node_of = np.zeros(len(matrix), np.int32)  # each row's node at the depth reached so far
-    parents, node_letters = [np.zeros(1, np.int32)], [np.zeros(1, np.uint8)]
+    parents, node_letters = [np.zeros(1, np.int32)], [np.zeros(1, np.int32)]
     for depth in range(matrix.shape[1]):
         reaches = matrix[:, depth] > 0
         new = changed[:, depth] & reaches
@@ -177,7 +180,7 @@ def _trie(
 
     log_prior = np.full(count, -np.inf, np.float32)
     log_prior[node_of] = log_priors
-    first_child, child_mask = np.zeros(count, np.int32), np.zeros(count, np.uint64)
+    first_child = np.zeros(count, np.int32)
     best = log_prior.copy()
     end = count
     for level in reversed(parents[1:]):
@@ -186,34 +189,42 @@ def _trie(
             begins = np.flatnonzero(np.diff(level, prepend=-1))
             owners = level[begins]
             first_child[owners] = start + begins
-            bits = np.uint64(1) << letter[start:end].astype(np.uint64)
-            child_mask[owners] = np.bitwise_or.reduceat(bits, begins)
             below = np.maximum.reduceat(best[start:end], begins)
             best[owners] = np.maximum(best[owners], below)
         end = start
-    return Lexicon(letters, first_child, child_mask, parent, letter, log_prior, best)
+    child_count = np.bincount(parent[1:], minlength=count).astype(np.int32)
+    return Lexicon(letters, first_child, child_count, parent, letter, log_prior, best)
 
 
-def common_words(letters: Sequence[str], count: int = DEFAULT_WORDS) -> dict[str, float]:
-    """Return the commonest English words that the letters can spell, with their frequencies.
+def common_words(labels: Sequence[str], count: int = DEFAULT_WORDS) -> dict[str, float]:
+    """Return the commonest English words that the labels can spell, with their frequencies.
 
     Source: the large list of the package ``wordfreq`` (Robyn Speer; CC BY-SA 4.0), in which bin
     *i* holds the words with the frequency 10^(-i/100).
 
+    Args:
+        labels: The vocabulary, or an alphabet.
+        count: How many words; fewer if the list has no more that can be spelled.
+
     Raises:
-        LexiconError: The list has fewer such words.
+        LexiconError: None can be spelled.
     """
     from wordfreq import get_frequency_list  # noqa: PLC0415 - not needed where a cache exists
 
-    alphabet = set(letters)
+    speller = Speller.of(tuple(labels))
     found: dict[str, float] = {}
     for centibels, words in enumerate(get_frequency_list("en", "large")):
         frequency = 10.0 ** (-centibels / 100.0)
-        found.update((word, frequency) for word in words if alphabet.issuperset(word))
+        found.update((word, frequency) for word in words if speller.can_spell(word))
         if len(found) >= count:
-            return dict(list(found.items())[:count])
-    msg = f"wordfreq has {len(found)} words of {''.join(letters)!r}, but {count} were asked for"
-    raise LexiconError(msg)
+            break
+    if not found:
+        msg = (
+            f"no English word can be spelled with {''.join(letters_of(labels))!r}; "
+            "name the words that a search may find with --lexicon"
+        )
+        raise LexiconError(msg)
+    return dict(list(found.items())[:count])
 
 
 def default_lexicon(labels: Sequence[str], cache: Path | None = None) -> Lexicon:
@@ -224,15 +235,14 @@ def default_lexicon(labels: Sequence[str], cache: Path | None = None) -> Lexicon
         cache: Folder for the built trie; None to build it anew.
 
     Raises:
-        LexiconError: The labels spell too few English words, or the cached file is damaged.
+        LexiconError: The labels spell no English word, or the cached file is damaged.
     """
-    letters = letters_of(labels)
     if cache is None:
-        return build_lexicon(common_words(letters), letters)
-    key = f"{_CACHE_FORMAT} {version('wordfreq')} {DEFAULT_WORDS} {''.join(letters)}"
+        return build_lexicon(common_words(labels), labels)
+    key = f"{_CACHE_FORMAT} {version('wordfreq')} {DEFAULT_WORDS} {list(labels)}"
     path = cache / f"lexicon-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
     if not path.exists():
-        save_lexicon(build_lexicon(common_words(letters), letters), path)
+        save_lexicon(build_lexicon(common_words(labels), labels), path)
     return load_lexicon(path)
 
 
@@ -244,8 +254,7 @@ def open_lexicon(labels: Sequence[str], words: Path | None, cache: Path | None) 
     """
     if words is None:
         return default_lexicon(labels, cache)
-    spelled = "".join(letters_of(labels))
-    return build_lexicon(read_words(words, lower=spelled == spelled.lower()), letters_of(labels))
+    return build_lexicon(read_words(words, lower=not has_capitals(labels)), labels)
 
 
 def save_lexicon(lexicon: Lexicon, path: Path) -> None:

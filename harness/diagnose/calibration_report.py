@@ -31,10 +31,10 @@ from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
 from exportgate.runtime.onnx_runtime import OrtSession
-from harness.diagnose.evaluate import encode_all, greedy_batched
+from harness.decode.batches import encode_all, greedy_batched
 from harness.measure.compare import compare
 from harness.measure.parity import spread
-from harness.measure.reference import NemoEncoder, NemoStep, load
+from harness.measure.reference import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,6 +135,11 @@ def curve(
     if not counts or min(counts) < 1 or max(counts) > len(calibration):
         msg = f"counts are {list(counts)}, but should be 1 to {len(calibration)}"
         raise CalibrationReportError(msg)
+    from exporters.nemo.sessions import (  # noqa: PLC0415 - torch takes seconds
+        NemoEncoder,
+        NemoStep,
+    )
+
     wanted = encode_all(NemoEncoder(checkpoint), evaluation)
     synthetic = synthetic_calibration(
         swipes=counts[-1], max_trace_len=DEFAULT_MAX_TRACE_LEN, feature_dim=FEATURE_DIM
@@ -144,8 +149,8 @@ def curve(
     for source, swipes in [*sets, ("synthetic", list(synthetic))]:
         print(f"export with {len(swipes)} {source} swipes", file=sys.stderr, flush=True)
         encoded = _encode_int8(checkpoint, swipes, evaluation)
-        tokens = greedy_batched(NemoStep(checkpoint), encoded, checkpoint.spec)
-        texts = ["".join(checkpoint.spec.labels[t] for t in found) for found in tokens]
+        decoded = greedy_batched(NemoStep(checkpoint), encoded, checkpoint.spec)
+        texts = [found.text(checkpoint.spec.labels) for found in decoded]
         right = np.mean([text == word for text, word in zip(texts, words, strict=True)])
         points.append(
             CurvePoint(source, len(swipes), compare(wanted, encoded).sqnr_db, float(right))

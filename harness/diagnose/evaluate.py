@@ -5,9 +5,8 @@
 
 Each ``--encoder`` goes with the ``--step`` at the same place, or with the only one. Files need
 their sidecars. Where a format has a batch axis, swipes of like lengths go through the encoder
-together, and greedy decoding takes one step for a batch of swipes; it gives what
-``harness.decode.greedy.greedy_decode`` gives for each alone. Progress goes to stderr, the table to
-stdout; ``--json`` writes the numbers.
+together, and greedy decoding takes one step for a batch of swipes. Progress goes to stderr, the
+table to stdout; ``--json`` writes the numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +26,6 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit
-from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.opening import open_artifact
 from harness.decode.accuracy import (
     Accuracy,
@@ -37,22 +35,18 @@ from harness.decode.accuracy import (
     length_group,
     summarise,
 )
+from harness.decode.batches import encode_all, greedy_batched
 from harness.decode.beam import BeamConfig, beam_search
-from harness.decode.greedy import DecodeError, greedy_decode
 from harness.decode.lexicon import open_lexicon
+from harness.decode.spelling import has_capitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from exportgate.contract import ModelSpec
-    from exportgate.runtime.session import Session
     from harness.decode.lexicon import Lexicon
 
 CACHE = Path("build")
-ENCODER_BATCH = 16
-DECODER_BATCH = 64
 
 
 class EvaluateError(ExportGateError, ValueError):
@@ -80,103 +74,6 @@ class Evaluation:
     greedy_swipes_per_s: float
 
 
-def has_batch_axis(session: Session) -> bool:
-    """Tell whether a session takes several swipes (or symbols) at once."""
-    return isinstance(session.contract.inputs[0].shape[0], str)
-
-
-def encode_all(
-    encoder: Session,
-    features: Sequence[NDArray[np.float32]],
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[NDArray[np.float32]]:
-    """Return (D, T') valid frames for each swipe, swipes of like lengths together.
-
-    Args:
-        encoder: Session of an encoder.
-        features: (F, T) for each swipe.
-        progress: Called with the number of swipes done and their total.
-    """
-    size = ENCODER_BATCH if has_batch_axis(encoder) else 1
-    order = sorted(range(len(features)), key=lambda index: features[index].shape[1])
-    encoded: dict[int, NDArray[np.float32]] = {}
-    for first in range(0, len(order), size):
-        rows = order[first : first + size]
-        outputs = encoder.run(_padded([features[row] for row in rows]))
-        lengths = outputs["encoded_lengths"].reshape(-1)
-        for place, row in enumerate(rows):
-            encoded[row] = np.array(outputs["encoded_bdt"][place, :, : int(lengths[place])])
-        progress(len(encoded), len(features))
-    return [encoded[index] for index in range(len(features))]
-
-
-def greedy_batched(
-    step: Session,
-    encoded: Sequence[NDArray[np.float32]],
-    spec: ModelSpec,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[tuple[int, ...]]:
-    """Return each swipe's labels, greedily; one step call for many swipes at their own frames.
-
-    Swipes advance on their own: one that emits stays at its frame while another moves on. Equal
-    to ``greedy.greedy_decode`` of each alone, up to the last bits of the step's sums.
-
-    Raises:
-        DecodeError: The step gives NaN, or logits of another shape than (K, V).
-    """
-    if not has_batch_axis(step):
-        tokens = []
-        for index, item in enumerate(encoded, 1):
-            tokens.append(greedy_decode(step, item, spec).tokens)
-            progress(index, len(encoded))
-        return tokens
-    # Longest first: a batch's swipes end at about the same time.
-    order = sorted(range(len(encoded)), key=lambda index: -encoded[index].shape[1])
-    found: dict[int, tuple[int, ...]] = {}
-    for first in range(0, len(order), DECODER_BATCH):
-        rows = order[first : first + DECODER_BATCH]
-        batch = _greedy_batch(step, [encoded[row] for row in rows], spec)
-        found.update(zip(rows, batch, strict=True))
-        progress(len(found), len(encoded))
-    return [found[index] for index in range(len(encoded))]
-
-
-def _greedy_batch(
-    step: Session, encoded: Sequence[NDArray[np.float32]], spec: ModelSpec
-) -> list[tuple[int, ...]]:
-    lengths = np.array([item.shape[1] for item in encoded])
-    frames = np.zeros((len(encoded), int(lengths.max(initial=0)), spec.d_model), np.float32)
-    for row, item in zip(frames, encoded, strict=True):
-        row[: item.shape[1]] = item.T
-    shape = (spec.pred_layers, len(encoded), spec.pred_hidden)
-    hidden, cell = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    last = np.full(len(encoded), spec.blank_id, np.int64)
-    place, emitted = np.zeros_like(lengths), np.zeros_like(lengths)
-    limit = spec.max_symbols if spec.max_symbols is not None else np.iinfo(np.int64).max
-    tokens: list[list[int]] = [[] for _ in encoded]
-    while len(live := np.flatnonzero(place < lengths)):
-        outputs = step.run(
-            {
-                "y_prev": last[live],
-                "h0": hidden[:, live],
-                "c0": cell[:, live],
-                "enc_t": frames[live, place[live]],
-            }
-        )
-        best = _checked(outputs["logits"], len(live), spec.vocab_size).argmax(axis=1)
-        labels = best != spec.blank_id
-        rows = live[labels]
-        for row, token in zip(rows.tolist(), best[labels].tolist(), strict=True):
-            tokens[row].append(token)
-        last[rows] = best[labels]
-        hidden[:, rows], cell[:, rows] = outputs["h1"][:, labels], outputs["c1"][:, labels]
-        emitted[rows] += 1
-        moved = live[~labels | (emitted[live] >= limit)]
-        place[moved] += 1
-        emitted[moved] = 0
-    return [tuple(item) for item in tokens]
-
-
 def evaluate(
     encoder: Path,
     step: Path,
@@ -192,18 +89,17 @@ def evaluate(
     """
     spec = _common_spec(encoder, step)
     swipes = read_manifest(manifest)
-    labels = "".join(spec.labels)
-    lower = labels == labels.lower()
+    lower = not has_capitals(spec.labels)
     words = [swipe.word.lower() if lower else swipe.word for swipe in swipes]
     features = [np.ascontiguousarray(featurize(swipe.points).T) for swipe in swipes]
     encoder_session, step_session = open_artifact(encoder), open_artifact(step)
     start = time.perf_counter()
     encoded = encode_all(encoder_session, features, _progress(f"{encoder.name}: encode"))
-    tokens = greedy_batched(step_session, encoded, spec, _progress(f"{step.name}: greedy"))
+    decoded = greedy_batched(step_session, encoded, spec, _progress(f"{step.name}: greedy"))
     seconds = time.perf_counter() - start
     greedy = [
-        Outcome(word, ("".join(spec.labels[token] for token in found),))
-        for word, found in zip(words, tokens, strict=True)
+        Outcome(word, (found.text(spec.labels),))
+        for word, found in zip(words, decoded, strict=True)
     ]
     searched = None
     if lexicon is not None:
@@ -307,26 +203,6 @@ def _common_spec(encoder: Path, step: Path) -> ModelSpec:
         )
         raise EvaluateError(msg)
     return second.model
-
-
-def _padded(features: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
-    if len(features) == 1:
-        return encoder_input(features[0])
-    lengths = np.array([item.shape[1] for item in features], np.int64)
-    batch = np.zeros((len(features), features[0].shape[0], int(lengths.max())), np.float32)
-    for row, item in zip(batch, features, strict=True):
-        row[:, : item.shape[1]] = item
-    return {"features_bft": batch, "lengths": lengths}
-
-
-def _checked(logits: NDArray[Any], rows: int, vocab_size: int) -> NDArray[Any]:
-    if logits.shape != (rows, vocab_size):
-        msg = f"logits have shape {logits.shape}, but should have ({rows}, {vocab_size})"
-        raise DecodeError(msg)
-    if not np.isfinite(logits).all():
-        msg = "logits hold NaN or infinite values"
-        raise DecodeError(msg)
-    return logits
 
 
 def _progress(what: str) -> Callable[[int, int], None]:

@@ -357,8 +357,8 @@ def _layers(diagnosis: Diagnosis, reached_db: float) -> tuple[list[layers.LayerE
         print("", verdict, sep="\n")
         return [], verdict
     bad = layers.first_bad(found, diagnosis.sidecar.precision)
-    sound = bad is None and reached_db > layers.SOUND_DB[diagnosis.sidecar.precision] - 10
-    verdict = "no layer is bad" if sound else layers.sentence(bad)
+    healthy = bad is None and layers.is_healthy(reached_db, diagnosis.sidecar.precision)
+    verdict = "no layer is bad" if healthy else layers.sentence(bad)
     if missing:
         verdict += f"; layers that it lacks: {', '.join(missing[:5])}"
     print("", *layer_lines(found, bad), verdict, sep="\n")

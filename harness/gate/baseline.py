@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from exporters.variants import variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar
 from exportgate.errors import ExportGateError
+from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input, step_inputs
 from exportgate.runtime.isolate import Worker
 from harness.decode import greedy
@@ -38,8 +39,6 @@ PREFIX = "baseline_"
 """Metrics with this prefix are judged only where ``--baseline`` is given."""
 COUNTED_FRAMES = 32
 """Length of the swipe that is counted under emulation, which is hundreds of times slower."""
-LEAST_EFFECT = 0.01
-"""A difference of speed below this is never called one; what matters, gates.toml says."""
 
 
 class BaselineError(ExportGateError, ValueError):
@@ -155,7 +154,7 @@ def paired_cost(
             inputs,
             plan,
         )
-    return compare_samples(samples, minimal_effect=LEAST_EFFECT), samples
+    return compare_samples(samples, minimal_effect=level("least_effect")), samples
 
 
 def counted_cost(context: RunContext, baseline: Baseline, name: str) -> tuple[Count, Count]:

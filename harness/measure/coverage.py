@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exportgate.runtime.session import Arrays, Session
-    from harness.measure.reference import Rollout
+    from harness.measure.rollout import Rollout
 
 FLOAT32_NOISE = 1e-6
 """What float32 rounds away in sums of a few hundred terms, as a share of the signal's RMS."""

@@ -7,7 +7,6 @@ nothing but the weights can be compared.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.errors import ExportGateError
+from exportgate.levels import level
 from exportgate.runtime.onnx_runtime import open_model
 from exportgate.runtime.session import OpenError
 from harness.inspect.pte_file import read_weights
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exportgate.runtime.session import Arrays
-
-SOUND_DB = {"fp32": 100.0, "fp16": 55.0, "int8": 40.0, "int4": 20.0}
-"""Signal to noise of the layers of a sound file, by precision; 10 dB less is a fault."""
-
-OFF = {"int8": (0.03, 0.05), "int4": (0.1, 0.16)}
-"""From which gain error and shift on a channel of a quantized layer is off."""
 
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
 # Smoothing moves a scale from the values to the projection behind the attention: the last third of
@@ -167,18 +161,24 @@ def run_with_outputs(
 def first_bad(layers: Sequence[LayerError], precision: str) -> LayerError | None:
     """Return the first layer whose signal to noise falls below what its precision gives.
 
-    It lies 10 dB below every layer before it and below the level of a sound file, or has a channel
+    It lies well below every layer before it and below the level of a healthy file, or has a channel
     whose scale or zero point is off (INT8), which the decibels of the whole layer hide.
     """
-    level = SOUND_DB[precision]
-    gain, shift = OFF.get(precision, (math.inf, math.inf))
+    least, drop = level("healthy_layer_db", precision), level("bad_layer_drop_db")
+    gain = level("layer_gain_error", precision)
+    shift = level("layer_shift", precision)
     for layer in layers:
-        if layer.sqnr_db < level - 10.0:
+        if layer.sqnr_db < least - drop:
             return layer
         if layer.gain_error > gain or layer.shift > shift:
             return layer
-        level = min(level, layer.sqnr_db)
+        least = min(least, layer.sqnr_db)
     return None
+
+
+def is_healthy(sqnr_db: float, precision: str) -> bool:
+    """Whether a file's output is what its precision gives, when no layer of it is bad."""
+    return sqnr_db > level("healthy_layer_db", precision) - level("bad_layer_drop_db")
 
 
 def weight_errors(

@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exportgate.runtime.session import Session
-    from harness.measure.reference import Rollout
+    from harness.measure.rollout import Rollout
 
 T = TypeVar("T")
 
 BUCKET_FRAMES = 32
 """Width of a length bucket, in trace points."""
-SWEEP_ERROR_DB = 20.0
-"""Below this signal-to-noise a length counts as failing: it is broken, not merely quantized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +164,17 @@ def sweep_shapes(
     inputs: Sequence[NDArray[np.float32]],
     references: Sequence[NDArray[np.float32]],
     bound: int,
+    least_db: float,
 ) -> ShapeSweep:
-    """Run inputs of many lengths and one beyond the bound."""
+    """Run inputs of many lengths and one beyond the bound.
+
+    Args:
+        session: Of an encoder.
+        inputs: (F, T) of each length.
+        references: NeMo's (D, T') of each.
+        bound: Largest T.
+        least_db: Signal-to-noise below which a length fails: it is broken, not merely coarse.
+    """
     failures = []
     for item, wanted in zip(inputs, references, strict=True):
         length = item.shape[1]
@@ -180,7 +187,7 @@ def sweep_shapes(
             failures.append(f"T={length}: shape {got.shape}, but should be {wanted.shape}")
             continue
         found = compare([wanted], [got]).sqnr_db
-        if found < SWEEP_ERROR_DB:
+        if found < least_db:
             failures.append(f"T={length}: {found:.1f} dB against NeMo")
     longest = inputs[-1]
     overlong = np.concatenate([longest, longest[:, :1]], axis=1)

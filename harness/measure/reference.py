@@ -7,53 +7,32 @@ greedy decoding, and every call of prediction network and joint along that decod
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
 from exportgate.errors import ExportGateError
+from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
-from harness.decode.greedy import Hypothesis, greedy_decode
+from exportgate.transducer import Transducer, follow
+from harness.decode.greedy import Hypothesis, hypotheses_of
+from harness.decode.spelling import spell
 from harness.measure.coverage import LabelDrive, StepOutputs, drive_batch
+from harness.measure.rollout import Rollout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from exporters.nemo.checkpoint import Checkpoint, LoadReport
-    from exportgate.runtime.session import Arrays, Session
+    from exportgate.contract import ModelSpec
+    from exportgate.transducer import Call
 
 
 class ReferenceError(ExportGateError, RuntimeError):  # noqa: A001 - Python's own is about weakref
     """NeMo's decoding and ours of NeMo's own outputs differ: no verdict could be trusted."""
-
-
-TIE_NATS = 1e-4
-"""Lead of the best symbol over the second below which float32 does not decide."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """Every call of the step while NeMo's outputs of one swipe were decoded.
-
-    Attributes:
-        y_prev: (S,) int64, symbol fed at each call.
-        enc_t: (S, D) encoder frame at each call.
-        commit: (S,) whether the call emitted a label, so that its state was kept.
-        logits: (S, V) NeMo's joint before any softmax.
-        h1: (S, L, H) hidden state after each call.
-        c1: (S, L, H) cell state after each call.
-    """
-
-    y_prev: NDArray[np.int64]
-    enc_t: NDArray[np.float32]
-    commit: NDArray[np.bool_]
-    logits: NDArray[np.float32]
-    h1: NDArray[np.float32]
-    c1: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,81 +56,6 @@ class Reference:
     encoded: tuple[NDArray[np.float32], ...]
     hypotheses: tuple[Hypothesis, ...]
     rollouts: tuple[Rollout, ...]
-
-
-class NemoEncoder:
-    """NeMo's encoder behind the session protocol."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Wrap the encoder of a loaded checkpoint."""
-        self._model = checkpoint.model
-        self.contract: IoContract = encoder_contract(checkpoint.spec)
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """See ``exportgate.runtime.session.Session.run``."""
-        import torch  # noqa: PLC0415 - the parent process does without
-
-        with torch.inference_mode():
-            encoded, lengths = self._model.forward(
-                processed_signal=torch.from_numpy(inputs["features_bft"]),
-                processed_signal_length=torch.from_numpy(inputs["lengths"]),
-            )
-        return {"encoded_bdt": encoded.numpy(), "encoded_lengths": lengths.numpy()}
-
-
-class NemoStep:
-    """NeMo's prediction network and joint, before any softmax, behind the session protocol."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Wrap decoder and joint of a loaded checkpoint."""
-        self._model = checkpoint.model
-        self.contract: IoContract = step_contract(checkpoint.spec)
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """See ``exportgate.runtime.session.Session.run``."""
-        import torch  # noqa: PLC0415 - the parent process does without
-
-        decoder, joint = self._model.decoder, self._model.joint
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        saved = joint.log_softmax
-        joint.log_softmax = False
-        try:
-            with torch.inference_mode():
-                predicted, (hidden, cell) = decoder.predict(
-                    tensors["y_prev"][:, None], (tensors["h0"], tensors["c0"]), add_sos=False
-                )
-                logits = joint.joint(tensors["enc_t"][:, None], predicted)[:, 0, 0]
-        finally:
-            joint.log_softmax = saved
-        return {"logits": logits.numpy(), "h1": hidden.numpy(), "c1": cell.numpy()}
-
-
-class _Recorder:
-    """A step session that remembers its calls."""
-
-    def __init__(self, step: Session) -> None:
-        self.contract = step.contract
-        self._step = step
-        self.calls: list[tuple[Arrays, Arrays]] = []
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        outputs = self._step.run(inputs)
-        self.calls.append((dict(inputs), outputs))
-        return outputs
-
-    def rollout(self, blank: int) -> Rollout:
-        def gather(side: int, name: str, pick: Callable[[Any], Any]) -> NDArray[Any]:
-            return np.stack([pick(call[side][name]) for call in self.calls])
-
-        logits = gather(1, "logits", lambda a: a[0])
-        return Rollout(
-            y_prev=gather(0, "y_prev", lambda a: a[0]),
-            enc_t=gather(0, "enc_t", lambda a: a[0]),
-            commit=logits.argmax(axis=1) != blank,
-            logits=logits,
-            h1=gather(1, "h1", lambda a: a[:, 0]),
-            c1=gather(1, "c1", lambda a: a[:, 0]),
-        )
 
 
 def load(path: Path) -> Checkpoint:
@@ -183,29 +87,28 @@ def compute(
         ReferenceError: Our decoding of NeMo's outputs is not NeMo's.
     """
     from exporters.nemo.checkpoint import load_report  # noqa: PLC0415 - NeMo takes seconds
+    from exporters.nemo.sessions import NemoStep  # noqa: PLC0415 - as above
 
-    encoder, spec = NemoEncoder(checkpoint), checkpoint.spec
-    encoded: list[NDArray[np.float32]] = []
+    spec, rules, step = checkpoint.spec, Transducer.of(checkpoint.spec), NemoStep(checkpoint)
+    encoded = encode(checkpoint, features)
     hypotheses: list[Hypothesis] = []
     kept: list[Rollout] = []
-    for index, item in enumerate(features):
-        outputs = encoder.run(encoder_input(item))
-        valid = outputs["encoded_bdt"][0, :, : int(outputs["encoded_lengths"][0])]
-        recorder = _Recorder(NemoStep(checkpoint))
-        ours = greedy_decode(recorder, valid, spec)
-        tokens, score = _nemo_greedy(checkpoint, valid)
+    for index, item in enumerate(encoded):
+        # One by one: in a batch, NeMo's sums would move the margins by some 5e-6 nats.
+        calls = list(follow(step, [item], spec, rules))
+        (ours,) = hypotheses_of(calls, 1, rules)
+        tokens, score = _nemo_greedy(checkpoint, item)
         # A near tie may fall either way between one frame at a time and NeMo's whole matrix.
-        if tokens != ours.tokens and ours.min_margin > TIE_NATS:
+        if tokens != ours.tokens and ours.min_margin > level("tie_nats"):
             msg = (
-                f"swipe {index + 1}: NeMo decodes {_text(tokens, spec)!r}, our loop over NeMo's "
-                f"own step {_text(ours.tokens, spec)!r}: no verdict could be trusted"
+                f"swipe {index + 1}: NeMo decodes {spell(tokens, spec.labels)!r}, our loop over "
+                f"NeMo's own step {ours.text(spec.labels)!r}: no verdict could be trusted"
             )
             raise ReferenceError(msg)
-        encoded.append(valid)
         hypotheses.append(Hypothesis(tokens, ours.frames, score, ours.min_margin, ours.steps))
         if index < rollouts:
-            kept.append(recorder.rollout(spec.blank_id))
-    row = checkpoint.model.decoder.prediction["embed"].weight[spec.blank_id]
+            kept.append(_rollout(calls))
+    row = checkpoint.model.decoder.prediction["embed"].weight[rules.start]
     return Reference(
         checkpoint_sha256=checkpoint.sha256,
         spec=spec,
@@ -221,17 +124,64 @@ def encode(
     checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """Return NeMo's (D, T') encoding of each swipe alone."""
-    encoder = NemoEncoder(checkpoint)
-    return [encoder.run(encoder_input(item))["encoded_bdt"][0] for item in features]
+    from exporters.nemo.sessions import NemoEncoder  # noqa: PLC0415 - NeMo takes seconds
+
+    encoder, found = NemoEncoder(checkpoint), []
+    for item in features:
+        outputs = encoder.run(encoder_input(item))
+        found.append(outputs["encoded_bdt"][0, :, : int(outputs["encoded_lengths"][0])])
+    return found
 
 
 def step_outputs(checkpoint: Checkpoint, drive: LabelDrive) -> StepOutputs:
     """Return what NeMo's prediction network and joint give for each row of a drive."""
+    from exporters.nemo.sessions import NemoStep  # noqa: PLC0415 - NeMo takes seconds
+
     return drive_batch(NemoStep(checkpoint), drive)
 
 
-def _text(tokens: Sequence[int], spec: ModelSpec) -> str:
-    return "".join(spec.labels[token] for token in tokens)
+def rollout(checkpoint: Checkpoint, encoded: NDArray[np.float32]) -> Rollout:
+    """Return every call of NeMo's step while one swipe's (D, T') encoding is decoded."""
+    from exporters.nemo.sessions import NemoStep  # noqa: PLC0415 - NeMo takes seconds
+
+    spec = checkpoint.spec
+    return _rollout(list(follow(NemoStep(checkpoint), [encoded], spec, Transducer.of(spec))))
+
+
+def margin_error(
+    checkpoint: Checkpoint, encoded: NDArray[np.float32], other: NDArray[np.float32]
+) -> float:
+    """Return by how many nats another encoding moves the lead of one symbol over another at most.
+
+    Along NeMo's decoding of ``encoded``, with its symbols and states: no decision is changed.
+
+    Args:
+        checkpoint: The model.
+        encoded: (D, T') NeMo's valid frames of a swipe.
+        other: (D, T') the same of a file.
+    """
+    from exporters.nemo.sessions import NemoStep  # noqa: PLC0415 - NeMo takes seconds
+
+    if encoded.shape != other.shape:
+        return float("inf")
+    spec, step, largest = checkpoint.spec, NemoStep(checkpoint), 0.0
+    for call in follow(step, [encoded], spec, Transducer.of(spec)):
+        frames = np.ascontiguousarray(other[:, call.places].T)
+        moved = step.run({**call.inputs, "enc_t": frames})["logits"] - call.outputs["logits"]
+        largest = max(largest, float(np.ptp(moved.astype(np.float64), axis=1).max()))
+    return largest
+
+
+def _rollout(calls: Sequence[Call]) -> Rollout:
+    """Return every call of a decoding of one swipe."""
+    return Rollout(
+        y_prev=np.concatenate([call.inputs["y_prev"] for call in calls]),
+        enc_t=np.concatenate([call.inputs["enc_t"] for call in calls]),
+        commit=np.concatenate([call.decision.commits for call in calls]),
+        logits=np.concatenate([call.outputs["logits"] for call in calls]),
+        h1=np.stack([call.outputs["h1"][:, 0] for call in calls]),
+        c1=np.stack([call.outputs["c1"][:, 0] for call in calls]),
+    )
 
 
 def _nemo_greedy(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from exportgate.artifacts.sidecar import Sidecar
     from exportgate.contract import ModelSpec
     from exportgate.runtime.isolate import Handle, Worker
+    from harness.measure.rollout import Rollout
     from harness.run.request import Request
     from harness.run.swipes import Swipes
     from harness.run.workers import Workers
@@ -68,6 +69,16 @@ class Nemo:
         """Return inputs that feed a step every symbol from real states, and what NeMo gives."""
         drive = coverage.label_drive(self.reference().rollouts, self.spec.vocab_size, LABEL_REPEATS)
         return drive, self._worker.call(reference.step_outputs, self._model(), drive)
+
+    def margin_error(self, index: int, other: NDArray[np.float32]) -> float:
+        """Return how many nats another encoding of a swipe moves NeMo's margins; see reference."""
+        encoded = self.reference().encoded[index]
+        return self._worker.call(reference.margin_error, self._model(), encoded, other)
+
+    def rollout(self, index: int) -> Rollout:
+        """Return every call of NeMo's step for a swipe."""
+        encoded = self.reference().encoded[index]
+        return self._worker.call(reference.rollout, self._model(), encoded)
 
     def encode(self, features: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return NeMo's (D, T') encoding of other inputs, each (F, T)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporters.variants import variant
+from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.opening import contract_of
 from harness.measure import coverage, parity
@@ -135,4 +136,5 @@ class Outputs:
         self.progress(f"{name}: sweep trace lengths 1 to {bound}")
         inputs = parity.sweep_inputs(self.swipes.features(), bound)
         references = self.nemo.encode(inputs)
-        return self.sessions.call(name, parity.sweep_shapes, inputs, references, bound)
+        least = level("broken_db", variant(name).precision)
+        return self.sessions.call(name, parity.sweep_shapes, inputs, references, bound, least)

@@ -9,6 +9,8 @@ from exporters.variants import variant
 from harness.decode import beam, greedy
 from harness.decode.accuracy import Outcome
 from harness.decode.lexicon import Lexicon, open_lexicon
+from harness.decode.spelling import can_spell, has_capitals
+from harness.measure import parity
 from harness.run.files import step_for
 from harness.run.memo import once
 
@@ -53,15 +55,14 @@ class Words:
         A word that still has a letter outside the vocabulary stays, and counts as decoded wrong:
         the model cannot write it.
         """
-        labels = "".join(self.nemo.spec.labels)
-        lower = labels == labels.lower()
+        lower = not has_capitals(self.nemo.spec.labels)
         return [swipe.word.lower() if lower else swipe.word for swipe in self.swipes.all()]
 
     @once
     def unspellable(self) -> list[str]:
-        """Return the words with a letter outside the vocabulary."""
-        labels = set(self.nemo.spec.labels)
-        return sorted({word for word in self.meant() if not set(word) <= labels})
+        """Return the words that no sequence of labels spells."""
+        labels = self.nemo.spec.labels
+        return sorted({word for word in self.meant() if not can_spell(word, labels)})
 
     @once
     def nemo_accuracy(self) -> float:
@@ -87,6 +88,15 @@ class Words:
             Outcome(word, (hypothesis.text(labels),))
             for word, hypothesis in zip(self.meant(), hypotheses, strict=True)
         ]
+
+    @once
+    def margin_error(self, name: str, index: int) -> float:
+        """Return by how many nats a file moves the lead of a symbol over another, on a swipe."""
+        if variant(name).graph == "encoder":
+            return self.nemo.margin_error(index, self.outputs.encoder(name).encoded[index])
+        calls = [self.nemo.rollout(index)]
+        found = self.sessions.call(name, parity.compare_rollouts, calls)
+        return 2 * found.logits.max_abs_error
 
     @once
     def lexicon(self) -> Lexicon:

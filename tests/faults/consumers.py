@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.artifacts.sidecar import atomic_write
-from harness.decode.greedy import Hypothesis, _best, greedy_decode
+from exportgate.transducer import Transducer
+from harness.decode.greedy import Hypothesis, greedy_decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,7 @@ class _Primed:
 
 
 def _decode(step: Any, encoded: np.ndarray, spec: ModelSpec, *, start: int) -> Hypothesis:
+    rules = Transducer.of(spec)
     state = np.zeros((spec.pred_layers, 1, spec.pred_hidden), np.float32)
     feed = {"y_prev": np.array([start]), "h0": state, "c0": state}
     tokens: list[int] = []
@@ -73,12 +75,13 @@ def _decode(step: Any, encoded: np.ndarray, spec: ModelSpec, *, start: int) -> H
     for frame in np.ascontiguousarray(encoded.T[:, None]):
         for _ in range(spec.max_symbols or 10):
             outputs = step.run({**feed, "enc_t": frame})
-            best, log_prob, _ = _best(outputs["logits"], spec.vocab_size)
+            (row,) = rules.checked_scores(outputs["logits"], 1)
+            best = int(row.argmax())
             feed = {"y_prev": np.array([best]), "h0": outputs["h1"], "c0": outputs["c1"]}
             if best == spec.blank_id:
                 break
             tokens.append(best)
-            score += log_prob
+            score += float(row[best] - np.logaddexp.reduce(row))
     return Hypothesis(tuple(tokens), (), score, 0.0, 0)
 
 
