@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.decode.greedy import Hypothesis, _best
+from harness.decode.greedy import Hypothesis
 from tests.mutants.mutant import Harm, UnfitError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _decode(step: Any, encoded: np.ndarray, spec: ModelSpec, rules: Mapping[str,
         feed = dict(primed) if rules["reset_at_frame"] else feed
         for _ in range(limit):
             outputs = step.run({**feed, "enc_t": frame})
-            best, log_prob, _ = _best(outputs["logits"], spec.vocab_size)
+            best, log_prob = _best(outputs["logits"][0])
             is_blank = best == blank
             if rules["state_after_blank"] if is_blank else rules["keep_state"]:
                 feed |= {"h0": outputs["h1"], "c0": outputs["c1"]}
@@ -84,3 +84,9 @@ def _decode(step: Any, encoded: np.ndarray, spec: ModelSpec, rules: Mapping[str,
     # What a wrong blank lets through has no label.
     labels = tuple(token for token in tokens if token < len(spec.labels))
     return Hypothesis(labels, (), score, 0.0, 0)
+
+
+def _best(logits: np.ndarray) -> tuple[int, float]:
+    """Return the best symbol and its natural log-probability."""
+    row = logits.astype(np.float64)
+    return int(row.argmax()), float(row.max() - np.logaddexp.reduce(row))
