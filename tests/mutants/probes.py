@@ -132,7 +132,7 @@ def step_cases(feed: dict[str, np.ndarray], *, batched: bool) -> list[Case]:
 
 def nemo_step(checkpoint: Any, encoded: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], Any]:
     """Return the calls of a step and NeMo's outputs for them; runs in NeMo's worker."""
-    from harness.measure.reference import NemoStep
+    from exporters.nemo.sessions import NemoStep
 
     step = NemoStep(checkpoint)
     feed = step_feed(step, encoded, checkpoint.spec)
