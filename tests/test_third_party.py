@@ -167,7 +167,7 @@ def test_nemos_own_export(golden: Path, checkpoint: Checkpoint, tmp_path: Path) 
     (folder / "contract.toml").write_text(guess(folder, checkpoint.spec), encoding="utf-8")
     names, said = imported(folder, tmp_path / "out", checkpoint)
     assert (sorted(names), said) == (["encoder_fp32.onnx", "step_fp32.onnx"], [])
-    from harness.measure.reference import NemoEncoder, NemoStep
+    from exporters.nemo.sessions import NemoEncoder, NemoStep
 
     inputs = probe_inputs(checkpoint.spec)
     inputs["features_bft"] += 0.1
