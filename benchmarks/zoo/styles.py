@@ -1,4 +1,4 @@
-"""Other fingers, other screens: swipes of ``exporters.synthetic``, drawn again in a style."""
+"""Other fingers, other screens: swipes of ``exportgate.data.synthetic``, drawn again in a style."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.synthetic import MAX_POINTS, generate
+from exportgate.data.synthetic import MAX_POINTS, generate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

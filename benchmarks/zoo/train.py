@@ -19,8 +19,8 @@ from nemo.collections.asr.models import EncDecRNNTModel
 
 from benchmarks.zoo.configs import ROWS, Row
 from benchmarks.zoo.dead import hold_biases_at_zero, kill_units, silence_channel
-from exporters.checkpoint import load_checkpoint, quiet_nemo
-from exporters.manifest import Swipe, read_manifest, write_manifest
+from exporters.nemo.checkpoint import load_checkpoint, quiet_nemo
+from exportgate.data.manifest import Swipe, read_manifest, write_manifest
 from golden.checkpoint_io import save
 from golden.decoding import decode, word_accuracy
 from golden.train import Lesson, updates
