@@ -20,7 +20,7 @@ gate: setup  ## export the golden checkpoint's files and judge them
 		--history build/history.db
 
 test: setup lint  ## test the harness itself, fast tests first
-	$(BIN)/python -m pytest tests/ -m "not slow"
+	$(BIN)/python -m pytest tests/ -m "not slow" -n 2
 	@mkdir -p build
 	@# The gate inside a test runs beside the other slow tests and ahead of them: it takes longest.
 	@$(BIN)/python -m pytest tests/ -m "slow and nested" > build/test-nested.log 2>&1 & nested=$$!; \

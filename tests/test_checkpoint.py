@@ -574,7 +574,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
         (link("model_weights.ckpt", "other", tarfile.LNKTYPE), "is a link or no regular file"),
         (link("pipe", "", tarfile.FIFOTYPE), "is a link or no regular file"),
     ],
-    ids=str,
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else str(value),
 )
 @pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
 def test_an_archive_that_two_readers_take_differently_is_refused(

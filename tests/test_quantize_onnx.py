@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
@@ -172,6 +172,7 @@ def test_a_channel_silent_in_calibration_is_not_amplified(
     quiet = torch.rand(width, generator=generator) < silent
     quiet[0] = True
     quiet[-2:] = False
+    assume(level == 0.0 or 2 * int(quiet.sum()) < width)  # else the quiet ones are the typical
     absmax[quiet] = level
     scale = _scale(absmax, torch.ones(4, width), 0.5)
     typical = float(scale[~quiet].min())

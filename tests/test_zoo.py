@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from benchmarks.zoo.configs import ROWS, Row
 from benchmarks.zoo.spelling import DIGRAPHS, TITLE, Vocabulary, shuffled
 from benchmarks.zoo.train import words_of
-from exporters.nemo.checkpoint import unsupported_options
+from exporters.nemo.supported import unsupported_options
 
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
