@@ -139,3 +139,13 @@ def test_the_english_lexicon_of_subword_labels() -> None:
     assert {"the", "quick", "don't"} <= words.keys()
     assert "iraq" not in words
     assert default_lexicon(["th", "e", "n"]).words > 3
+
+
+def test_the_english_lexicon_of_labels_with_capitals() -> None:
+    small, large = "abcdefghijklmnopqrstuvwxyz'", "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
+    lower = common_words(small, 1000)
+    assert len(lower) == 1000
+    assert common_words(large, 1000) == {word.upper(): f for word, f in lower.items()}
+    both = common_words(small + large, 1000)
+    assert {"the", "The", "THE", "Don't"} <= both.keys()
+    assert {word.lower() for word in both} == set(lower)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ROOT = 0
 """The node of the empty prefix."""
 DEFAULT_WORDS = 200_000
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 _ARRAYS = ("first_child", "child_count", "parent", "letter", "log_prior", "best_log_prior")
 
 
@@ -204,7 +204,8 @@ def common_words(labels: Sequence[str], count: int = DEFAULT_WORDS) -> dict[str,
 
     Args:
         labels: The vocabulary, or an alphabet.
-        count: How many words; fewer if the list has no more that can be spelled.
+        count: How many words; fewer if the list has no more that can be spelled. Where the labels
+            have capitals, a word's forms (the, The, THE) are one.
 
     Raises:
         LexiconError: None can be spelled.
@@ -213,18 +214,27 @@ def common_words(labels: Sequence[str], count: int = DEFAULT_WORDS) -> dict[str,
 
     speller = Speller.of(tuple(labels))
     found: dict[str, float] = {}
+    spelled = 0
     for centibels, words in enumerate(get_frequency_list("en", "large")):
         frequency = 10.0 ** (-centibels / 100.0)
-        found.update((word, frequency) for word in words if speller.can_spell(word))
-        if len(found) >= count:
-            break
+        for word in words:
+            forms = [form for form in _forms(word) if speller.can_spell(form)]
+            found.update(dict.fromkeys(forms, frequency))
+            spelled += bool(forms)
+            if spelled == count:
+                return found
     if not found:
         msg = (
             f"no English word can be spelled with {''.join(letters_of(labels))!r}; "
             "name the words that a search may find with --lexicon"
         )
         raise LexiconError(msg)
-    return dict(list(found.items())[:count])
+    return found
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    """Return a word as it stands, at the beginning of a sentence, and in capitals."""
+    return word, word[:1].upper() + word[1:], word.upper()
 
 
 def default_lexicon(labels: Sequence[str], cache: Path | None = None) -> Lexicon:
@@ -271,7 +281,7 @@ def load_lexicon(path: Path) -> Lexicon:
         LexiconError: Missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             letters = tuple(str(letter) for letter in data["letters"])
             return Lexicon(letters, **{name: data[name] for name in _ARRAYS})
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
