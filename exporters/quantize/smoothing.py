@@ -138,7 +138,8 @@ def smooth(
 
 
 def _scale(absmax: Tensor, weight: Tensor, alpha: float) -> Tensor:
-    excited = absmax[absmax > 0]
+    # What float32 loses beside the loudest channel is silence too.
+    excited = absmax[absmax > torch.finfo(torch.float32).eps * absmax.max()]
     typical = float(excited.median()) if excited.numel() else 0.0
     floor = max(_SMALLEST_SHARE * typical, 1e-12)
     return balance(absmax.clamp(min=floor), weight, alpha).clamp(1e-3, 1e3)
