@@ -12,7 +12,7 @@ CHECKPOINT ?= golden/golden.nemo
 CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
-.PHONY: gate test lint setup golden lock clean release mutants accept bench-gate \
+.PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
 	bench-exporters bench-rewrites setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
@@ -46,8 +46,13 @@ release: setup  ## export every file of every target from one load of the checkp
 	$(BIN)/python -m exporters.release --checkpoint $(CHECKPOINT) --val_manifest $(CALIBRATION) \
 		--target all --out build/release --cache build/gate/cache
 
-mutants: setup  ## inject every fault into real files and show which gates go red
+faults: setup  ## inject every listed fault into real files and show which gates go red
 	$(BIN)/python -m tests.faults
+
+N ?= 1000
+SEED ?= 1
+mutants: setup  ## generate mutants of every file until N count, and show which survive the gate
+	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED)
 
 accept: setup  ## make the files of the last green gate the baseline
 	$(BIN)/exportgate promote --report build/report/report.json --baseline $(BASELINE)

@@ -27,9 +27,11 @@ from golden.rnnt_loss import rnnt_loss
 from golden.words import TRAIN_WORDS, UNSEEN_WORDS, read_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from nemo.collections.asr.models import EncDecRNNTModel
+    from numpy.random import Generator
+    from numpy.typing import NDArray
 
 GOLDEN_NEMO = Path(__file__).with_name("golden.nemo")
 CHECKPOINT_DIR = Path("build/golden-checkpoints")
@@ -38,6 +40,7 @@ _SORTED_BATCHES = 8  # sorted by length together, so that a batch has little pad
 _CLIP_NORM = 1.0
 _FINAL_LR_SHARE = 0.005
 _DEV_SWIPES = 200
+_FIRST_LOUD, _LAST_LOUD = 4, 8  # channels: velocity_y to acceleration
 _FLAT_RANKS = 100  # a word's share falls as 1 / sqrt(100 + rank): some 9 to 1 from first to last
 
 
@@ -73,6 +76,30 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a model is taught to read.
+
+    Attributes:
+        words: Commonest first; common words come more often.
+        spell: Returns a word's label ids.
+        draw: Returns a swipe (N, 3) of each word, by chance from the generator.
+    """
+
+    words: Sequence[str]
+    spell: Callable[[str], list[int]]
+    draw: Callable[[Sequence[str], Generator], list[NDArray[np.float64]]]
+
+
+def golden_lesson() -> Lesson:
+    """Return the golden model's lesson: all trained words, spelled letter by letter."""
+    return Lesson(
+        words=read_words(TRAIN_WORDS),
+        spell=lambda word: [LABELS.index(letter) for letter in word],
+        draw=generate,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Features (B, 37, T), lengths (B,), targets (B, U) padded by 0, and their lengths (B,)."""
 
@@ -84,18 +111,33 @@ class Batch:
 
 def train(model: EncDecRNNTModel, recipe: Recipe, out: Path, keep_every: int = 0) -> None:
     """Train, write ``out`` (.nemo) and, every ``keep_every`` steps, an intermediate checkpoint."""
+    for done in updates(model, recipe, golden_lesson()):
+        if keep_every and done % keep_every == 0:
+            _keep(model, done)
+    model.eval()
+    save(model, out)
+    write_text(out.with_suffix(".training.json"), json.dumps(asdict(recipe), indent=1) + "\n")
+    print(f"{out}: {sha256_of(out)}, weights {weights_digest(model)[:16]}", flush=True)
+
+
+def updates(model: EncDecRNNTModel, recipe: Recipe, lesson: Lesson) -> Iterator[int]:
+    """Train on one thread; yield the number of steps done after each.
+
+    Whoever leaves training mode in between, to decode, has to enter it again.
+    """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
     _calm_accelerations(model)
     # The CTC head aligns the encoder in the first minutes; it is no part of the saved model.
-    ctc_head = torch.nn.Linear(model.encoder.d_model, len(LABELS) + 1)
+    blank = model.joint.num_classes_with_blank - 1
+    ctc_head = torch.nn.Linear(model.encoder.d_model, blank + 1)
     weights = [*model.parameters(), *ctc_head.parameters()]
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.98), weight_decay=1e-3)
 
     model.train()
     began = time.process_time()
     losses: list[float] = []
-    batches = _batches(recipe, read_words(TRAIN_WORDS))
+    batches = _batches(recipe, lesson)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate(step)
@@ -109,12 +151,7 @@ def train(model: EncDecRNNTModel, recipe: Recipe, out: Path, keep_every: int = 0
         if done % 100 == 0:
             mean, spent = np.mean(losses[-100:]), time.process_time() - began
             print(f"step {done}: {mean:.4f} nats/label, {spent:.0f} s of CPU", flush=True)
-        if keep_every and done % keep_every == 0:
-            _keep(model, done)
-    model.eval()
-    save(model, out)
-    write_text(out.with_suffix(".training.json"), json.dumps(asdict(recipe), indent=1) + "\n")
-    print(f"{out}: {sha256_of(out)}, weights {weights_digest(model)[:16]}", flush=True)
+        yield done
 
 
 def weights_digest(model: EncDecRNNTModel) -> str:
@@ -128,33 +165,39 @@ def weights_digest(model: EncDecRNNTModel) -> str:
 def _calm_accelerations(model: EncDecRNNTModel) -> None:
     """Scale the first projection's columns: accelerations reach 1e6 where positions end at 1.
 
-    The subsampling keeps the order of the channels: a quarter of them, frequency by frequency.
+    The subsampling keeps the order of the channels: column f sees the channels around
+    ``f * factor``, less than one factor away.
     """
-    weight = model.encoder.pre_encode.out.weight
+    weight, factor = model.encoder.pre_encode.out.weight, model.encoder.subsampling_factor
     channels = model.encoder.pre_encode.conv[0].out_channels
     columns = weight.detach().view(len(weight), channels, -1)  # shares the memory
-    columns[:, :, 0] *= 2.0  # x, y, t
-    columns[:, :, 1:3] *= 0.02  # velocities and accelerations
+    for column in range(columns.shape[2]):
+        first, last = factor * (column - 1) + 1, factor * (column + 1) - 1
+        if first <= _LAST_LOUD and last >= _FIRST_LOUD:
+            columns[:, :, column] *= 0.02
+        elif column == 0:  # x, y, t
+            columns[:, :, column] *= 2.0
 
 
-def _batches(recipe: Recipe, words: list[str]) -> Iterator[Batch]:
+def _batches(recipe: Recipe, lesson: Lesson) -> Iterator[Batch]:
     rng = np.random.default_rng([recipe.seed, 1])
     # Common words more often, as they are written: the contractions have to be learnt by heart.
-    share = 1.0 / np.sqrt(_FLAT_RANKS + np.arange(len(words)))
+    share = 1.0 / np.sqrt(_FLAT_RANKS + np.arange(len(lesson.words)))
     share /= share.sum()
     while True:
-        drawn = rng.choice(words, size=recipe.batch * _SORTED_BATCHES, p=share).tolist()
-        swipes = generate(drawn, rng)
+        drawn = rng.choice(lesson.words, size=recipe.batch * _SORTED_BATCHES, p=share).tolist()
+        swipes = lesson.draw(drawn, rng)
         order = np.argsort([len(points) for points in swipes], kind="stable")
         for rows in rng.permutation(order.reshape(_SORTED_BATCHES, recipe.batch)):
             features, lengths = features_of([swipes[row] for row in rows])
-            yield Batch(features, lengths, *_targets([drawn[row] for row in rows]))
+            spelled = [lesson.spell(drawn[row]) for row in rows]
+            yield Batch(features, lengths, *_targets(spelled))
 
 
-def _targets(words: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = [torch.tensor([LABELS.index(letter) for letter in word]) for word in words]
+def _targets(spelled: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = [torch.tensor(labels) for labels in spelled]
     padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-    return padded, torch.tensor([len(word) for word in words])
+    return padded, torch.tensor([len(labels) for labels in spelled])
 
 
 def _losses(
@@ -163,7 +206,7 @@ def _losses(
     batch: Batch,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the RNN-T and the CTC loss, each in nats per label."""
-    blank = len(LABELS)
+    blank = model.joint.num_classes_with_blank - 1
     with torch.autocast("cpu", dtype=torch.bfloat16):
         encoded, lengths = model.encoder(audio_signal=batch.features, length=batch.lengths)
         predicted, _, _ = model.decoder(targets=batch.targets, target_length=batch.target_lengths)

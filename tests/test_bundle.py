@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,7 +29,7 @@ from exportgate.artifacts.sidecar import (
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import CHANNELS, feature_spec
 from harness.gate.bundle import SealError, seal, verify
-from tests.conftest import REPOSITORY
+from tests.test_plugin import write_golden
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,7 +299,6 @@ swipes_min = 1
 ["{NAMES[1]}"]
 size_bytes_max = 9
 """
-SWIPE = '{"word": "a", "points": [{"x": 0.1, "y": 0.2, "t": 0}, {"x": 0.1, "y": 0.3, "t": 8}]}'
 SUITE = """
 import pytest
 
@@ -321,10 +319,7 @@ def test_the_gates_own_report_seals_the_files_that_it_judged(
     pytester.makeconftest('pytest_plugins = ["harness.gate.pytest_plugin"]')
     pytester.makefile(".toml", **{"suites/gates": GATES})
     pytester.makepyfile(**{"suites/test_all": SUITE})
-    (pytester.path / "golden").mkdir()
-    shutil.copy(REPOSITORY / "golden" / "golden.nemo", pytester.path / "golden")
-    for name in ("val.jsonl", "calib.jsonl"):
-        (pytester.path / "golden" / name).write_text(SWIPE, encoding="utf-8")
+    write_golden(pytester.path / "golden")
     checkpoint = sha256_of(pytester.path / "golden" / "golden.nemo")
     folder = pytester.path / "bundle"
     step = artifact(pytester.path / "step", NAMES[1], checkpoint_sha256=checkpoint)

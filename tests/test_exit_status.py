@@ -36,21 +36,20 @@ CASES: dict[str, list[str]] = {
     ],
     "release": [
         "--checkpoint {missing} --out {folder}",
-        "--checkpoint {folder} --out {folder}",
         "--checkpoint {below} --out {folder}",
     ],
     "export_onnx": ["--checkpoint {missing} --out {below}", "--checkpoint {below} --out x"],
     "export_optimized_onnx": [
         "--checkpoint {missing} --web_onnx {below}",
-        "--checkpoint {folder} --web_onnx {below}",
+        "--checkpoint {below} --web_onnx {below}",
     ],
-    "export_pte_fp32": ["--checkpoint {missing} --out {below}", "--checkpoint {folder} --out x"],
-    "export_pte": ["--checkpoint {missing} --out {below}", "--checkpoint {folder} --out x"],
+    "export_pte_fp32": ["--checkpoint {missing} --out {below}", "--checkpoint {below} --out x"],
+    "export_pte": ["--checkpoint {missing} --out {below}", "--checkpoint {below} --out x"],
     "export_pte_optimized": [
         "--checkpoint {missing} --out {below}",
-        "--checkpoint {folder} --out x",
+        "--checkpoint {below} --out x",
     ],
-    "export_pte_ultra": ["--checkpoint {missing} --out {below}", "--checkpoint {folder} --out x"],
+    "export_pte_ultra": ["--checkpoint {missing} --out {below}", "--checkpoint {below} --out x"],
     "export_rnnt_step": [
         "--checkpoint {missing} --onnx_out {below}",
         "--checkpoint {golden} --package_dir {below} --onnx_out x --lexicon {missing}",

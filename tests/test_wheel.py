@@ -18,7 +18,13 @@ pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = ("exportgate", "exporters", "harness", "suites", "golden")
 DECOYS = ("exportgate", "exporters", "harness", "suites", "golden")
-OVER = 'schema = 1\n[checkpoint]\nswipes_min = 1\n["step_fp32.onnx"]\n'
+OVER = """schema = 1
+[checkpoint]
+swipes_min = 1
+distinct_swipes_min = 1
+distinct_words_min = 1
+["step_fp32.onnx"]
+"""
 FILE = ("--target", "web-dev", "--variant", "step_fp32.onnx")
 SWIPES = 16
 

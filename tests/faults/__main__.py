@@ -1,4 +1,4 @@
-"""Inject every fault into real files and judge them with the real suites: ``make mutants``.
+"""Inject every fault into real files and judge them with the real suites: ``make faults``.
 
 ``python -m tests.faults`` prints a row for each fault and fails if one is not caught by the gate
 named for it. ``--limits`` prints the smallest fault that is still seen, ``--seeds 20`` judges

@@ -1,0 +1,218 @@
+"""Judge one mutant: does it count, and does a gate break?
+
+First the probes tell whether it counts (``noise``); then the gate's checks of the file run, the
+quickest first, until one is broken that the unharmed file keeps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from exportgate.errors import ExportGateError
+from harness.gate.gates import Status
+from harness.measure import reference
+from tests.mutants import probes, rules_source
+from tests.mutants.bench import BOUND, Bench, sort_by_seconds, timed
+from tests.mutants.mutant import UnfitError
+from tests.mutants.noise import Effect, Noise
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from harness.gate.gates import Verdict
+    from harness.run.context import RunContext
+    from tests.mutants.bench import Check
+    from tests.mutants.generate import Generator
+    from tests.mutants.mutant import Harm, Mutant
+
+KILLED, SURVIVED, BELOW, FAILS, UNFIT = "killed", "survived", "below noise", "fails", "unfit"
+SCORE_NATS = 1e-3
+NEAREST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of a mutant.
+
+    Attributes:
+        name: The mutant's.
+        note: What was changed.
+        status: ``killed`` and ``survived`` count; the others do not.
+        effect: Largest change beside the file's noise, see ``noise.Effect.ratio``.
+        where: The probe that shows it.
+        gate: The broken gate that killed it, or the nearest ones, with value and limit.
+        seconds: Wall-clock.
+    """
+
+    name: str
+    note: str
+    status: str
+    effect: float = 0.0
+    where: str = ""
+    gate: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; an infinite effect as 1e308, which every JSON reader takes."""
+        return asdict(self) | {"effect": min(self.effect, 1e308)}
+
+
+@dataclass
+class Unharmed:
+    """What is known of an unharmed file.
+
+    Attributes:
+        noise: Its rounding noise.
+        cases: The probes.
+        verdicts: The gates' verdicts by their keys.
+        checks: Its checks in the order in which mutants run them.
+    """
+
+    noise: Noise
+    cases: list[probes.Case]
+    verdicts: dict[str, Verdict]
+    checks: list[Check]
+
+
+@dataclass
+class Judge:
+    """Judges mutants of a folder of files, one after the other.
+
+    Attributes:
+        bench: The gate.
+        generator: What makes the mutants.
+    """
+
+    bench: Bench
+    generator: Generator
+    _known: dict[str, Unharmed] = field(default_factory=dict)
+    _memo: dict[str, Any] = field(default_factory=dict)
+
+    def judge(self, mutant: Mutant) -> Judged:
+        """Judge a mutant."""
+        try:
+            harm = self.generator.harm(mutant)
+        except UnfitError as reason:
+            return Judged(mutant.name, str(reason), UNFIT)
+        unharmed = self.unharmed(mutant.file)
+        start = time.perf_counter()
+        context = self.bench.mutant(mutant.file, harm)
+        try:
+            effect = self._effect(mutant, harm, context, unharmed)
+            status, gate = FAILS if effect.fails else BELOW, ""
+            if effect.counts:
+                status, gate = self._verdict(mutant.file, context, unharmed)
+        finally:
+            self.bench.restore(mutant.file)
+        seconds = time.perf_counter() - start
+        return Judged(mutant.name, harm.note, status, effect.ratio, effect.where, gate, seconds)
+
+    def red_unharmed(self) -> list[str]:
+        """Return the gates that the unharmed files break: they kill nothing."""
+        return [
+            f"{file} {key}: {verdict.value}, {verdict.gate.bound}; {verdict.detail}"
+            for file, known in self._known.items()
+            for key, verdict in known.verdicts.items()
+            if verdict.status is not Status.PASS
+        ]
+
+    def _verdict(self, file: str, context: RunContext, unharmed: Unharmed) -> tuple[str, str]:
+        seen: list[Verdict] = []
+        for check in unharmed.checks:
+            for verdict in self.bench.run_check(check, file, context):
+                seen.append(verdict)
+                before = unharmed.verdicts[verdict.gate.key]
+                if verdict.status is not Status.PASS and before.status is Status.PASS:
+                    return KILLED, _described(verdict)
+        nearest = sorted(seen, key=lambda v: -_slack_used(v, unharmed.verdicts[v.gate.key]))
+        return SURVIVED, "; ".join(
+            f"{_described(v)} ({_slack_used(v, unharmed.verdicts[v.gate.key]):.0%} of the way)"
+            for v in nearest[:NEAREST]
+        )
+
+    def _effect(
+        self, mutant: Mutant, harm: Harm, context: RunContext, unharmed: Unharmed
+    ) -> Effect:
+        if harm.claims is not None:
+            return Effect(math.inf, f"every port that reads {mutant.place}")
+        if harm.rules is not None:
+            return self._effect_of_rules(mutant.file, harm.rules)
+        try:
+            outputs = context.sessions.call(mutant.file, probes.run_cases, unharmed.cases)
+        except ExportGateError as error:
+            return Effect(math.inf, str(error)[:200], fails=True)
+        return unharmed.noise.effect(outputs)
+
+    def _effect_of_rules(self, file: str, rules: Mapping[str, Any]) -> Effect:
+        encoded, spec = self._encoded()[: probes.WHOLE], self.bench.unharmed.nemo.spec
+        run = self.bench.unharmed.sessions.call
+        before = run(file, rules_source.decode_all, encoded, spec, {})
+        after = run(file, rules_source.decode_all, encoded, spec, rules)
+        for number, (a, b) in enumerate(zip(before, after, strict=True)):
+            if a.tokens != b.tokens or abs(a.score - b.score) > SCORE_NATS:
+                return Effect(math.inf, f"probe {number}: {a.text(spec.labels)!r} "
+                                        f"becomes {b.text(spec.labels)!r}")  # fmt: skip
+        return Effect(0.0, "every probe is decoded as before")
+
+    def unharmed(self, file: str) -> Unharmed:
+        """Return what is known of an unharmed file, measured when it is first asked for."""
+        if file not in self._known:
+            cases, noise = self._noise(file)
+            verdicts, seconds = {}, {}
+            for check in self.bench.checks_of(file):
+                found, seconds[check.name] = timed(self.bench, check, file)
+                verdicts |= {verdict.gate.key: verdict for verdict in found}
+            checks = sort_by_seconds(self.bench.checks_of(file), seconds)
+            self._known[file] = Unharmed(noise, cases, verdicts, checks)
+        return self._known[file]
+
+    def _noise(self, file: str) -> tuple[list[probes.Case], Noise]:
+        batched = file.endswith(".onnx")
+        if file.startswith("encoder"):
+            features, encoded = self._features(), self._encoded()
+            cases = probes.encoder_cases(features, BOUND, batched=batched)
+            outputs = self.bench.unharmed.sessions.call(file, probes.run_cases, cases)
+            return cases, Noise(cases, encoded, outputs)
+        feed, wanted = self._step()
+        cases = probes.step_cases(feed, batched=batched)
+        outputs = self.bench.unharmed.sessions.call(file, probes.run_cases, cases)
+        return cases, Noise(cases, wanted, outputs, feed["y_prev"].tolist())
+
+    def _features(self) -> Any:
+        return self._once("features", lambda: probes.swipe_features(BOUND))
+
+    def _encoded(self) -> Any:
+        return self._once(
+            "encoded", lambda: self.bench.ask_nemo(reference.encode, self._features())
+        )
+
+    def _step(self) -> Any:
+        return self._once("step", lambda: self.bench.ask_nemo(probes.nemo_step, self._encoded()))
+
+    def _once(self, key: str, make: Any) -> Any:
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+
+def _described(verdict: Verdict) -> str:
+    value = "not measured" if verdict.value is None else f"{verdict.value:.4g}"
+    reason = f" ({verdict.detail[:120]})" if verdict.value is None else ""
+    return f"{verdict.gate.metric} {value}, {verdict.gate.bound}{reason}"
+
+
+def _slack_used(verdict: Verdict, unharmed: Verdict) -> float:
+    """Return how far from the unharmed file's value to the limit a value went."""
+    if verdict.value is None or unharmed.value is None:
+        return 0.0
+    moved, room = verdict.value - unharmed.value, verdict.gate.limit - unharmed.value
+    return moved / room if room and math.isfinite(moved) else 0.0
+
+
+def load_files(folder: Path) -> list[str]:
+    """Return the variants of a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix in {".onnx", ".pte"})
