@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exportgate.data.evidence import lines_text
+from exportgate.data.manifest import lines_text
 from harness.measure.golden_record import recorded_for
 from harness.measure.significance import share_above
 

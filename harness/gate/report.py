@@ -8,17 +8,13 @@ from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from exportgate.artifacts.sidecar import write_text
 from harness.gate.gates import Status, Verdict, json_number
-from harness.gate.html_report import html_of
 from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 REPORT_SCHEMA = 1
-REPORT_FILES = ("report.json", "report.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +84,6 @@ class Report:
             "errors": self.errors,
         }
         return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
-
-
-def write_report(report: Report, folder: Path) -> Path:
-    """Write ``report.json`` and ``report.html`` into a folder, atomically.
-
-    Returns:
-        The path of ``report.json``.
-    """
-    path = folder / "report.json"
-    write_text(path, report.to_json())
-    write_text(folder / "report.html", html_of(report, closing_line(report)))
-    return path
 
 
 def summary_lines(report: Report) -> list[str]:

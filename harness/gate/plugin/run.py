@@ -23,7 +23,8 @@ from harness.gate.plugin.request import (
     notes_on,
     selected,
 )
-from harness.gate.report import Measured, Report, summary_lines, write_report
+from harness.gate.report import Measured, Report, summary_lines
+from harness.gate.report_files import write_report
 from harness.history.store import append
 from harness.metrics import METRICS, Role
 
