@@ -300,7 +300,7 @@ def read_report(path: Path, number: int) -> dict[str, Any]:
 
 
 def read_values(path: Path) -> dict[int, dict[tuple[str, str], float | None]]:
-    """Return by run each measured value, by subject and metric as it is called today."""
+    """Return by run each measured value, by artifact and metric as it is called today."""
     found: dict[int, dict[tuple[str, str], float | None]] = {}
     with opened(path) as database:
         for row in database.query("SELECT * FROM measurements"):
@@ -325,7 +325,7 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
 
 
 def read_gates(path: Path) -> list[dict[str, Any]]:
-    """Return each judged gate: run, subject, metric, direction, limit, value and status."""
+    """Return each judged gate: run, artifact, metric, direction, limit, value and status."""
     with opened(path) as database:
         rows = list(database.query("SELECT * FROM gates ORDER BY rowid"))
     return [row | {"metric": RENAMED.get(row["metric"], row["metric"])} for row in rows]
