@@ -6,7 +6,8 @@ adds or overrides gates. A gate's key is a metric and its direction, its value a
 reason for it, and perhaps the devices on which it is judged: ``speedup_min = {limit = 1.0, reason =
 "exact", devices = ["host"]}``. A limit alone, ``sqnr_db_min = 40``, is its user's own. Lists named
 ``allowed_*`` are not gates but settings that a measurement needs. ``[levels]`` holds numbers that
-decide elsewhere (``exportgate.levels``). A file laid over another replaces single keys."""
+decide elsewhere (``exportgate.levels``). A file laid over another replaces single keys.
+"""
 
 from __future__ import annotations
 
