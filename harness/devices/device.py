@@ -39,6 +39,14 @@ class DeviceLacksError(ExportGateError, RuntimeError):
         super().__init__(f"device {device} cannot {need}: {reason}")
 
 
+class DeviceDiedError(ExportGateError, RuntimeError):
+    """A device died under a session; its files are opened anew for the next check."""
+
+    def __init__(self, device: str, reason: str) -> None:
+        """Say which, and what was heard of it last."""
+        super().__init__(f"device {device} died: {reason}")
+
+
 class Device(Protocol):
     """A place where files run.
 
@@ -59,6 +67,8 @@ class Device(Protocol):
 
     def open(self, artifact: Path) -> TimedSession:
         """Carry a file with its sidecar to the device and open it; called in a worker.
+
+        What is opened raises ``DeviceDiedError`` if the device dies behind it.
 
         Raises:
             ArtifactError: File and sidecar do not fit each other.

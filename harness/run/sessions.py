@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporters.variants import variant
-from harness.devices.device import Need, demand, open_on
+from exportgate.runtime.isolate import WorkerError
+from harness.devices.device import DeviceDiedError, Need, demand, open_on
 from harness.run.memo import once
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ class Sessions:
             ExportGateError: The file cannot be opened or run.
         """
         worker, handle = self.opened(name)
-        return worker.call(function, handle, *args)
+        try:
+            return worker.call(function, handle, *args)
+        except WorkerError as error:
+            # The worker lives, but what its sessions stand for does not.
+            if error.kind == DeviceDiedError.__name__:
+                self.memo.clear()
+            raise
 
     def opened(self, name: str) -> tuple[Worker, Handle]:
         """Return a file's worker and session; after a crash both are new."""

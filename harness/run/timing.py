@@ -44,9 +44,8 @@ class Timing:
             msg = f"{name} has no baseline to be timed against"
             raise NoBaselineError(msg)
         inputs = [encoder_input(f) for f in parity.typical_and_long(self.swipes.features())]
-        worker, candidate = self.sessions.opened(name)
         _, other = self.sessions.opened(baseline)
-        return worker.call(paired_round, candidate, other, inputs)
+        return self.sessions.call(name, paired_round, other, inputs)
 
     def typical_input(self, name: str) -> Arrays:
         """Return what a file is timed on: the median swipe, or one call of the step."""
