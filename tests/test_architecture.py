@@ -1,0 +1,97 @@
+"""The page on architecture says what is so: its picture, its folders, its examples."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Torch cannot be loaded twice, and a run inside a test forgets what it has loaded itself.
+import exporters.nemo.peek  # noqa: F401
+from exportgate import resources
+from harness.metrics import METRICS, Metric
+from tests.test_plugin import CONFTEST, ONE_FILE, run, write_golden
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def contract() -> list[str]:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = data["tool"]["importlinter"]["contracts"]
+    return next(item["layers"] for item in found if item["type"] == "layers")
+
+
+def shown() -> list[str]:
+    picture = re.findall(r"```text\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(picture) == 1
+    return str(picture[0]).splitlines()
+
+
+def test_the_picture_is_the_contract() -> None:
+    commands = re.compile(r"exporters\.export_\w+( \| exporters\.export_\w+)*")
+    layers = [commands.sub("exporters.export_*", layer) for layer in contract()]
+    assert shown() == layers
+
+
+def parts() -> Iterator[str]:
+    """Name every folder and module on the second level."""
+    for package in ("exportgate", "exporters", "harness"):
+        for path in sorted((ROOT / package).iterdir()):
+            if (path / "__init__.py").is_file() or path.suffix == ".py":
+                yield f"{package}.{path.stem}"
+
+
+def test_every_part_has_a_place() -> None:
+    layers = {part for layer in contract() for part in layer.split(" | ")}
+    _, _, outside = PAGE.partition("Not yet in the contract:")
+    named = set(re.findall(r"`(\w+\.\w+)`", outside.partition("\n\n")[0]))
+    found = {part for part in parts() if not part.endswith(".__init__")}
+    assert layers | named == found
+    assert not layers & named
+
+
+def test_the_page_is_short_and_names_what_there_is() -> None:
+    assert len(PAGE.splitlines()) <= 120
+    paths = re.findall(r"`((?:exportgate|exporters|harness|suites|tests|golden)/[\w./]*)`", PAGE)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_example_is_there() -> None:
+    links = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\)", PAGE)
+    assert len(links) == 4
+    for name, path in links:
+        assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
+
+
+LIMIT = 'schema = 1\n["step_fp32.onnx"]\nvowels_min = 5\n'
+MEASURING = """
+import pytest
+
+@pytest.mark.measures("vowels")
+def test_vowels(artifact, record):
+    record("vowels", 4, "y is missing")
+"""
+
+
+def test_a_new_gate_is_a_metric_a_limit_and_a_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "CHECKOUT", pytester.path)
+    pytester.makeconftest(CONFTEST)
+    write_golden(pytester.path / "golden")
+    monkeypatch.setitem(METRICS, "vowels", Metric("", "vowels that the model can write"))
+    pytester.makefile(".toml", **{"suites/gates": LIMIT})
+    pytester.makepyfile(**{"suites/test_vowels": MEASURING})
+    result, report = run(pytester, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (gate,) = report["gates"]
+    assert (gate["metric"], gate["value"], gate["status"]) == ("vowels", 4, "FAIL")
+    result.stdout.fnmatch_lines(["*vowels is 4, but should be ≥ 5*y is missing"])
