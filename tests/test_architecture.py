@@ -13,7 +13,7 @@ import pytest
 import exporters.nemo.peek  # noqa: F401
 from exportgate import resources
 from harness.metrics import METRICS, Metric
-from tests.test_plugin import CONFTEST, ONE_FILE, run, write_golden
+from tests.test_plugin import CONFTEST, ONE_FILE, run, statuses, write_golden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def test_every_example_is_there() -> None:
         assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
 
 
-LIMIT = 'schema = 1\n["step_fp32.onnx"]\nvowels_min = 5\n'
+LIMIT = 'schema = 1\n[checkpoint]\nvowels_min = 5\n["step_fp32.onnx"]\nvowels_min = 4\n'
 MEASURING = """
 import pytest
 
@@ -92,6 +92,6 @@ def test_a_new_gate_is_a_metric_a_limit_and_a_test(
     pytester.makepyfile(**{"suites/test_vowels": MEASURING})
     result, report = run(pytester, *ONE_FILE)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    (gate,) = report["gates"]
-    assert (gate["metric"], gate["value"], gate["status"]) == ("vowels", 4, "FAIL")
+    assert [gate["value"] for gate in report["gates"]] == [4, 4]
+    assert statuses(report) == {"checkpoint vowels": "FAIL", "step_fp32.onnx vowels": "PASS"}
     result.stdout.fnmatch_lines(["*vowels is 4, but should be ≥ 5*y is missing"])

@@ -34,6 +34,8 @@ FILE, BASELINE = "encoder_int8.onnx", "encoder_fp32.onnx"
 SPEC = ModelSpec(37, 96, 3, 4, 15, "striding", 4, 96, 1, 128, ("a", "b"), 10)
 GATES = f"""
 schema = 1
+[checkpoint]
+swipes_min = 1
 ["{FILE}"]
 nonfinite_max = 0
 encoded_length_mismatches_max = 0
@@ -44,6 +46,10 @@ sqnr_db_min = {{ limit = 1e9, reason = "exact", devices = ["host"] }}
 SUITE = """
 import numpy as np
 import pytest
+
+@pytest.mark.measures("swipes")
+def test_swipes(artifact, context, record):
+    record("swipes", len(context.swipes.features()))
 
 @pytest.mark.measures("unequal_repeats")
 def test_repeats(artifact, context, record):
@@ -175,7 +181,7 @@ def test_what_it_lacks_is_not_measured(project: pytest.Pytester) -> None:
     status, detail = verdicts(report).pop("speedup")
     assert status == "NOT_MEASURED"
     assert detail == f"device clockless cannot time files in turns: {LACKING}"
-    assert [s for s, _ in verdicts(report).values()].count("PASS") == 3
+    assert [s for s, _ in verdicts(report).values()].count("PASS") == 4
 
 
 def test_its_death_fails_one_check_and_not_the_run(project: pytest.Pytester) -> None:
