@@ -172,6 +172,7 @@ def test_everybody_knows_the_device_and_its_clock(project: pytest.Pytester) -> N
     assert measured["speedup"]["samples"] == pytest.approx(seconds)
     # What it lacks and nothing is judged by is left out, with a word.
     assert "load_ms" not in measured
+    assert f"not measured: load_ms: {LACKING}" in report["request"]["notes"]
     result.stdout.fnmatch_lines([f"*not measured: load_ms: {LACKING}"])
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
 """What there is to say of third-party files that the run judges."""
 
+_LACKING = "not measured: "
+
 
 class GatePlugin:
     """One run of the gate, as a pytest plugin."""
@@ -82,7 +84,7 @@ class GatePlugin:
         if all(METRICS[metric].role is Role.INFORMATIONAL for metric in metrics):
             lacking = self.request.device.lacks(Need.ALONE)
             if lacking:
-                self.notes.append(f"not measured: {', '.join(metrics)}: {lacking}")
+                self.notes.append(f"{_LACKING}{', '.join(metrics)}: {lacking}")
                 return []
         return items.parameters(metrics, self.variants, self.gates, self.waived)
 
@@ -99,6 +101,10 @@ class GatePlugin:
             f"gate: {env.cpu} ({', '.join(env.cpu_flags)}); {packages}",
             *(f"gate: {line}" for line in self.notes),
         ]
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """Say what the device lacks: known only now, when the tests have been asked."""
+        return [f"gate: {line}" for line in self.notes if line.startswith(_LACKING)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in a test's verdicts, also those that an xdist worker sent."""
