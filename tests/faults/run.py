@@ -14,6 +14,7 @@ import pytest
 
 from exporters.variants import variant
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, sidecar_path, write_text
+from harness.gate.plugin.items import measures
 from harness.gate.pytest_plugin import CONTEXT_FACTORY
 from harness.run.context import RunContext
 from harness.run.request import Request
@@ -45,6 +46,7 @@ class Workspace:
         change: Exchanges parts of the run's context: for a fault in a loader or a decoder.
         args: More options for pytest.
         share_reference: Whether NeMo's worker may be the shared one.
+        only: The one metric whose test is run; None for all tests.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Workspace:
     change: Callable[[RunContext], None] = lambda _context: None
     args: tuple[str, ...] = ()
     share_reference: bool = True
+    only: str | None = None
 
     def path(self, name: str) -> Path:
         """Return the path of a file."""
@@ -103,7 +106,7 @@ class FaultLab:
         Raises:
             RefusedError: The request was refused as a whole.
         """
-        plugin = _Injector(self._factory(workspace))
+        plugin = _Injector(self._factory(workspace), workspace.only)
         report = workspace.folder.parent / "report"
         args = ["-q", "-p", "no:cacheprovider", *(["--target", "all"] if variants else [])]
         args += ["--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
@@ -138,8 +141,9 @@ class FaultLab:
 class _Injector:
     """A pytest plugin that sets the context's factory and keeps the configuration."""
 
-    def __init__(self, factory: Callable[..., RunContext]) -> None:
+    def __init__(self, factory: Callable[..., RunContext], only: str | None) -> None:
         self.factory = factory
+        self.only = only
         self.status = -1
         self.config: pytest.Config
 
@@ -147,6 +151,12 @@ class _Injector:
     def pytest_configure(self, config: pytest.Config) -> None:
         self.config = config
         config.stash[CONTEXT_FACTORY] = self.factory
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the tests that do not measure the one metric."""
+        if self.only is not None:
+            items[:] = [item for item in items if self.only in (measures(item) or ())]
 
 
 def open_lab(
