@@ -52,7 +52,7 @@ def count_by_dtype(model: onnx.ModelProto) -> Counter[str]:
 
 def _is_matrix(tensor: onnx.TensorProto) -> bool:
     """Whether a constant has two axes of more than one element: an LSTM's bias is (1, 8 H)."""
-    return sum(size > 1 for size in tensor.dims) >= 2
+    return len([size for size in tensor.dims if size > 1]) >= 2
 
 
 def _source(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:

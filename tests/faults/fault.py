@@ -90,9 +90,7 @@ def run_fault(lab: FaultLab, fault: Fault, *, named_only: bool = False) -> Outco
             red = red_gates(verdicts)
             if workspace.only is not None:
                 # What was left out was not measured; the named gate's own test was not left out.
-                red = tuple(
-                    k for k in red if k == fault.gate or verdicts[k].status is Status.FAIL
-                )
+                red = tuple(k for k in red if k == fault.gate or verdicts[k].status is Status.FAIL)
             reason = verdicts[fault.gate].detail if fault.gate in verdicts else ""
     caught = fault.gate in red and fault.also in reason
     return Outcome(fault, red, caught, time.perf_counter() - start, reason)

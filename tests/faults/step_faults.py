@@ -162,8 +162,8 @@ STEP_FAULTS = (
          change_constant("joint.out.bias", lambda b: np.where(np.arange(len(b)) == 3, np.nan, b))),
     int8("INT8 step: one scale 20 % off", 22, "a row of the joint's output", "sqnr_db_min",
          scale_part("joint.out.shares", 4, 1.2)),
-    int8("INT8 step: blank favoured", 22, "the blank's bias is 1 nat off", "worst_symbol_sqnr_db_min",
-         blank_favoured(1.0)),
+    int8("INT8 step: blank favoured", 22, "the blank's bias is 1 nat off",
+         "worst_symbol_sqnr_db_min", blank_favoured(1.0)),
 )  # fmt: skip
 
 __all__ = ["STEP_FAULTS"]
