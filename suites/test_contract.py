@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.measures("contract_mismatches")
-def test_contract(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_contract(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """What the runtime declares, and what a run gives, is the contract."""
-    row, spec = variant(subject), context.nemo.reference().spec
+    row, spec = variant(artifact), context.nemo.reference().spec
     batch = 1 if row.format == "pte" else "B"
     if row.graph == "encoder":
         expected = encoder_contract(spec, batch=batch)
-        shape = context.outputs.encoder(subject).shape
+        shape = context.outputs.encoder(artifact).shape
     else:
         expected = step_contract(spec, batch=batch)
-        shape = context.outputs.rollouts(subject).shape
-    problems = audit.contract_mismatches(context.outputs.contract(subject), expected)
+        shape = context.outputs.rollouts(artifact).shape
+    problems = audit.contract_mismatches(context.outputs.contract(artifact), expected)
     output = expected.outputs[0]
     problems += audit.shape_mismatches(output.name, shape, output.shape)
     # What somebody else's file was declared to be, and is not.
-    problems += context.files.sidecar(subject).recipe.get("foreign", {}).get("findings", [])
+    problems += context.files.sidecar(artifact).recipe.get("foreign", {}).get("findings", [])
     record("contract_mismatches", len(problems), "; ".join(problems))
 
 
 @pytest.mark.measures("provenance_mismatches")
-def test_provenance(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_provenance(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """The sidecar's checkpoint, vocabulary, blank and features are the checkpoint's."""
     reference = context.nemo.reference()
     problems = audit.provenance_mismatches(
-        subject,
-        context.files.sidecar(subject),
+        artifact,
+        context.files.sidecar(artifact),
         reference.checkpoint_sha256,
         reference.spec,
         feature_spec(),
@@ -51,23 +51,23 @@ def test_provenance(subject: str, context: RunContext, record: Callable[..., Non
 
 
 @pytest.mark.measures("identical_files")
-def test_distinct(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_distinct(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """No other name of the release stands for the same bytes."""
-    twins = context.files.identical(subject)
+    twins = context.files.identical(artifact)
     record("identical_files", len(twins), ", ".join(sorted(twins)))
 
 
 @pytest.mark.measures("unportable_ops")
-def test_portable(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_portable(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every operator exists on other machines than the exporter's."""
-    found = context.files.contents(subject).unportable_ops
+    found = context.files.contents(artifact).unportable_ops
     listing = ", ".join(f"{op} ×{count}" for op, count in sorted(found.items()))
     record("unportable_ops", sum(found.values()), listing)
 
 
 @pytest.mark.measures("saturating_pairs")
-def test_saturation(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_saturation(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """No integer product depends on the processor."""
-    found = context.files.contents(subject).saturating_pairs
+    found = context.files.contents(artifact).saturating_pairs
     listing = ", ".join(f"{name} ×{count}" for name, count in sorted(found.items()))
     record("saturating_pairs", sum(found.values()), listing)

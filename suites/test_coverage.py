@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.measures("padding_noise_ratio")
-def test_padding(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_padding(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Garbage in the padding changes no valid frame."""
-    record("padding_noise_ratio", context.outputs.padding_noise_ratio(subject))
+    record("padding_noise_ratio", context.outputs.padding_noise_ratio(artifact))
 
 
 @pytest.mark.measures("batch_noise_ratio")
-def test_batch(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_batch(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Each row of a batch is what it is alone."""
-    if variant(subject).graph == "encoder":
-        record("batch_noise_ratio", context.outputs.batch_noise_ratio(subject))
+    if variant(artifact).graph == "encoder":
+        record("batch_noise_ratio", context.outputs.batch_noise_ratio(artifact))
     else:
-        record("batch_noise_ratio", context.outputs.step_batch_noise_ratio(subject))
+        record("batch_noise_ratio", context.outputs.step_batch_noise_ratio(artifact))
 
 
 @pytest.mark.measures("unequal_repeats")
-def test_repeats(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_repeats(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """The same input twice gives the same bits."""
-    found = context.outputs.unequal_repeats(subject)
+    found = context.outputs.unequal_repeats(artifact)
     record("unequal_repeats", len(found), ", ".join(found[:5]))
 
 
 @pytest.mark.measures("worst_label_sqnr_db", "worst_symbol_sqnr_db")
-def test_every_symbol(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_every_symbol(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every symbol is embedded and scored as by NeMo, whether the manifest has it or not."""
-    found = context.outputs.labels(subject)
+    found = context.outputs.labels(artifact)
     names = [*context.nemo.reference().spec.labels, "the blank"]
     fed, scored = int(found.fed_db.argmin()), int(found.scored_db.argmin())
     record("worst_label_sqnr_db", float(found.fed_db[fed]), f"after {names[fed]!r} was fed")

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @pytest.mark.measures("delegates", "undelegated_qdq_ops", "unexpected_fallback_ops")
 def test_fallbacks(
-    subject: str,
+    artifact: str,
     context: RunContext,
     record: Callable[..., None],
     gate_settings: Callable[[str, str], tuple[str, ...]],
 ) -> None:
     """What the file leaves outside delegates is on the list of what may be."""
-    found = context.files.contents(subject)
-    allowed = gate_settings(subject, "allowed_fallback_ops")
+    found = context.files.contents(artifact)
+    allowed = gate_settings(artifact, "allowed_fallback_ops")
     unexpected = {op: count for op, count in found.ops.items() if op not in allowed}
     listing = ", ".join(f"{op} ×{count}" for op, count in sorted(unexpected.items()))
     if unexpected:
@@ -32,9 +32,9 @@ def test_fallbacks(
 
 
 @pytest.mark.measures("delegated_node_ratio", "delegated_compute_ratio", "delegated_mac_ratio")
-def test_ratios(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_ratios(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """The exporter's count of delegated nodes; it refers to the hashed file of the sidecar."""
-    lowering = context.files.sidecar(subject).lowering
+    lowering = context.files.sidecar(artifact).lowering
     for metric, key in (
         ("delegated_node_ratio", "node_ratio"),
         ("delegated_compute_ratio", "compute_ratio"),

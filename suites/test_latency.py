@@ -25,12 +25,12 @@ ROUNDS = 40
 
 @pytest.mark.measures("speedup", "latency_ms")
 def test_latency(
-    subject: str, context: RunContext, record: Callable[..., None], benchmark: BenchmarkFixture
+    artifact: str, context: RunContext, record: Callable[..., None], benchmark: BenchmarkFixture
 ) -> None:
     """INT8 is no slower than FP32 on the same machine, in the same minute."""
     rounds: list[tuple[float, float]] = []
     benchmark.pedantic(
-        lambda: rounds.append(context.timing.paired_round(subject)), rounds=ROUNDS, warmup_rounds=5
+        lambda: rounds.append(context.timing.paired_round(artifact)), rounds=ROUNDS, warmup_rounds=5
     )
     timed = rounds[-ROUNDS:]
     found = PairedLatency(tuple(a for a, _ in timed), tuple(b for _, b in timed))
@@ -38,7 +38,7 @@ def test_latency(
         candidate_s=found.candidate_s, baseline_s=found.baseline_s, speedup=found.speedup
     )
     ours, theirs = median(found.candidate_s) * 1e3, median(found.baseline_s) * 1e3
-    detail = f"{ours:.3f} ms, {variant(subject).baseline} {theirs:.3f} ms, medians of {ROUNDS}"
+    detail = f"{ours:.3f} ms, {variant(artifact).baseline} {theirs:.3f} ms, medians of {ROUNDS}"
     ratios = [b / a for a, b in timed]
     record("speedup", found.speedup, detail, samples=ratios)
     record("latency_ms", ours, detail, samples=[a * 1e3 for a, _ in timed])
@@ -48,9 +48,9 @@ def test_latency(
     "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "first_run_ms", "load_ms",
     "peak_memory_bytes",
 )  # fmt: skip
-def test_alone(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_alone(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """What a user waits for and pays, in a process that runs nothing else."""
-    found = context.timing.alone(subject)
+    found = context.timing.alone(artifact)
     detail = f"{len(found.run_ms)} runs on one input, one thread, {len(found.load_ms)} openings"
     record("latency_p50_ms", found.percentile_ms(50), detail, samples=found.run_ms)
     record("latency_p90_ms", found.percentile_ms(90), detail)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exportgate.data.evidence import lines_text
+from exportgate.data.manifest import lines_text
 from harness.measure.golden_record import recorded_for
 from harness.measure.significance import share_above
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.measures("missing_keys", "unexpected_keys", "differing_tensors")
-def test_weights(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_weights(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """The loaded model holds exactly the tensors of the file."""
     report = context.nemo.reference().load
     record("missing_keys", len(report.missing), ", ".join(report.missing[:5]))
@@ -26,7 +26,7 @@ def test_weights(subject: str, context: RunContext, record: Callable[..., None])
 
 
 @pytest.mark.measures("blank_row_max_abs")
-def test_blank_row(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_blank_row(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """The blank, which decoding starts with, is embedded as zeros."""
     reference = context.nemo.reference()
     detail = f"row {reference.spec.blank_id} of the embedding"
@@ -34,7 +34,9 @@ def test_blank_row(subject: str, context: RunContext, record: Callable[..., None
 
 
 @pytest.mark.measures("reference_word_accuracy", "accuracy_over_chance")
-def test_reference_accuracy(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_reference_accuracy(
+    artifact: str, context: RunContext, record: Callable[..., None]
+) -> None:
     """NeMo itself decodes words: a gate relative to a dead model would pass anything."""
     unspellable = context.words.unspellable()
     detail = f"not spellable, counted as wrong: {', '.join(unspellable)}" if unspellable else ""
@@ -48,7 +50,7 @@ def test_reference_accuracy(subject: str, context: RunContext, record: Callable[
 
 
 @pytest.mark.measures("swipes", "distinct_swipes", "distinct_words", "unexercised_labels")
-def test_evidence(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_evidence(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """There are enough swipes and words that differ: a fault of few of them would be met."""
     facts = context.swipes.facts(context.nemo.reference().spec.labels)
     name = context.request.manifest.name
@@ -61,7 +63,7 @@ def test_evidence(subject: str, context: RunContext, record: Callable[..., None]
 
 
 @pytest.mark.measures("shared_swipes")
-def test_calibration(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_calibration(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """No swipe judges the files that it calibrated: it would flatter them."""
     shared = context.swipes.shared_with_calibration()
     lines = [line for line, _ in shared]
@@ -72,7 +74,7 @@ def test_calibration(subject: str, context: RunContext, record: Callable[..., No
 @pytest.mark.measures(
     "recorded_token_mismatches", "recorded_score_max_abs_error", "recorded_accuracy_drop"
 )
-def test_golden_record(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_golden_record(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """NeMo decodes the recorded swipes as it did when the checkpoint was made."""
     recorded = recorded_for(context.request.checkpoint, context.request.manifest)
     if recorded is None:

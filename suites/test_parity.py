@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     "max_abs_error", "max_error_ratio", "sqnr_db", "worst_sqnr_db", "worst_channel_sqnr_db",
     "channel_noise_ratio_db", "low_cosine", "nonfinite", "encoded_length_mismatches",
 )  # fmt: skip
-def test_outputs(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_outputs(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Valid frames of the encoder, or logits of the step along whole words, are NeMo's."""
-    found = context.outputs.comparison(subject)
-    if variant(subject).graph == "encoder":
+    found = context.outputs.comparison(artifact)
+    if variant(artifact).graph == "encoder":
         wrong = parity.encoded_length_mismatches(
-            context.nemo.reference().encoded, context.outputs.encoder(subject).encoded
+            context.nemo.reference().encoded, context.outputs.encoder(artifact).encoded
         )
         record("encoded_length_mismatches", len(wrong), "; ".join(wrong[:5]))
     word = context.words.meant()[found.worst_index]
     worst = f"worst: swipe {found.worst_index + 1} of the manifest, {word!r}"
-    if found.nonfinite or found.sqnr_db < level("suspect_db", variant(subject).precision):
-        worst = f"{worst}; {context.layers.first_bad(subject)}".rstrip("; ")
+    if found.nonfinite or found.sqnr_db < level("suspect_db", variant(artifact).precision):
+        worst = f"{worst}; {context.layers.first_bad(artifact)}".rstrip("; ")
     record("max_abs_error", found.max_abs_error, worst)
     record("max_error_ratio", found.max_error_ratio, worst)
     if found.channel_db:
@@ -50,11 +50,11 @@ def test_outputs(subject: str, context: RunContext, record: Callable[..., None])
 
 
 @pytest.mark.measures("worst_bucket_sqnr_db", "length_buckets")
-def test_length_buckets(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_length_buckets(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Short and long swipes alike."""
     buckets = parity.bucket_sqnr_db(
         context.nemo.reference().encoded,
-        context.outputs.encoder(subject).encoded,
+        context.outputs.encoder(artifact).encoded,
         [len(swipe.points) for swipe in context.swipes.all()],
     )
     detail = ", ".join(f"{name} points {value:.1f} dB" for name, value in buckets.items())
@@ -63,27 +63,27 @@ def test_length_buckets(subject: str, context: RunContext, record: Callable[...,
 
 
 @pytest.mark.measures("shape_failures", "overlong_accepted")
-def test_shapes(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_shapes(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every trace length from 1 to the bound works; one more is refused."""
-    sweep = context.outputs.shape_sweep(subject)
+    sweep = context.outputs.shape_sweep(artifact)
     record("shape_failures", len(sweep.failures), "; ".join(sweep.failures[:5]))
     bound = context.request.max_trace_len
     record("overlong_accepted", int(sweep.overlong_accepted), f"a trace of {bound + 1} points")
 
 
 @pytest.mark.measures("state_max_error_ratio", "normalised_logits", "logit_shift")
-def test_states(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_states(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """States rolled out over whole words stay NeMo's, and logits are no log-probabilities."""
-    found = context.outputs.rollouts(subject)
+    found = context.outputs.rollouts(artifact)
     record("state_max_error_ratio", found.states.max_error_ratio)
     record("normalised_logits", found.normalised)
     record("logit_shift", found.shift, f"symbol {found.shifted_symbol}")
 
 
 @pytest.mark.measures("layer_gain_error", "layer_shift", "unmatched_layers")
-def test_layers(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_layers(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every layer gives what the FP32 file's does: small faults show where they are made."""
-    found, missing = context.layers.of(subject)
+    found, missing = context.layers.of(artifact)
     gain = max(found, key=lambda layer: layer.gain_error)
     shift = max(found, key=lambda layer: layer.shift)
     record("layer_gain_error", gain.gain_error, f"channel {gain.gain_channel} of {gain.name}")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.measures("int8_weight_share", "quantize_ops", "dequantize_ops")
-def test_weights(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_weights(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """The weights in the file have the precision that its name promises."""
-    found = context.files.contents(subject)
+    found = context.files.contents(artifact)
     detail = ", ".join(f"{size} bytes of {name}" for name, size in found.weight_bytes.items())
     record("int8_weight_share", found.int8_weight_share, detail)
     record("quantize_ops", found.quantize_ops)

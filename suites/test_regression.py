@@ -26,21 +26,21 @@ def baseline(context: RunContext) -> Baseline:
 
 @pytest.mark.measures("baseline_size_ratio")
 def test_size(
-    subject: str, context: RunContext, record: Callable[..., None], baseline: Baseline
+    artifact: str, context: RunContext, record: Callable[..., None], baseline: Baseline
 ) -> None:
     """Bytes of this file ÷ the released one's."""
-    ours, theirs = context.files.sidecar(subject).size_bytes, baseline.sidecar(subject).size_bytes
+    ours, theirs = context.files.sidecar(artifact).size_bytes, baseline.sidecar(artifact).size_bytes
     record("baseline_size_ratio", ours / theirs, f"{ours} bytes, released {theirs}")
 
 
 @pytest.mark.measures("baseline_latency_ratio")
 def test_latency(
-    subject: str, context: RunContext, record: Callable[..., None], baseline: Baseline
+    artifact: str, context: RunContext, record: Callable[..., None], baseline: Baseline
 ) -> None:
     """Processor time of this file ÷ the released one's, interleaved; 1 if nothing is proven."""
     # A call of the step takes microseconds: ten of them make a leg that the clock can see.
-    plan = Plan() if variant(subject).graph == "encoder" else Plan(runs=10)
-    found, samples = paired_cost(context, baseline, subject, plan)
+    plan = Plan() if variant(artifact).graph == "encoder" else Plan(runs=10)
+    found, samples = paired_cost(context, baseline, artifact, plan)
     estimate = found.estimate
     detail = (
         f"{found.decision}: {estimate.ratio:.3f}, 99 % interval {estimate.low:.3f} to "
@@ -52,45 +52,45 @@ def test_latency(
 
 @pytest.mark.measures("baseline_accuracy_drop")
 def test_words(
-    subject: str, context: RunContext, record: Callable[..., None], baseline: Baseline
+    artifact: str, context: RunContext, record: Callable[..., None], baseline: Baseline
 ) -> None:
     """Words decoded by the released encoder and its own step on the same swipes."""
-    theirs, ours = released_accuracy(context, baseline, subject), context.words.accuracy(subject)
+    theirs, ours = released_accuracy(context, baseline, artifact), context.words.accuracy(artifact)
     detail = f"{ours:.4f} of the words, released {theirs:.4f}"
     record("baseline_accuracy_drop", theirs - ours, detail)
 
 
 @pytest.mark.measures("baseline_sqnr_drop_db")
 def test_fidelity(
-    subject: str, context: RunContext, record: Callable[..., None], baseline: Baseline
+    artifact: str, context: RunContext, record: Callable[..., None], baseline: Baseline
 ) -> None:
     """Signal to noise against NeMo, and what the released file's was when it was judged."""
-    baseline.sidecar(subject)
-    then, now = baseline.value(subject, "sqnr_db"), context.outputs.comparison(subject).sqnr_db
+    baseline.sidecar(artifact)
+    then, now = baseline.value(artifact, "sqnr_db"), context.outputs.comparison(artifact).sqnr_db
     record("baseline_sqnr_drop_db", then - now, f"{now:.1f} dB, when released {then:.1f} dB")
 
 
 @pytest.mark.measures("baseline_macs_ratio", "baseline_nodes_ratio")
 def test_cost(
-    subject: str, context: RunContext, record: Callable[..., None], baseline: Baseline
+    artifact: str, context: RunContext, record: Callable[..., None], baseline: Baseline
 ) -> None:
     """Multiply-accumulates and nodes ÷ those that were counted when the released file was judged.
 
     Counts of the longest input; they depend on no machine, so that the report's are as good as new.
     """
-    baseline.sidecar(subject)
-    found = context.files.cost(subject)
+    baseline.sidecar(artifact)
+    found = context.files.cost(artifact)
     for metric, ours in (("macs", sum(found.macs.values())), ("nodes", found.nodes)):
-        theirs = baseline.value(subject, metric)
+        theirs = baseline.value(artifact, metric)
         record(f"baseline_{metric}_ratio", ours / theirs, f"{ours}, released {theirs:g}")
 
 
 @pytest.mark.measures("baseline_instruction_ratio", "instructions")
 def test_instructions(
-    subject: str, context: RunContext, record: Callable[..., None], baseline: Baseline
+    artifact: str, context: RunContext, record: Callable[..., None], baseline: Baseline
 ) -> None:
     """Instructions of one inference ÷ the released file's, both counted under emulation."""
-    ours, theirs = counted_cost(context, baseline, subject)
+    ours, theirs = counted_cost(context, baseline, artifact)
     detail = f"{ours.instructions} instructions on {ours.guest}, released {theirs.instructions}"
     record("instructions", ours.instructions, ours.guest, samples=ours.each)
     record("baseline_instruction_ratio", ours.instructions / theirs.instructions, detail)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.measures("size_ratio")
-def test_size(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_size(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Size beside the FP32 file's."""
-    size, baseline = context.files.sidecar(subject).size_bytes, variant(subject).baseline
-    assert baseline is not None, f"{subject} has no FP32 file to be compared with"
+    size, baseline = context.files.sidecar(artifact).size_bytes, variant(artifact).baseline
+    assert baseline is not None, f"{artifact} has no FP32 file to be compared with"
     other = context.files.sidecar(baseline).size_bytes
     record("size_ratio", size / other, f"{size / 1e6:.3f} MB, {baseline} {other / 1e6:.3f} MB")
 
@@ -27,11 +27,11 @@ def test_size(subject: str, context: RunContext, record: Callable[..., None]) ->
     "int8_mac_share", "macs", "weight_bytes", "nodes", "planned_memory_bytes", "size_bytes",
     "deflated_bytes",
 )  # fmt: skip
-def test_cost(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_cost(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Bytes, multiply-accumulates, weights and nodes, counted and not timed."""
-    record("size_bytes", context.files.sidecar(subject).size_bytes)
-    record("deflated_bytes", context.files.deflated_bytes(subject))
-    found = context.files.cost(subject)
+    record("size_bytes", context.files.sidecar(artifact).size_bytes)
+    record("deflated_bytes", context.files.deflated_bytes(artifact))
+    found = context.files.cost(artifact)
     by_type = ", ".join(f"{count} with {name}" for name, count in found.macs.items())
     record("int8_mac_share", found.int8_mac_share, by_type)
     record("macs", sum(found.macs.values()), by_type)

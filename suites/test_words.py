@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     "lexicon_top1_lost_p", "lexicon_top5_lost_p",
 )  # fmt: skip
 def test_lexicon(
-    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+    artifact: str, context: RunContext, record: Callable[..., None], limit_of: Level
 ) -> None:
     """The word is found in the lexicon, as often as from NeMo's own encodings."""
-    outcomes, nemo = context.words.searches(subject), context.words.searches(step_for(subject))
+    outcomes, nemo = context.words.searches(artifact), context.words.searches(step_for(artifact))
     found, right = summarise(outcomes), [float(outcome.right) for outcome in outcomes]
-    detail = f"of {found.swipes} swipes; {_groups(context, subject, outcomes)}"
+    detail = f"of {found.swipes} swipes; {_groups(context, artifact, outcomes)}"
     record("top1_word_accuracy_lexicon", found.top1, detail, right)
     record("top5_word_accuracy_lexicon", found.top5, f"of {found.swipes} swipes")
     loss = paired_difference(right, [float(outcome.right) for outcome in nemo])
@@ -54,19 +54,19 @@ def test_lexicon(
     first = lost_words([o.right for o in outcomes], [o.right for o in nemo])
     five = lost_words([o.right_of_top for o in outcomes], [o.right_of_top for o in nemo])
     for metric, test in (("lexicon_top1_lost_p", first), ("lexicon_top5_lost_p", five)):
-        record(metric, test.p_value, test.sentence("fewer words", limit_of(subject, metric)))
+        record(metric, test.p_value, test.sentence("fewer words", limit_of(artifact, metric)))
 
 
 @pytest.mark.measures("lexicon_search_p")
 def test_search(
-    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+    artifact: str, context: RunContext, record: Callable[..., None], limit_of: Level
 ) -> None:
     """The search finds no fewer words of its lexicon than greedy decoding: it knows more."""
-    lexicon, searched = context.words.lexicon(), context.words.searches(subject)
+    lexicon, searched = context.words.lexicon(), context.words.searches(artifact)
     greedy = context.words.outcomes(context.nemo.reference().hypotheses)
     pairs = [
         (found.right, greedy[row].right)
-        for row, found in zip(context.words.searched(subject), searched, strict=True)
+        for row, found in zip(context.words.searched(artifact), searched, strict=True)
         if found.word in lexicon
     ]
     if not pairs:
@@ -74,22 +74,22 @@ def test_search(
         record("lexicon_search_p", float("nan"), detail)
         return
     test = lost_words([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
-    level = limit_of(subject, "lexicon_search_p")
+    level = limit_of(artifact, "lexicon_search_p")
     record("lexicon_search_p", test.p_value, test.sentence("fewer words", level))
 
 
 @pytest.mark.measures("top5_word_accuracy", "top5_lost_p")
 def test_free_search(
-    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+    artifact: str, context: RunContext, record: Callable[..., None], limit_of: Level
 ) -> None:
     """Without a lexicon the word is among the first five as often as from NeMo's encodings."""
-    outcomes = context.words.searches(subject, free=True)
-    nemo = context.words.searches(step_for(subject), free=True)
+    outcomes = context.words.searches(artifact, free=True)
+    nemo = context.words.searches(step_for(artifact), free=True)
     found = summarise(outcomes)
     detail = f"{found.top1:.3f} found first, of {found.swipes} swipes"
     record("top5_word_accuracy", found.top5, detail)
     test = lost_words([o.right_of_top for o in outcomes], [o.right_of_top for o in nemo])
-    level = limit_of(subject, "top5_lost_p")
+    level = limit_of(artifact, "top5_lost_p")
     record("top5_lost_p", test.p_value, test.sentence("fewer words", level))
 
 
@@ -98,10 +98,10 @@ def test_free_search(
     "words_lost_p", "edits_p", "deletions_p",
 )  # fmt: skip
 def test_letters(
-    subject: str, context: RunContext, record: Callable[..., None], limit_of: Level
+    artifact: str, context: RunContext, record: Callable[..., None], limit_of: Level
 ) -> None:
     """Greedy decoding loses no words and no letters against NeMo beyond chance."""
-    outcomes = context.words.outcomes(context.words.hypotheses(subject))
+    outcomes = context.words.outcomes(context.words.hypotheses(artifact))
     nemo = context.words.outcomes(context.nemo.reference().hypotheses)
     found, theirs = summarise(outcomes), summarise(nemo)
     groups = by_group(outcomes, [length_group(outcome.word) for outcome in outcomes])
@@ -122,13 +122,13 @@ def test_letters(
          "more missing letters"),
     )  # fmt: skip
     for metric, test, what in tests:
-        record(metric, test.p_value, test.sentence(what, limit_of(subject, metric)))
+        record(metric, test.p_value, test.sentence(what, limit_of(artifact, metric)))
 
 
-def _groups(context: RunContext, subject: str, outcomes: Sequence[Outcome]) -> str:
+def _groups(context: RunContext, artifact: str, outcomes: Sequence[Outcome]) -> str:
     """Return the accuracy by length, by speed and by rarity, long and rare words apart."""
     swipes, lexicon = context.swipes.all(), context.words.lexicon()
-    speeds = speed_groups([swipes[index].points for index in context.words.searched(subject)])
+    speeds = speed_groups([swipes[index].points for index in context.words.searched(artifact)])
     groupings = (
         [length_group(outcome.word) for outcome in outcomes],
         speeds,

@@ -303,12 +303,12 @@ SUITE = """
 import pytest
 
 @pytest.mark.measures("swipes")
-def test_swipes(subject, record):
+def test_swipes(artifact, record):
     record("swipes", 300)
 
 @pytest.mark.measures("size_bytes")
-def test_size(subject, context, record):
-    record("size_bytes", context.files.sidecar(subject).size_bytes)
+def test_size(artifact, context, record):
+    record("size_bytes", context.files.sidecar(artifact).size_bytes)
 """
 
 

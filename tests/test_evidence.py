@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from exportgate.data.evidence import distinct, evidence_facts, lines_text, shared_lines, too_long
-from exportgate.data.manifest import Swipe, read_manifest, write_manifest
+from exportgate.data.evidence import distinct, evidence_facts, shared_lines, too_long
+from exportgate.data.manifest import Swipe, lines_text, read_manifest, write_manifest
 from exportgate.data.synthetic import generate
 
 if TYPE_CHECKING:

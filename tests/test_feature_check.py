@@ -11,7 +11,6 @@ import pytest
 from exportgate.data.features import CHANNELS, featurize
 from golden import features as golden_features
 from harness.diagnose.feature_check import (
-    MISTAKES,
     Case,
     FeatureCheckError,
     check,
@@ -19,6 +18,7 @@ from harness.diagnose.feature_check import (
     read_cases,
     read_port,
 )
+from harness.diagnose.feature_mistakes import MISTAKES
 
 if TYPE_CHECKING:
     from pathlib import Path

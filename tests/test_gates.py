@@ -114,7 +114,7 @@ def test_a_user_lays_single_keys_over(tmp_path: Path) -> None:
         ('["encoder_int8.pte"]\nsqnr_db_min = true\n', "should be a number"),
         ('["encoder_int8.pte"]\nsqnr_db_min = nan\n', "should be a number"),
         ('["encoder_int8.pte"]\nprofiles = ["x"]\n', "unknown profile 'x'"),
-        ('["encoder_int4.pte"]\nsqnr_db_min = 1\n', "is no subject"),
+        ('["encoder_int4.pte"]\nsqnr_db_min = 1\n', "is no artifact"),
         ("sqnr_db_min = 1\n", "stands outside every section"),
         ('["encoder_int8.pte"\n', "cannot read the gates"),
     ],
@@ -131,7 +131,7 @@ def test_another_schema_is_an_error(tmp_path: Path) -> None:
         read_gates([path], SUBJECTS)
 
 
-def test_a_subject_without_a_gate_is_an_error(tmp_path: Path) -> None:
+def test_a_artifact_without_a_gate_is_an_error(tmp_path: Path) -> None:
     book = read_gates([write(tmp_path, "[checkpoint]\nswipes_min = 1\n")], SUBJECTS)
     with pytest.raises(GateError, match=r"encoder_int8\.pte has no gate"):
         book.of("encoder_int8.pte")

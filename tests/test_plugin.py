@@ -35,15 +35,15 @@ SUITE = """
 import pytest
 
 @pytest.mark.measures("swipes")
-def test_swipes(subject, record):
+def test_swipes(artifact, record):
     record("swipes", 300)
 
 @pytest.mark.measures("sqnr_db")
-def test_sqnr(subject, record):
+def test_sqnr(artifact, record):
     record("sqnr_db", 43.5, "worst: swipe 7", samples=[43.5, 50.0])
 
 @pytest.mark.measures("size_bytes")
-def test_size(subject, record):
+def test_size(artifact, record):
     record("size_bytes", 900)
 """
 SWIPE = '{"word": "a", "points": [{"x": 0.1, "y": 0.2, "t": 0}, {"x": 0.1, "y": 0.3, "t": 8}]}'
@@ -96,7 +96,7 @@ import pytest
 from harness.measure import instructions
 
 @pytest.mark.measures("baseline_instruction_ratio", "baseline_size_ratio")
-def test_instructions(subject, record):
+def test_instructions(artifact, record):
     record("baseline_size_ratio", 1.0)
     instructions.count(Path("step_fp32.onnx"), {})
 """
@@ -143,7 +143,7 @@ def test_all_kept_is_a_pass(project: pytest.Pytester) -> None:
          'pytest.skip("no time")', "NOT_MEASURED", "no time"),
         ('record("sqnr_db", 43.5, "worst: swipe 7", samples=[43.5, 50.0])',
          'pytest.xfail("known")', "NOT_MEASURED", "known"),
-        ("def test_sqnr(subject, record)", "def test_sqnr(subject, record, absent)",
+        ("def test_sqnr(artifact, record)", "def test_sqnr(artifact, record, absent)",
          "NOT_MEASURED", "absent"),
         ("def test_sqnr(", "def check_sqnr(", "NOT_MEASURED", "no test measured it"),
     ],
@@ -377,7 +377,7 @@ CLOCK = """
 import pytest
 
 @pytest.mark.measures("latency_p50_ms", "load_ms")
-def test_clock(subject, record):
+def test_clock(artifact, record):
     record("latency_p50_ms", 1.25, "10 runs", samples=[1.0, 1.5])
     record("load_ms", 9.0)
 """

@@ -26,21 +26,21 @@ GATES = Path(__file__).resolve().parent.parent / "suites" / "gates.toml"
 BOOK = read_gates([GATES], [CHECKPOINT, *(row.name for row in VARIANTS)])
 
 
-def red(subject: str, suite: Callable[..., None], context: Any, *args: Any) -> set[str]:
-    """Return the metrics of a suite's test that break a gate of the subject."""
+def red(artifact: str, suite: Callable[..., None], context: Any, *args: Any) -> set[str]:
+    """Return the metrics of a suite's test that break a gate of the artifact."""
     values: dict[str, float] = {}
 
     def record(metric: str, value: float, *_: Any, **__: Any) -> None:
         values[metric] = value
 
-    suite(subject, context, record, *args)
-    verdicts = [judge(g, values[g.metric]) for g in BOOK.of(subject) if g.metric in values]
+    suite(artifact, context, record, *args)
+    verdicts = [judge(g, values[g.metric]) for g in BOOK.of(artifact) if g.metric in values]
     assert verdicts
     return {v.gate.metric for v in verdicts if v.status is not Status.PASS}
 
 
-def allowed(subject: str, key: str) -> tuple[str, ...]:
-    return BOOK.settings[subject][key]
+def allowed(artifact: str, key: str) -> tuple[str, ...]:
+    return BOOK.settings[artifact][key]
 
 
 def hypothesis(tokens: tuple[int, ...], margin: float = 1.0) -> Hypothesis:
@@ -120,16 +120,16 @@ def test_delegation_ratios(nodes: float, compute: float, broken: set[str]) -> No
     assert red("encoder_int8.pte", test_delegation.test_ratios, context) == broken
 
 
-@pytest.mark.parametrize("subject", ["step_int8.onnx", "step_fp32.pte", "encoder_int8.onnx"])
+@pytest.mark.parametrize("artifact", ["step_int8.onnx", "step_fp32.pte", "encoder_int8.onnx"])
 @pytest.mark.parametrize(
     ("sqnr", "broken"), [(48.0, False), (44.0, False), (43.9, True), (math.nan, True)]
 )
-def test_less_faithful_than_released(subject: str, sqnr: float, *, broken: bool) -> None:
+def test_less_faithful_than_released(artifact: str, sqnr: float, *, broken: bool) -> None:
     context = SimpleNamespace(
         outputs=SimpleNamespace(comparison=lambda _: SimpleNamespace(sqnr_db=sqnr))
     )
     released = SimpleNamespace(sidecar=lambda _: None, value=lambda *_: 47.0)
-    found = red(subject, test_regression.test_fidelity, context, released)
+    found = red(artifact, test_regression.test_fidelity, context, released)
     assert ("baseline_sqnr_drop_db" in found) == broken
 
 

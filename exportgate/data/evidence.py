@@ -106,13 +106,6 @@ def too_long(swipes: Iterable[Swipe], bound_points: int) -> list[Swipe]:
     return [swipe for swipe in swipes if len(swipe.points) > bound_points]
 
 
-def lines_text(lines: Sequence[int], most: int = 5) -> str:
-    """Return lines for a message: ``line 7``, ``lines 3, 5, 9 and 12 more``."""
-    shown = ", ".join(map(str, lines[:most]))
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return f"line{'s' if len(lines) != 1 else ''} {shown}{more}"
-
-
 def _clock_key(swipe: Swipe) -> bytes:
     """Return what equal swipes share exactly: the number of points and their whole milliseconds."""
     return np.round(swipe.points[:, 2]).tobytes()

@@ -20,11 +20,10 @@ import numpy as np
 
 from exportgate.artifacts.sidecar import atomic_write
 from exportgate.data.clock import clock_problem
-from exportgate.data.evidence import lines_text
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -247,3 +246,10 @@ def _kind(value: object) -> str:
     """Return JSON's own name of a parsed value's type."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
+
+
+def lines_text(lines: Sequence[int], most: int = 5) -> str:
+    """Return lines for a message: ``line 7``, ``lines 3, 5, 9 and 12 more``."""
+    shown = ", ".join(map(str, lines[:most]))
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return f"line{'s' if len(lines) != 1 else ''} {shown}{more}"

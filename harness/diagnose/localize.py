@@ -34,7 +34,7 @@ from exportgate.runtime.onnx_runtime import OrtSession
 from exportgate.runtime.opening import open_artifact
 from harness.decode import greedy
 from harness.diagnose import stages
-from harness.diagnose.localize_page import page
+from harness.diagnose.localize_page import Stage, page
 from harness.measure import compare, layers, parity, reference
 
 if TYPE_CHECKING:
@@ -55,23 +55,6 @@ EXACT_STEPS = frozenset(Path(row.step).stem for row in VARIANTS if row.step)
 
 class LocalizeError(ExportGateError, ValueError):
     """Nothing can be said about a file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage of an export, in dB.
-
-    Attributes:
-        name: What ran.
-        against_nemo_db: Signal to noise against NeMo.
-        against_before_db: Signal to noise against the stage before.
-        worst: The word of the swipe that it does worst.
-    """
-
-    name: str
-    against_nemo_db: float
-    against_before_db: float
-    worst: str
 
 
 @dataclass

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from harness.diagnose.localize import Stage
     from harness.measure.layers import LayerError
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of an export, in dB.
+
+    Attributes:
+        name: What ran.
+        against_nemo_db: Signal to noise against NeMo.
+        against_before_db: Signal to noise against the stage before.
+        worst: The word of the swipe that it does worst.
+    """
+
+    name: str
+    against_nemo_db: float
+    against_before_db: float
+    worst: str
+
 
 _STYLE = """body{font:15px/1.5 system-ui;margin:2em;max-width:60em}table{border-collapse:collapse}
 td,th{padding:.2em .8em;text-align:right}td:first-child,th:first-child{text-align:left}

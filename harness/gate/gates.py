@@ -1,9 +1,9 @@
 """Gates as data: read ``gates.toml``, judge values, and never let an unmeasured gate pass.
 
-A file has sections of three kinds. ``[profile.NAME]`` holds gates to share. A section named after a
-subject (a variant's file name, or ``checkpoint``) takes profiles with ``profiles = [...]`` and adds
-or overrides gates. A gate's key is a metric and its direction, its value a limit with the reason
-for it, and perhaps the devices on which it is judged: ``speedup_min = {limit = 1.0, reason =
+A file has sections of three kinds. ``[profile.NAME]`` holds gates to share. A section named after
+an artifact (a variant's file name, or ``checkpoint``) takes profiles with ``profiles = [...]`` and
+adds or overrides gates. A gate's key is a metric and its direction, its value a limit with the
+reason for it, and perhaps the devices on which it is judged: ``speedup_min = {limit = 1.0, reason =
 "exact", devices = ["host"]}``. A limit alone, ``sqnr_db_min = 40``, is its user's own. Lists named
 ``allowed_*`` are not gates but settings that a measurement needs. ``[levels]`` holds numbers that
 decide elsewhere (``exportgate.levels``). A file laid over another replaces single keys.
@@ -50,7 +50,7 @@ class Reason(StrEnum):
 
 
 class GateError(ExportGateError, ValueError):
-    """A gates file is malformed, names what does not exist, or leaves a subject ungated."""
+    """A gates file is malformed, names what does not exist, or leaves an artifact ungated."""
 
 
 class Status(StrEnum):
@@ -63,10 +63,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A limit that a metric of a subject must keep.
+    """A limit that a metric of an artifact must keep.
 
     Attributes:
-        subject: The artifact under test: a variant's file name, or ``checkpoint``.
+        artifact: The artifact under test: a variant's file name, or ``checkpoint``.
         metric: What is measured.
         direction: Whether the limit is the least or the most.
         limit: In the metric's unit.
@@ -74,7 +74,7 @@ class Gate:
         devices: Kinds of devices on which it is judged; empty for all.
     """
 
-    subject: str
+    artifact: str
     metric: str
     direction: Direction
     limit: float
@@ -125,7 +125,7 @@ class Verdict:
         """
         optional = METRICS[self.gate.metric].role is Role.OPTIONAL
         if self.waived and not (optional and self.status is Status.NOT_MEASURED):
-            msg = f"{self.gate.subject}: {self.gate.metric} is {self.status} and cannot be waived"
+            msg = f"{self.gate.artifact}: {self.gate.metric} is {self.status} and cannot be waived"
             raise GateError(msg)
 
     @property
@@ -136,7 +136,7 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {
-            "subject": self.gate.subject,
+            "subject": self.gate.artifact,
             "metric": self.gate.metric,
             "direction": self.gate.direction,
             "limit": self.gate.limit,
@@ -169,7 +169,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class GateBook:
-    """All gates and settings, by subject, and the device on which they are judged."""
+    """All gates and settings, by artifact, and the device on which they are judged."""
 
     gates: tuple[Gate, ...]
     settings: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -180,24 +180,24 @@ class GateBook:
         gates = tuple(gate for gate in self.gates if gate.judged_on(device))
         return replace(self, gates=gates, device=device)
 
-    def of(self, subject: str) -> tuple[Gate, ...]:
-        """Return a subject's gates, in the file's order.
+    def of(self, artifact: str) -> tuple[Gate, ...]:
+        """Return an artifact's gates, in the file's order.
 
         Raises:
-            GateError: It has none: an ungated subject cannot pass.
+            GateError: It has none: an ungated artifact cannot pass.
         """
-        found = tuple(gate for gate in self.gates if gate.subject == subject)
+        found = tuple(gate for gate in self.gates if gate.artifact == artifact)
         if not found:
-            msg = f'{subject} has no gate; add a section ["{subject}"] to gates.toml'
+            msg = f'{artifact} has no gate; add a section ["{artifact}"] to gates.toml'
             raise GateError(msg)
         return found
 
     def with_limit(self, gate: Gate) -> GateBook:
-        """Return a book in which this gate replaces the one of the same subject and key."""
-        key = (gate.subject, gate.key)
-        if key not in {(g.subject, g.key) for g in self.gates}:
+        """Return a book in which this gate replaces the one of the same artifact and key."""
+        key = (gate.artifact, gate.key)
+        if key not in {(g.artifact, g.key) for g in self.gates}:
             return replace(self, gates=(*self.gates, gate))
-        gates = tuple(gate if (g.subject, g.key) == key else g for g in self.gates)
+        gates = tuple(gate if (g.artifact, g.key) == key else g for g in self.gates)
         return replace(self, gates=gates)
 
 
@@ -225,12 +225,12 @@ def waive(gate: Gate, detail: str, device: str = "host") -> Verdict:
     return Verdict(gate, None, Status.NOT_MEASURED, detail, waived=True, device=device)
 
 
-def read_gates(paths: Sequence[Path], subjects: Iterable[str]) -> GateBook:
+def read_gates(paths: Sequence[Path], artifacts: Iterable[str]) -> GateBook:
     """Read gates files, each laid over the ones before it.
 
     Args:
         paths: The project's file and any of the user's.
-        subjects: Every name that a section may have.
+        artifacts: Every name that a section may have.
 
     Raises:
         GateError: Unreadable file, unknown section, key, metric or profile, or a limit that is no
@@ -246,16 +246,16 @@ def read_gates(paths: Sequence[Path], subjects: Iterable[str]) -> GateBook:
         for name in list(merged)
         if name.startswith(_PROFILE)
     }
-    known = set(subjects)
+    known = set(artifacts)
     gates: list[Gate] = []
     settings: dict[str, Mapping[str, tuple[str, ...]]] = {}
-    for subject, section in merged.items():
-        if subject not in known:
-            msg = f"gates.toml: [{subject!r}] is no subject; known: {', '.join(sorted(known))}"
+    for artifact, section in merged.items():
+        if artifact not in known:
+            msg = f"gates.toml: [{artifact!r}] is no artifact; known: {', '.join(sorted(known))}"
             raise GateError(msg)
-        flat = _with_profiles(subject, section, profiles)
-        settings[subject] = {key: tuple(flat.pop(key)) for key in sorted(_SETTINGS & flat.keys())}
-        gates += [_gate(subject, key, limit) for key, limit in flat.items()]
+        flat = _with_profiles(artifact, section, profiles)
+        settings[artifact] = {key: tuple(flat.pop(key)) for key in sorted(_SETTINGS & flat.keys())}
+        gates += [_gate(artifact, key, limit) for key, limit in flat.items()]
     return GateBook(tuple(gates), settings)
 
 
@@ -278,34 +278,34 @@ def _sections(path: Path) -> dict[str, Any]:
 
 
 def _with_profiles(
-    subject: str, section: Mapping[str, Any], profiles: Mapping[str, Any]
+    artifact: str, section: Mapping[str, Any], profiles: Mapping[str, Any]
 ) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name in section.get("profiles", []):
         if name not in profiles:
-            msg = f'gates.toml: ["{subject}"] takes the unknown profile {name!r}'
+            msg = f'gates.toml: ["{artifact}"] takes the unknown profile {name!r}'
             raise GateError(msg)
         flat.update(profiles[name])
     flat.update({key: value for key, value in section.items() if key != "profiles"})
     return flat
 
 
-def _gate(subject: str, key: str, limit: object) -> Gate:
+def _gate(artifact: str, key: str, limit: object) -> Gate:
     metric, _, direction = key.rpartition("_")
     if metric not in METRICS or direction not in {"min", "max"}:
         msg = (
-            f'gates.toml: ["{subject}"] has the unknown key {key!r}; a key is a metric and _min '
+            f'gates.toml: ["{artifact}"] has the unknown key {key!r}; a key is a metric and _min '
             f"or _max; metrics: {', '.join(METRICS)}"
         )
         raise GateError(msg)
     if METRICS[metric].role is Role.INFORMATIONAL:
         msg = (
-            f'gates.toml: ["{subject}"] limits {metric}, which is informational: on a busy machine '
-            "a limit is blind or cries wolf; gate speedup or a baseline_ metric instead"
+            f'gates.toml: ["{artifact}"] limits {metric}, which is informational: on a busy '
+            "machine a limit is blind or cries wolf; gate speedup or a baseline_ metric instead"
         )
         raise GateError(msg)
     side: Direction = "min" if direction == "min" else "max"
-    return Gate(subject, metric, side, *_stated(f'gates.toml: ["{subject}"] {key}', limit))
+    return Gate(artifact, metric, side, *_stated(f'gates.toml: ["{artifact}"] {key}', limit))
 
 
 def _stated(where: str, limit: object) -> tuple[float, Reason, tuple[str, ...]]:

@@ -121,7 +121,7 @@ def html_of(report: Report, closing: str) -> str:
         report: What to draw.
         closing: The verdict in one line.
     """
-    names = list(dict.fromkeys(verdict.gate.subject for verdict in report.verdicts))
+    names = list(dict.fromkeys(verdict.gate.artifact for verdict in report.verdicts))
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
     return template.render(
         verdict="PASS" if report.passed else "FAIL",
@@ -146,9 +146,9 @@ def _shown_paths(report: Report) -> dict[str, str]:
 
 
 def _file(name: str, report: Report) -> _File:
-    verdicts = [verdict for verdict in report.verdicts if verdict.gate.subject == name]
+    verdicts = [verdict for verdict in report.verdicts if verdict.gate.artifact == name]
     gated = {verdict.gate.metric for verdict in verdicts}
-    measured = [item for item in report.measured if item.subject == name]
+    measured = [item for item in report.measured if item.artifact == name]
     ungated = [_reported(item) for item in measured if item.metric not in gated]
     good = all(verdict.good for verdict in verdicts)
     strips = [_strip(item, verdicts) for item in measured if len(item.samples) > 1]
@@ -162,7 +162,7 @@ def _file(name: str, report: Report) -> _File:
 
 def _gated(verdict: Verdict, report: Report) -> _Row:
     metric = METRICS[verdict.gate.metric]
-    key = f"{verdict.gate.subject} {verdict.gate.metric}"
+    key = f"{verdict.gate.artifact} {verdict.gate.metric}"
     return _Row(
         metric=verdict.gate.metric,
         value="-" if verdict.value is None else metric.format(verdict.value),

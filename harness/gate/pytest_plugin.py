@@ -1,7 +1,7 @@
 """The acceptance gate as a pytest plugin: options, parametrisation, verdicts, exit code.
 
 A suite's test declares what it measures with ``@pytest.mark.measures("metric", …)`` and hands the
-values to the ``record`` fixture. It runs once for each subject that has a gate on one of these
+values to the ``record`` fixture. It runs once for each artifact that has a gate on one of these
 metrics. After it, every such gate is judged; a test that raises leaves them NOT_MEASURED. At the
 end every gate that was asked for must have a passing verdict, whatever pytest collected or ran.
 
@@ -79,37 +79,37 @@ def _import_third_party(config: pytest.Config, folder: Path) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a measuring test once for each subject that has a gate on what it measures."""
+    """Run a measuring test once for each artifact that has a gate on what it measures."""
     metrics = items.measures(metafunc.definition)
     if metrics is None:
         return
     gate = metafunc.config.pluginmanager.get_plugin("exportgate-gate")
     if gate is None:  # refused once, below, instead of once for each file of tests
-        metafunc.parametrize("subject", [])
+        metafunc.parametrize("artifact", [])
         return
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown:
         msg = f"{metafunc.definition.nodeid} measures unknown metrics: {', '.join(unknown)}"
         raise pytest.UsageError(msg)
-    metafunc.parametrize("subject", gate.parameters(metrics))
+    metafunc.parametrize("artifact", gate.parameters(metrics))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop the placeholder that pytest makes of a test without a subject: nothing is skipped.
+    """Drop the placeholder that pytest makes of a test without an artifact: nothing is skipped.
 
     Raises:
         UsageError: There are suites, and nothing that they should judge.
     """
-    kept = [item for item in items if _has_subject(item)]
+    kept = [item for item in items if _has_artifact(item)]
     if len(kept) < len(items) and not config.pluginmanager.has_plugin("exportgate-gate"):
         msg = f"name what to judge: --target {'|'.join([*TARGETS, 'all'])}"
         raise pytest.UsageError(msg)
     items[:] = kept
 
 
-def _has_subject(item: pytest.Item) -> bool:
-    return items.measures(item) is None or isinstance(items.subject_of(item), str)
+def _has_artifact(item: pytest.Item) -> bool:
+    return items.measures(item) is None or isinstance(items.artifact_of(item), str)
 
 
 @pytest.fixture(scope="session")
@@ -129,22 +129,22 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def gate_settings(pytestconfig: pytest.Config) -> Callable[[str, str], tuple[str, ...]]:
-    """Read a list of gates.toml: ``gate_settings(subject, "allowed_fallback_ops")``."""
+    """Read a list of gates.toml: ``gate_settings(artifact, "allowed_fallback_ops")``."""
     gate = _gate(pytestconfig)
 
-    def read(subject: str, key: str) -> tuple[str, ...]:
-        return gate.book.settings.get(subject, {}).get(key, ())
+    def read(artifact: str, key: str) -> tuple[str, ...]:
+        return gate.book.settings.get(artifact, {}).get(key, ())
 
     return read
 
 
 @pytest.fixture(scope="session")
 def limit_of(pytestconfig: pytest.Config) -> Callable[[str, str], float]:
-    """Read a gate's limit, for a message: ``limit_of(subject, "words_lost_p")``."""
+    """Read a gate's limit, for a message: ``limit_of(artifact, "words_lost_p")``."""
     book = _gate(pytestconfig).book
 
-    def read(subject: str, metric: str) -> float:
-        found = (gate.limit for gate in book.of(subject) if gate.metric == metric)
+    def read(artifact: str, metric: str) -> float:
+        found = (gate.limit for gate in book.of(artifact) if gate.metric == metric)
         return next(found, float("nan"))
 
     return read

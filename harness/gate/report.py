@@ -8,24 +8,20 @@ from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from exportgate.artifacts.sidecar import write_text
 from harness.gate.gates import Status, Verdict, json_number
-from harness.gate.html_report import html_of
 from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 REPORT_SCHEMA = 1
-REPORT_FILES = ("report.json", "report.html")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A value that was measured, gated or not, with what it was computed from."""
 
-    subject: str
+    artifact: str
     metric: str
     value: float
     detail: str = ""
@@ -34,7 +30,7 @@ class Measured:
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {
-            "subject": self.subject,
+            "subject": self.artifact,
             "metric": self.metric,
             "unit": METRICS[self.metric].unit,
             "value": json_number(self.value),
@@ -58,7 +54,7 @@ class Report:
         environment: Where it ran.
         verdicts: Every gate that was asked for, judged.
         measured: Every value, gated or not.
-        reproduce: For a failing gate, the command that runs it alone, by ``subject`` and metric.
+        reproduce: For a failing gate, the command that runs it alone, by ``artifact`` and metric.
         errors: What a test said that failed though no gate of its was broken, by the test's name.
     """
 
@@ -90,23 +86,11 @@ class Report:
         return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
 
 
-def write_report(report: Report, folder: Path) -> Path:
-    """Write ``report.json`` and ``report.html`` into a folder, atomically.
-
-    Returns:
-        The path of ``report.json``.
-    """
-    path = folder / "report.json"
-    write_text(path, report.to_json())
-    write_text(folder / "report.html", html_of(report, closing_line(report)))
-    return path
-
-
 def summary_lines(report: Report) -> list[str]:
     """Return the terminal summary: a line for each gate, the reason under each that failed."""
     rows = [
         (
-            verdict.gate.subject,
+            verdict.gate.artifact,
             verdict.gate.metric,
             "-" if verdict.value is None else METRICS[verdict.gate.metric].format(verdict.value),
             verdict.gate.bound,
@@ -117,33 +101,33 @@ def summary_lines(report: Report) -> list[str]:
     heading = ("file", "metric", "value", "limit", "verdict")
     widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(5)]
     lines = [_row(heading, widths)]
-    subject, reason, command = "", "", ""
+    artifact, reason, command = "", "", ""
     for row, verdict in zip(rows, report.verdicts, strict=True):
         # A blank line between files; the name only once, so that the eye finds the groups.
-        if row[0] != subject and subject:
-            lines += [*_informational_lines(report, subject), ""]
-        lines.append(_row((row[0] if row[0] != subject else "", *row[1:]), widths))
-        subject = row[0]
+        if row[0] != artifact and artifact:
+            lines += [*_informational_lines(report, artifact), ""]
+        lines.append(_row((row[0] if row[0] != artifact else "", *row[1:]), widths))
+        artifact = row[0]
         if verdict.status is Status.PASS:
             continue
         # One cause often breaks many gates: say it once.
         if verdict.detail and verdict.detail != reason:
             reason = verdict.detail
             lines.append(f"      why: {shorten(reason, 300, placeholder=' …')}")
-        again = report.reproduce.get(f"{verdict.gate.subject} {verdict.gate.metric}", command)
+        again = report.reproduce.get(f"{verdict.gate.artifact} {verdict.gate.metric}", command)
         if again != command:
             command = again
             lines.append(f"      again: {command}")
-    lines += _informational_lines(report, subject)
+    lines += _informational_lines(report, artifact)
     lines += [f"error: {test}: {said}" for test, said in report.errors.items()]
     return [*lines, "", closing_line(report)]
 
 
-def _informational_lines(report: Report, subject: str) -> list[str]:
+def _informational_lines(report: Report, artifact: str) -> list[str]:
     found = [
         f"{item.metric} {METRICS[item.metric].format(item.value)}"
         for item in report.measured
-        if item.subject == subject and METRICS[item.metric].role is Role.INFORMATIONAL
+        if item.artifact == artifact and METRICS[item.metric].role is Role.INFORMATIONAL
     ]
     return [f"      informational: {', '.join(found)}"] if found else []
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exportgate.errors import ExportGateError
+from harness.metrics import RENAMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -299,11 +300,12 @@ def read_report(path: Path, number: int) -> dict[str, Any]:
 
 
 def read_values(path: Path) -> dict[int, dict[tuple[str, str], float | None]]:
-    """Return by run each measured value, by subject and metric."""
+    """Return by run each measured value, by artifact and metric as it is called today."""
     found: dict[int, dict[tuple[str, str], float | None]] = {}
     with opened(path) as database:
         for row in database.query("SELECT * FROM measurements"):
-            found.setdefault(row["run"], {})[row["subject"], row["metric"]] = row["value"]
+            metric = RENAMED.get(row["metric"], row["metric"])
+            found.setdefault(row["run"], {})[row["subject"], metric] = row["value"]
     return found
 
 
@@ -323,6 +325,7 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
 
 
 def read_gates(path: Path) -> list[dict[str, Any]]:
-    """Return each judged gate: run, subject, metric, direction, limit, value and status."""
+    """Return each judged gate: run, artifact, metric, direction, limit, value and status."""
     with opened(path) as database:
-        return list(database.query("SELECT * FROM gates ORDER BY rowid"))
+        rows = list(database.query("SELECT * FROM gates ORDER BY rowid"))
+    return [row | {"metric": RENAMED.get(row["metric"], row["metric"])} for row in rows]

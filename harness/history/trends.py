@@ -45,7 +45,7 @@ def default_history() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A metric of a subject in a run; ``status`` is None where no gate judges it."""
+    """A metric of an artifact in a run; ``status`` is None where no gate judges it."""
 
     run: Run
     value: float | None
@@ -56,7 +56,7 @@ class Point:
 class SeriesKey:
     """What may stand in one line."""
 
-    subject: str
+    artifact: str
     metric: str
     device: str
     environment: str
@@ -84,7 +84,7 @@ class Break:
         )
         mended = f"; kept again at {self.mended.label}" if self.mended else ""
         return (
-            f"{self.key.subject} {self.key.metric} ({self.bound}): broken at "
+            f"{self.key.artifact} {self.key.metric} ({self.bound}): broken at "
             f"{self.after.run.label} ({now}), {was}{mended}"
         )
 
@@ -112,7 +112,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def series(
     path: Path, metrics: Sequence[str], order: Order = "time"
 ) -> dict[SeriesKey, list[Point]]:
-    """Return the points of each line: one subject, metric, device and environment.
+    """Return the points of each line: one artifact, metric, device and environment.
 
     Raises:
         HistoryError: A metric does not exist.
@@ -125,17 +125,17 @@ def series(
     values, states = read_values(path), _states(path)
     found: dict[SeriesKey, list[Point]] = {}
     for run in runs:
-        for (subject, metric), value in values.get(run.number, {}).items():
+        for (artifact, metric), value in values.get(run.number, {}).items():
             if metrics and metric not in metrics:
                 continue
-            key = SeriesKey(subject, metric, run.device, run.environment)
-            status = states.get((run.number, subject, metric))
+            key = SeriesKey(artifact, metric, run.device, run.environment)
+            status = states.get((run.number, artifact, metric))
             found.setdefault(key, []).append(Point(run, value, status))
     return found
 
 
 def _states(path: Path) -> dict[tuple[int, str, str], str]:
-    """Return whether a metric kept all its gates, by run, subject and metric."""
+    """Return whether a metric kept all its gates, by run, artifact and metric."""
     found: dict[tuple[int, str, str], str] = {}
     for row in read_gates(path):
         key = (row["run"], row["subject"], row["metric"])
@@ -230,9 +230,9 @@ def compare_lines(path: Path, first: str, second: str) -> list[str]:
             continue
         change = "" if not left or right is None else f"{right / left - 1:+.1%}"
         verdict = f"  {was} → {now}" if was != now else ""
-        subject, metric = key
+        artifact, metric = key
         lines.append(
-            f"{subject:26} {metric:28} {_text(metric, left):>26} {_text(metric, right):>26} "
+            f"{artifact:26} {metric:28} {_text(metric, left):>26} {_text(metric, right):>26} "
             f"{change}{verdict}".rstrip()
         )
     return [*lines, *environment_lines(path, [a, b])]
@@ -246,7 +246,7 @@ def trend_lines(found: Mapping[SeriesKey, Sequence[Point]]) -> list[str]:
     """Return each line's values, one environment after the other."""
     lines = []
     for key, points in found.items():
-        lines.append(f"{key.subject} {key.metric} on {key.device}, environment {key.environment}")
+        lines.append(f"{key.artifact} {key.metric} on {key.device}, environment {key.environment}")
         for point in points:
             status = point.status if point.status not in {None, "PASS"} else ""
             value = _text(key.metric, point.value)
@@ -264,7 +264,7 @@ def find_changed(found: Mapping[SeriesKey, Sequence[Point]]) -> dict[SeriesKey, 
 
 
 def draw(found: Mapping[SeriesKey, Sequence[Point]], out: Path) -> None:
-    """Draw a panel for each metric and a line for each subject, device and environment.
+    """Draw a panel for each metric and a line for each artifact, device and environment.
 
     Args:
         found: Lines of at most a dozen metrics.
@@ -316,7 +316,7 @@ def _draw_line(
     several: bool,
 ) -> None:
     shown = [(labels.index(_tick(p.run)), p.value, p.status) for p in points if p.value is not None]
-    name = f"{key.subject}, {key.environment}" if several else key.subject
+    name = f"{key.artifact}, {key.environment}" if several else key.artifact
     (line,) = axis.plot([x for x, *_ in shown], [y for _, y, _ in shown], marker="o", label=name)
     broken = [(x, y) for x, y, status in shown if status not in {None, "PASS"}]
     # Crosses over broken gates: colour alone tells nothing to many readers.
@@ -350,7 +350,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("second", metavar="B", help="run, checkpoint or hash")
     trend = commands.add_parser("trend", help="a metric across checkpoints")
     trend.add_argument("metrics", nargs="*", metavar="METRIC", help="default: all that changed")
-    trend.add_argument("--subject", action="append", metavar="FILE", help="only this file")
+    trend.add_argument(
+        "--artifact", "--subject", action="append", metavar="FILE", help="only this file"
+    )
     trend.add_argument("--out", type=Path, metavar="PNG", help="draw it")
     regressions = commands.add_parser(
         "regressions", aliases=["blame"], help="which checkpoint broke which gate"
@@ -385,8 +387,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = series(args.history, args.metrics, args.order)
         # What was asked for by name is shown, also after a single run.
         found = found if args.metrics else find_changed(found)
-        wanted = args.subject or [key.subject for key in found]
-        found = {key: points for key, points in found.items() if key.subject in wanted}
+        wanted = args.artifact or [key.artifact for key in found]
+        found = {key: points for key, points in found.items() if key.artifact in wanted}
         runs = [point.run for points in found.values() for point in points]
         lines = [*trend_lines(found), *environment_lines(args.history, runs)]
         if args.out:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportgate.decibel import EQUAL_DB, ratio_db
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Signal-to-noise of bit-equal arrays; infinity has no place in JSON or in a mean.
-SQNR_OF_EQUAL_DB = 200.0
+SQNR_OF_EQUAL_DB = EQUAL_DB
 
 
 class CompareError(ExportGateError, ValueError):
@@ -96,14 +97,14 @@ def compare(references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]])
         difference = wanted - got
         pair = float((wanted**2).sum()), float((difference**2).sum())
         signal, noise = signal + pair[0], noise + pair[1]
-        each.append(_db(*pair))
+        each.append(ratio_db(*pair))
         worst_error = max(worst_error, float(np.abs(difference).max()))
         cosines.append(_cosines(wanted, got))
     worst = int(np.argmin(each))
     return Comparison(
         arrays=len(each),
         max_abs_error=worst_error if not nonfinite else math.inf,
-        sqnr_db=_db(signal, noise) if not nonfinite else -SQNR_OF_EQUAL_DB,
+        sqnr_db=ratio_db(signal, noise) if not nonfinite else -SQNR_OF_EQUAL_DB,
         worst_sqnr_db=each[worst],
         worst_index=worst,
         low_cosine=_low_quantile(cosines) if not nonfinite else -1.0,
@@ -131,15 +132,7 @@ def _channel_db(
         wanted = reference.astype(np.float64)
         signal += (wanted**2).sum(axis=1)
         noise += ((output.astype(np.float64) - wanted) ** 2).sum(axis=1)
-    return tuple(_db(s, n) for s, n in zip(signal, noise, strict=True) if s > 0)
-
-
-def _db(signal: float, noise: float) -> float:
-    if noise <= 0.0:
-        return SQNR_OF_EQUAL_DB
-    if signal <= 0.0:
-        return -SQNR_OF_EQUAL_DB
-    return float(np.clip(10.0 * math.log10(signal / noise), -SQNR_OF_EQUAL_DB, SQNR_OF_EQUAL_DB))
+    return tuple(ratio_db(s, n) for s, n in zip(signal, noise, strict=True) if s > 0)
 
 
 def _cosines(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportgate.decibel import ratio_db
 from exportgate.runtime.inputs import encoder_input
-from harness.measure.compare import SQNR_OF_EQUAL_DB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -230,8 +230,4 @@ def power_ratio_db(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> f
     """Return signal to noise in dB, between -200 and 200."""
     signal = float((wanted.astype(np.float64) ** 2).sum())
     noise = float(((found.astype(np.float64) - wanted) ** 2).sum())
-    if not np.isfinite(noise):
-        return -SQNR_OF_EQUAL_DB
-    if noise <= 0.0:
-        return SQNR_OF_EQUAL_DB
-    return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -200.0, 200.0))
+    return ratio_db(signal, noise)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportgate.decibel import EQUAL_DB, ratio_db
 from exportgate.errors import ExportGateError
 from exportgate.levels import level
 from exportgate.runtime.onnx_runtime import open_model
 from exportgate.runtime.session import OpenError
 from harness.inspect.pte_file import read_weights
-from harness.measure.compare import SQNR_OF_EQUAL_DB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -252,9 +252,9 @@ def layer_error(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> La
     gain = np.abs((a * b).sum(axis=0) / power - 1.0)
     shift = np.abs(error.mean(axis=0)) / np.sqrt(power / len(a))
     noise = float((error**2).sum())
-    sqnr = 10 * np.log10(float(power.sum()) / noise) if noise > 0 else SQNR_OF_EQUAL_DB
+    sqnr = ratio_db(float(power.sum()), noise)
     if not np.isfinite(error).all():
-        return LayerError(name, -SQNR_OF_EQUAL_DB, float("inf"), 0, float("inf"), 0)
+        return LayerError(name, -EQUAL_DB, float("inf"), 0, float("inf"), 0)
     return LayerError(
         name,
         float(sqnr),

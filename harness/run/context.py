@@ -1,4 +1,4 @@
-"""The run context: one request, and everything that the suites judge about it, by subject."""
+"""The run context: one request, and everything that the suites judge about it, by artifact."""
 
 from __future__ import annotations
 

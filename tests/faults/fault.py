@@ -30,7 +30,7 @@ class Fault:
         known_failure: Row of the list of failures that shipped elsewhere; None for one of ours.
         description: What is wrong, in a line.
         variants: Files to judge.
-        gate: ``subject metric_direction`` that must be red, or ``REFUSED``.
+        gate: ``artifact metric_direction`` that must be red, or ``REFUSED``.
         inject: Harms a workspace.
         also: Words that the broken gate's reason must hold.
     """

@@ -246,9 +246,9 @@ def scale_off(data: bytearray) -> bytes:
 
 
 def fault(name: str, row: int | None, what: str, gate: str, inject: Injection) -> Fault:
-    """Return a fault whose only judged file is the gate's subject."""
-    subject = gate.split(maxsplit=1)[0]
-    judged = STEP if subject == "checkpoint" else subject
+    """Return a fault whose only judged file is the gate's artifact."""
+    artifact = gate.split(maxsplit=1)[0]
+    judged = STEP if artifact == "checkpoint" else artifact
     return Fault(name, row, what, (judged,), gate, inject)
 
 

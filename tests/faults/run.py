@@ -99,7 +99,7 @@ class FaultLab:
         return Workspace(folder)
 
     def judge(self, workspace: Workspace, variants: Sequence[str]) -> dict[str, Verdict]:
-        """Run the suites on some files and return the verdicts by ``subject metric_direction``.
+        """Run the suites on some files and return the verdicts by ``artifact metric_direction``.
 
         Without variants, the folder holds somebody else's files.
 
@@ -122,7 +122,7 @@ class FaultLab:
         gate = plugin.config.pluginmanager.get_plugin("exportgate-gate")
         if gate is None or gate.report is None:
             raise RefusedError(said.getvalue().strip()[-2000:])
-        return {f"{v.gate.subject} {v.gate.key}": v for v in gate.report.verdicts}
+        return {f"{v.gate.artifact} {v.gate.key}": v for v in gate.report.verdicts}
 
     def _factory(self, workspace: Workspace) -> Callable[..., RunContext]:
         same = self.pristine.request

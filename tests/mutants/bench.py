@@ -166,18 +166,18 @@ class Bench:
         """Call ``function(checkpoint, *args)`` in NeMo's worker."""
         return self._workers.get("NeMo").call(function, self.unharmed.nemo._model(), *args)
 
-    def gates(self, subject: str, check: Check) -> list[Gate]:
+    def gates(self, artifact: str, check: Check) -> list[Gate]:
         """Return the limits that a check is answerable for."""
         device = self._request.device.name
         return [
             gate
-            for gate in self.book.of(subject)
+            for gate in self.book.of(artifact)
             if gate.metric in check.metrics and gate.judged_on(device)
         ]
 
-    def checks_of(self, subject: str) -> list[Check]:
+    def checks_of(self, artifact: str) -> list[Check]:
         """Return the checks of a file."""
-        return [check for check in self.checks if self.gates(subject, check)]
+        return [check for check in self.checks if self.gates(artifact, check)]
 
     def mutant(self, file: str, harm: Harm) -> RunContext:
         """Put a mutant in a file's place; ``restore`` takes it away again."""
@@ -218,16 +218,16 @@ class Bench:
             self.unharmed.sessions.memo.clear()
         self._alive = alive
 
-    def run_check(self, check: Check, subject: str, context: RunContext) -> list[Verdict]:
+    def run_check(self, check: Check, artifact: str, context: RunContext) -> list[Verdict]:
         """Run a suite's test on a file and judge what it recorded, as the gate does."""
-        values, reason = self.measure(check, subject, context)
+        values, reason = self.measure(check, artifact, context)
         return [
             judge(gate, *values.get(gate.metric, (None, reason)))
-            for gate in self.gates(subject, check)
+            for gate in self.gates(artifact, check)
         ]
 
     def measure(
-        self, check: Check, subject: str, context: RunContext
+        self, check: Check, artifact: str, context: RunContext
     ) -> tuple[dict[str, tuple[float, str]], str]:
         """Run a suite's test on a file.
 
@@ -242,7 +242,7 @@ class Bench:
         def record(metric: str, value: float, detail: str = "", *_: object, **__: object) -> None:
             values[metric] = (float(value), detail)
 
-        known = {"subject": subject, "context": context, "record": record}
+        known = {"artifact": artifact, "context": context, "record": record}
         known |= {"gate_settings": self._settings, "limit_of": self._limit_of}
         wanted = {name: known[name] for name in inspect.signature(check.function).parameters}
         try:
@@ -251,11 +251,11 @@ class Bench:
             return values, f"{type(error).__name__}: {error}"
         return values, f"{check.name} did not record it"
 
-    def _settings(self, subject: str, key: str) -> tuple[str, ...]:
-        return self.book.settings.get(subject, {}).get(key, ())
+    def _settings(self, artifact: str, key: str) -> tuple[str, ...]:
+        return self.book.settings.get(artifact, {}).get(key, ())
 
-    def _limit_of(self, subject: str, metric: str) -> float:
-        limits = [gate.limit for gate in self.book.of(subject) if gate.metric == metric]
+    def _limit_of(self, artifact: str, metric: str) -> float:
+        limits = [gate.limit for gate in self.book.of(artifact) if gate.metric == metric]
         return limits[0] if limits else float("nan")
 
     def _context(self) -> RunContext:
@@ -266,8 +266,8 @@ class Bench:
 
 def read_book() -> GateBook:
     """Read the project's limits, short of those on speed and beside released files."""
-    subjects = ["checkpoint", *(row.name for row in VARIANTS)]
-    return read_gates([REPOSITORY / "suites" / "gates.toml"], subjects)
+    artifacts = ["checkpoint", *(row.name for row in VARIANTS)]
+    return read_gates([REPOSITORY / "suites" / "gates.toml"], artifacts)
 
 
 def read_checks() -> list[Check]:
@@ -303,8 +303,8 @@ def sort_by_seconds(checks: Sequence[Check], seconds: Mapping[str, float]) -> li
     )
 
 
-def timed(bench: Bench, check: Check, subject: str) -> tuple[list[Verdict], float]:
+def timed(bench: Bench, check: Check, artifact: str) -> tuple[list[Verdict], float]:
     """Run a check on the unharmed file."""
     start = time.perf_counter()
-    verdicts = bench.run_check(check, subject, bench.unharmed)
+    verdicts = bench.run_check(check, artifact, bench.unharmed)
     return verdicts, time.perf_counter() - start

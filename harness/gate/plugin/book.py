@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.run.request import Request
 
 CHECKPOINT = "checkpoint"
-"""The subject of gates on the model itself rather than on one of its files."""
+"""The artifact of gates on the model itself rather than on one of its files."""
 RECORDED_OUTPUTS = ("recorded_token_mismatches", "recorded_score_max_abs_error")
 """Judged where the outputs of NeMo are recorded beside the checkpoint."""
 
@@ -82,14 +82,14 @@ def _with_record(book: GateBook, config: pytest.Config, request: Request) -> Gat
 
 
 def waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Verdict]:
-    """Return the verdicts on gates that nothing here can count, by subject and key."""
+    """Return the verdicts on gates that nothing here can count, by artifact and key."""
     reasons = {metric: instructions.missing(instructions.X86_64) for metric in _COUNTED_BY_EMULATOR}
     if request.artifacts is not None and is_imported(request.artifacts):
         why = "known of our own .pte only; delegates and unexpected_fallback_ops are judged"
         reasons |= dict.fromkeys(_OF_OUR_PTE, why)
     return {
-        (gate.subject, gate.key): waive(gate, reason, request.device.name)
+        (gate.artifact, gate.key): waive(gate, reason, request.device.name)
         for gate in gates
         if (reason := reasons.get(gate.metric))
-        and (gate.metric not in _OF_OUR_PTE or gate.subject.endswith(".pte"))
+        and (gate.metric not in _OF_OUR_PTE or gate.artifact.endswith(".pte"))
     }

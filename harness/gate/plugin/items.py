@@ -1,4 +1,4 @@
-"""A measuring test: for which subjects it runs, what it records, and the verdicts on it."""
+"""A measuring test: for which artifacts it runs, what it records, and the verdicts on it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def measures(item: pytest.Item) -> tuple[str, ...] | None:
     return None if marker is None else marker.args
 
 
-def subject_of(item: pytest.Item) -> Any:  # noqa: ANN401 - a string, or pytest's placeholder
+def artifact_of(item: pytest.Item) -> Any:  # noqa: ANN401 - a string, or pytest's placeholder
     """Return what a measuring test judges: a variant's file name, or ``checkpoint``."""
-    return item.callspec.params["subject"]  # type: ignore[attr-defined]  # set by parametrize
+    return item.callspec.params["artifact"]  # type: ignore[attr-defined]  # set by parametrize
 
 
 def parameters(
@@ -49,21 +49,21 @@ def parameters(
     gates: Sequence[Gate],
     waived: Container[tuple[str, str]],
 ) -> list[Any]:
-    """Return a pytest parameter for each subject with a gate on one of the metrics.
+    """Return a pytest parameter for each artifact with a gate on one of the metrics.
 
     What is only informational is measured of every file.
     """
     rows = {row.name: row for row in variants}
-    demanded = [g for g in gates if g.metric in metrics and (g.subject, g.key) not in waived]
-    subjects = [gate.subject for gate in demanded]
+    demanded = [g for g in gates if g.metric in metrics and (g.artifact, g.key) not in waived]
+    artifacts = [gate.artifact for gate in demanded]
     if all(METRICS[metric].role is Role.INFORMATIONAL for metric in metrics):
-        subjects = list(rows)
+        artifacts = list(rows)
     found = []
-    for subject in dict.fromkeys(subjects):
-        row = rows.get(subject)
+    for artifact in dict.fromkeys(artifacts):
+        row = rows.get(artifact)
         names = (row.graph, row.format, row.precision, row.exporter) if row else (CHECKPOINT,)
         marks = [getattr(pytest.mark, name) for name in names]
-        found.append(pytest.param(subject, marks=marks, id=subject))
+        found.append(pytest.param(artifact, marks=marks, id=artifact))
     return found
 
 
@@ -73,13 +73,13 @@ def recorder(item: pytest.Item) -> Callable[..., None]:
     It raises:
         GateError: The test did not declare the metric.
     """
-    declared, subject = measures(item) or (), subject_of(item)
+    declared, artifact = measures(item) or (), artifact_of(item)
 
     def keep(metric: str, value: float, detail: str = "", samples: Sequence[float] = ()) -> None:
         if metric not in declared:
             msg = f"{item.nodeid} records {metric}, but declares {', '.join(declared)}"
             raise GateError(msg)
-        found = Measured(subject, metric, float(value), detail, tuple(map(float, samples)))
+        found = Measured(artifact, metric, float(value), detail, tuple(map(float, samples)))
         item.stash.setdefault(_RECORDED, []).append(found)
 
     return keep
@@ -92,7 +92,7 @@ def judge_item(item: pytest.Item, book: GateBook, reason: str) -> list[Verdict]:
         return []
     values = {value.metric: value for value in item.stash.get(_RECORDED, [])}
     verdicts = []
-    for gate in book.of(subject_of(item)):
+    for gate in book.of(artifact_of(item)):
         if gate.metric in declared:
             found = values.get(gate.metric)
             value = found.value if found else None
@@ -117,7 +117,7 @@ def _explain(verdict: Verdict) -> str:
     gate, metric = verdict.gate, METRICS[verdict.gate.metric]
     value = "not measured" if verdict.value is None else metric.format(verdict.value)
     return (
-        f"{gate.subject}: {gate.metric} is {value}, but should be {gate.bound} "
+        f"{gate.artifact}: {gate.metric} is {value}, but should be {gate.bound} "
         f"({metric.meaning}). {verdict.detail}"
     ).rstrip()
 
@@ -149,8 +149,8 @@ def attach(
 
 def _judged_file(item: pytest.Item) -> dict[str, str]:
     """Return the hash of the file that a test judged, by its name; empty if it opened none."""
-    subject = subject_of(item)
+    artifact = artifact_of(item)
     found = getattr(item, "funcargs", {}).get("context")
     kept = found.files.memo if isinstance(found, RunContext) else {}
-    sidecar = kept.get(("sidecar", subject))
-    return {subject: sidecar.sha256} if isinstance(sidecar, Sidecar) else {}
+    sidecar = kept.get(("sidecar", artifact))
+    return {artifact: sidecar.sha256} if isinstance(sidecar, Sidecar) else {}

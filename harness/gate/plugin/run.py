@@ -23,7 +23,8 @@ from harness.gate.plugin.request import (
     notes_on,
     selected,
 )
-from harness.gate.report import Measured, Report, summary_lines, write_report
+from harness.gate.report import Measured, Report, summary_lines
+from harness.gate.report_files import write_report
 from harness.history.store import append
 from harness.metrics import METRICS, Role
 
@@ -53,8 +54,8 @@ class GatePlugin:
         self.book = read_book(config, self.request)
         self.gates = [
             gate
-            for subject in [CHECKPOINT, *(row.name for row in self.variants)]
-            for gate in self.book.of(subject)
+            for artifact in [CHECKPOINT, *(row.name for row in self.variants)]
+            for gate in self.book.of(artifact)
         ]
         self.waived = {} if config.getoption("--release") else waived(self.gates, self.request)
         self.asked = describe_request(config, self.request)
@@ -77,7 +78,7 @@ class GatePlugin:
                 reporter.write_line(f"    {time.perf_counter() - self._start:5.1f} s  {line}")
 
     def parameters(self, metrics: Sequence[str]) -> list[Any]:
-        """Return a pytest parameter for each subject with a gate on one of the metrics."""
+        """Return a pytest parameter for each artifact with a gate on one of the metrics."""
         if all(METRICS[metric].role is Role.INFORMATIONAL for metric in metrics):
             lacking = self.request.device.lacks(Need.ALONE)
             if lacking:
@@ -109,18 +110,18 @@ class GatePlugin:
             elif name == items.MEASURED:
                 self.measured += [Measured.from_json(data) for data in json.loads(str(text))]
             elif name == items.FILE:
-                for subject, digest in json.loads(str(text)).items():
-                    self.files.setdefault(subject, set()).add(digest)
+                for artifact, digest in json.loads(str(text)).items():
+                    self.files.setdefault(artifact, set()).add(digest)
         if report.failed and not broken:
             crash = getattr(report.longrepr, "reprcrash", None)
             self.errors[report.nodeid] = crash.message if crash else report.longreprtext
 
     def _take(self, verdict: Verdict, nodeid: str) -> bool:
         """Keep a verdict; return whether it is a bad one."""
-        self.verdicts[verdict.gate.subject, verdict.gate.key] = verdict
+        self.verdicts[verdict.gate.artifact, verdict.gate.key] = verdict
         if verdict.status is Status.PASS:
             return False
-        self.failed_tests[f"{verdict.gate.subject} {verdict.gate.metric}"] = nodeid
+        self.failed_tests[f"{verdict.gate.artifact} {verdict.gate.metric}"] = nodeid
         return True
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -191,7 +192,7 @@ class GatePlugin:
         )
         known = {**self.waived, **self.verdicts}
         verdicts = tuple(
-            known.get((gate.subject, gate.key)) or judge(gate, None, absent, self.book.device)
+            known.get((gate.artifact, gate.key)) or judge(gate, None, absent, self.book.device)
             for gate in self.gates
         )
         more = {
@@ -203,7 +204,7 @@ class GatePlugin:
             request={**self.asked, **more},
             environment=self.request.device.environment().to_json(),
             verdicts=verdicts,
-            measured=tuple(sorted(self.measured, key=lambda m: (m.subject, m.metric))),
+            measured=tuple(sorted(self.measured, key=lambda m: (m.artifact, m.metric))),
             reproduce={
                 key: again(self.config, nodeid) for key, nodeid in self.failed_tests.items()
             },
