@@ -26,9 +26,9 @@ def test_weights(artifact: str, context: RunContext, record: Callable[..., None]
 
 
 @pytest.mark.measures("int8_matrix_share", "int4_weight_share", "weight_bytes_ratio")
-def test_matrices(subject: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_matrices(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every matrix has the precision of the file's name, and none is stored wider or twice."""
-    found, row = context.files.contents(subject), variant(subject)
+    found, row = context.files.contents(artifact), variant(artifact)
     detail = ", ".join(f"{count} weights of {name}" for name, count in found.matrix_weights.items())
     record("int8_matrix_share", found.int8_matrix_share, detail or "no matrix in the file")
     record("int4_weight_share", found.int4_weight_share, detail or "no matrix in the file")

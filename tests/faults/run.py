@@ -31,6 +31,10 @@ MANIFEST = GOLDEN / "val.jsonl"
 WORKDIR = REPOSITORY / "build" / "gate"
 
 
+class CutShortError(Exception):
+    """The suites did not run to their end: every gate would look red, whatever the fault."""
+
+
 class RefusedError(Exception):
     """The gate refused a request before it judged anything; the message is what it printed."""
 
@@ -105,6 +109,7 @@ class FaultLab:
 
         Raises:
             RefusedError: The request was refused as a whole.
+            CutShortError: The suites themselves are broken, so that nothing was judged.
         """
         plugin = _Injector(self._factory(workspace), workspace.only)
         report = workspace.folder.parent / "report"
@@ -122,6 +127,8 @@ class FaultLab:
         gate = plugin.config.pluginmanager.get_plugin("exportgate-gate")
         if gate is None or gate.report is None:
             raise RefusedError(said.getvalue().strip()[-2000:])
+        if plugin.status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+            raise CutShortError(said.getvalue().strip()[-2000:])
         return {f"{v.gate.artifact} {v.gate.key}": v for v in gate.report.verdicts}
 
     def _factory(self, workspace: Workspace) -> Callable[..., RunContext]:
