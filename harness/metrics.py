@@ -128,6 +128,11 @@ METRICS: dict[str, Metric] = {
     "lexicon_accuracy_loss": Metric("", "NeMo encodings' top-1 in the lexicon less this file's"),
     # quantization
     "int8_weight_share": Metric("", "share of the weights stored in 8 or fewer bits"),
+    "int8_matrix_share": Metric("", "share of the matrices' weights stored in 8 or fewer bits"),
+    "int4_weight_share": Metric("", "share of the matrices' weights stored in 4 bits"),
+    "weight_bytes_ratio": Metric(
+        "", "bytes of the matrices' weights ÷ what the checkpoint's need at the named precision"
+    ),
     "saturating_pairs": Metric("", "pairs of s8 weights that saturate on an x86 without VNNI"),
     "quantize_ops": Metric("", "quantize operators in the file"),
     "dequantize_ops": Metric("", "dequantize operators in the file"),

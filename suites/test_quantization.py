@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from exporters.variants import variant
+from harness.inspect.audit import stored_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,3 +23,15 @@ def test_weights(artifact: str, context: RunContext, record: Callable[..., None]
     record("int8_weight_share", found.int8_weight_share, detail)
     record("quantize_ops", found.quantize_ops)
     record("dequantize_ops", found.dequantize_ops)
+
+
+@pytest.mark.measures("int8_matrix_share", "int4_weight_share", "weight_bytes_ratio")
+def test_matrices(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+    """Every matrix has the precision of the file's name, and none is stored wider or twice."""
+    found, row = context.files.contents(artifact), variant(artifact)
+    detail = ", ".join(f"{count} weights of {name}" for name, count in found.matrix_weights.items())
+    record("int8_matrix_share", found.int8_matrix_share, detail or "no matrix in the file")
+    record("int4_weight_share", found.int4_weight_share, detail or "no matrix in the file")
+    needed = stored_bytes(context.nemo.reference().matrix_weights[row.graph], row.precision)
+    detail = f"{found.matrix_bytes:.0f} bytes, the checkpoint's in {row.precision} {needed:.0f}"
+    record("weight_bytes_ratio", found.matrix_bytes / needed, detail)

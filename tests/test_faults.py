@@ -152,10 +152,10 @@ def test_a_foreign_quantized_file_is_told_where_it_breaks(
     sqnr = verdicts["encoder_int8.onnx sqnr_db_min"]
     assert sqnr.status is Status.FAIL
     assert "first bad layer: /blocks.0/ff1_in" in sqnr.detail
-    green = ("int8_mac_share_min", "unmatched_layers_max")
+    green = ("int8_matrix_share_min", "unmatched_layers_max")
     assert {verdicts[f"encoder_int8.onnx {key}"].status for key in green} == {Status.PASS}
     # Decoded with a fresh step of the checkpoint.
-    words = verdicts["encoder_int8.onnx relative_word_accuracy_min"]
+    words = verdicts["encoder_int8.onnx words_lost_p_min"]
     assert words.status is not Status.NOT_MEASURED
 
 
@@ -163,7 +163,7 @@ def test_a_foreign_quantized_file_is_told_where_it_breaks(
 def test_a_broken_gate_names_the_first_bad_layer(lab: FaultLab, workspace: Workspace) -> None:
     next(f for f in FAULTS if f.name == "channel scale 5 % off").inject(workspace)
     verdicts = lab.judge(workspace, ["encoder_fp32.onnx"])
-    detail = verdicts["encoder_fp32.onnx max_abs_error_max"].detail
+    detail = verdicts["encoder_fp32.onnx max_error_ratio_max"].detail
     assert "first bad layer: /blocks.1/ff1_out/Gemm_output_0" in detail
     assert "channel 7 is off by a factor of 0.05" in detail
 
@@ -202,7 +202,7 @@ def test_a_pte_is_told_its_first_bad_layer_and_its_stages(
 ) -> None:
     one_channel_off(workspace, "step_fp32.pte")
     workspace.args = ("-k", "outputs")
-    detail = lab.judge(workspace, ["step_fp32.pte"])["step_fp32.pte max_abs_error_max"].detail
+    detail = lab.judge(workspace, ["step_fp32.pte"])["step_fp32.pte max_error_ratio_max"].detail
     assert "first bad layer: joint.out" in detail
     assert "channel 7 is off by a factor of 0.05" in detail
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from exporters.variants import variant
 from exportgate.errors import ExportGateError
+from harness.inspect.onnx_matrices import count_by_dtype
 from harness.inspect.saturation import saturating_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from exporters.variants import Precision
     from exportgate.artifacts.sidecar import Sidecar
     from exportgate.contract import IoContract, ModelSpec
 
@@ -28,6 +30,7 @@ _BITS = {
     # XNNPACK's names: per tensor, per channel and per block.
     "qint8": 8, "quint8": 8, "qcint8": 8, "qcint4": 4, "qbint4": 4,
 }  # fmt: skip
+_NAMED_BITS: Mapping[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 
 
 # ONNX Runtime's com.microsoft is in all of its builds; nchwc and the rest depend on the processor.
@@ -49,8 +52,8 @@ class Contents:
         dequantize_ops: Operators that turn integers into real values, in the whole file.
         delegates: Subgraphs handed to a backend; 0 for ONNX.
         unportable_ops: Operators of domains that only one kind of machine has, by name.
-        matrix_weights: Number of weights of the matrices by dtype: those of a .pte's XNNPACK nodes,
-            an ONNX file's constants of two axes.
+        matrix_weights: Number of weights by dtype of the matrices that are multiplied with: those
+            of a .pte's XNNPACK nodes, the constants of an ONNX file's products and LSTMs.
         saturating_pairs: Pairs of weights whose products depend on the machine, by constant.
     """
 
@@ -74,6 +77,18 @@ class Contents:
         total = sum(weights.values())
         narrow = sum(count for name, count in weights.items() if _bits(name) <= 8)
         return narrow / total if total else 0.0
+
+    @property
+    def int8_matrix_share(self) -> float:
+        """Share of the matrices' weights that are stored in 8 or fewer bits; 0 without matrices."""
+        total = sum(self.matrix_weights.values())
+        narrow = sum(count for name, count in self.matrix_weights.items() if _bits(name) <= 8)
+        return narrow / total if total else 0.0
+
+    @property
+    def matrix_bytes(self) -> float:
+        """Bytes of the matrices' weights, without their scales."""
+        return sum(count * _bits(name) / 8 for name, count in self.matrix_weights.items())
 
     @property
     def int4_weight_share(self) -> float:
@@ -112,6 +127,11 @@ def is_quantize(op: str) -> bool:
     return "quantize" in op.lower() and not is_dequantize(op)
 
 
+def stored_bytes(weights: int, precision: Precision) -> float:
+    """Return the bytes that so many weights need at a precision, without their scales."""
+    return weights * _NAMED_BITS[precision] / 8
+
+
 def _bits(dtype: str) -> int:
     if dtype not in _BITS:
         msg = f"weights of the unknown type {dtype!r}; known: {', '.join(_BITS)}"
@@ -129,14 +149,12 @@ def _onnx_contents(path: Path) -> Contents:
         msg = f"{path}: not a readable ONNX file ({error}); export it again"
         raise AuditError(msg) from error
     weights: Counter[str] = Counter()
-    matrices: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         count = int(np.prod(tensor.dims))
         if count >= _MIN_WEIGHT_ELEMENTS:
             dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
             dtype = {"float": "float32"}.get(dtype, dtype)
             weights[dtype] += len(onnx.numpy_helper.to_array(tensor).tobytes())
-            matrices[dtype] += count if len(tensor.dims) == 2 else 0
     ops = Counter(node.op_type for node in model.graph.node)
     return Contents(
         weight_bytes=dict(weights),
@@ -150,7 +168,7 @@ def _onnx_contents(path: Path) -> Contents:
             if node.domain not in _PORTABLE_DOMAINS
         ),
         saturating_pairs=saturating_pairs(model),
-        matrix_weights=dict(matrices),
+        matrix_weights=dict(count_by_dtype(model)),
     )
 
 

@@ -21,12 +21,14 @@ from harness.measure.coverage import LabelDrive, StepOutputs, drive_batch
 from harness.measure.rollout import Rollout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from exporters.nemo.checkpoint import Checkpoint, LoadReport
+    from exporters.variants import Graph
     from exportgate.contract import ModelSpec
     from exportgate.transducer import Call
 
@@ -47,6 +49,7 @@ class Reference:
         encoded: (D, T') valid frames for each swipe.
         hypotheses: Greedy decoding of each swipe; tokens and score are NeMo's.
         rollouts: Step calls of the first swipes.
+        matrix_weights: Number of weights of the matrices of each graph, ``encoder`` and ``step``.
     """
 
     checkpoint_sha256: str
@@ -56,6 +59,7 @@ class Reference:
     encoded: tuple[NDArray[np.float32], ...]
     hypotheses: tuple[Hypothesis, ...]
     rollouts: tuple[Rollout, ...]
+    matrix_weights: Mapping[Graph, int]
 
 
 def load(path: Path) -> Checkpoint:
@@ -117,7 +121,31 @@ def compute(
         encoded=tuple(encoded),
         hypotheses=tuple(hypotheses),
         rollouts=tuple(kept),
+        matrix_weights=_matrix_weights(checkpoint),
     )
+
+
+def _matrix_weights(checkpoint: Checkpoint) -> dict[Graph, int]:
+    """Count what a frame or a symbol is multiplied with: linears, 1 × 1 convolutions, LSTMs."""
+    model = checkpoint.model
+    return {
+        "encoder": _weights_of_products(model.encoder),
+        "step": _weights_of_products(model.decoder) + _weights_of_products(model.joint),
+    }
+
+
+def _weights_of_products(module: nn.Module) -> int:
+    from torch import nn  # noqa: PLC0415 - the parent process does without
+
+    count = 0
+    for part in module.modules():
+        if isinstance(part, nn.LSTM):
+            count += sum(w.numel() for name, w in part.named_parameters() if "weight" in name)
+        elif isinstance(part, nn.Linear) or (
+            isinstance(part, nn.Conv1d | nn.Conv2d) and set(part.kernel_size) == {1}
+        ):
+            count += part.weight.numel()
+    return count
 
 
 def encode(

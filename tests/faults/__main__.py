@@ -23,6 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--artifacts", type=Path, help="exported files; default: export them")
     parser.add_argument("--only", default="", help="faults with this in their name")
+    parser.add_argument(
+        "--named", action="store_true", help="run only the test that measures the named gate"
+    )
     parser.add_argument("--limits", action="store_true", help="smallest faults that are seen")
     parser.add_argument("--seeds", type=int, default=0, help="runs on unharmed files")
     options = parser.parse_args()
@@ -34,7 +37,7 @@ def main() -> int:
             return _print_all(limit_lines(lab))
         if options.seeds:
             return _print_all(seed_lines(lab, options.seeds))
-        return _print_faults(lab, options.only)
+        return _print_faults(lab, options.only, named_only=options.named)
     finally:
         lab.close()
 
@@ -47,12 +50,12 @@ def _print_all(lines: object) -> int:
     return int(failed)
 
 
-def _print_faults(lab: object, only: str) -> int:
+def _print_faults(lab: object, only: str, *, named_only: bool) -> int:
     print("| # | fault | gate expected | gates that went red | s | |\n|---|---|---|---|---|---|")
     chosen = [fault for fault in FAULTS if only in fault.name]
     missed = []
     for fault in chosen:
-        outcome = run_fault(lab, fault)
+        outcome = run_fault(lab, fault, named_only=named_only)
         print(row(outcome), flush=True)
         if not outcome.caught:
             missed.append(fault.name)

@@ -68,18 +68,29 @@ def red_gates(verdicts: dict[str, Verdict]) -> tuple[str, ...]:
     return tuple(key for key, found in verdicts.items() if found.status is not Status.PASS)
 
 
-def run_fault(lab: FaultLab, fault: Fault) -> Outcome:
-    """Inject a fault into copies of the files, and judge them."""
+def run_fault(lab: FaultLab, fault: Fault, *, named_only: bool = False) -> Outcome:
+    """Inject a fault into copies of the files, and judge them.
+
+    Args:
+        lab: Files and reference.
+        fault: What to inject.
+        named_only: Run only the test that measures the named gate, and count only broken gates.
+    """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         workspace = lab.workspace(Path(folder) / "files")
         fault.inject(workspace)
+        if named_only and fault.gate != REFUSED:
+            workspace.only = fault.gate.split()[-1].removesuffix("_min").removesuffix("_max")
         try:
             verdicts = lab.judge(workspace, fault.variants)
         except RefusedError as refusal:
             red, reason = (REFUSED,), str(refusal)
         else:
             red = red_gates(verdicts)
+            if workspace.only is not None:
+                # What was left out was not measured; the named gate's own test was not left out.
+                red = tuple(k for k in red if k == fault.gate or verdicts[k].status is Status.FAIL)
             reason = verdicts[fault.gate].detail if fault.gate in verdicts else ""
     caught = fault.gate in red and fault.also in reason
     return Outcome(fault, red, caught, time.perf_counter() - start, reason)

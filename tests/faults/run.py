@@ -14,6 +14,7 @@ import pytest
 
 from exporters.variants import variant
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, sidecar_path, write_text
+from harness.gate.plugin.items import measures
 from harness.gate.pytest_plugin import CONTEXT_FACTORY
 from harness.run.context import RunContext
 from harness.run.request import Request
@@ -28,6 +29,10 @@ GOLDEN = REPOSITORY / "golden"
 CHECKPOINT = GOLDEN / "golden.nemo"
 MANIFEST = GOLDEN / "val.jsonl"
 WORKDIR = REPOSITORY / "build" / "gate"
+
+
+class CutShortError(Exception):
+    """The suites did not run to their end: every gate would look red, whatever the fault."""
 
 
 class RefusedError(Exception):
@@ -45,6 +50,7 @@ class Workspace:
         change: Exchanges parts of the run's context: for a fault in a loader or a decoder.
         args: More options for pytest.
         share_reference: Whether NeMo's worker may be the shared one.
+        only: The one metric whose test is run; None for all tests.
     """
 
     folder: Path
@@ -53,6 +59,7 @@ class Workspace:
     change: Callable[[RunContext], None] = lambda _context: None
     args: tuple[str, ...] = ()
     share_reference: bool = True
+    only: str | None = None
 
     def path(self, name: str) -> Path:
         """Return the path of a file."""
@@ -102,8 +109,9 @@ class FaultLab:
 
         Raises:
             RefusedError: The request was refused as a whole.
+            CutShortError: The suites themselves are broken, so that nothing was judged.
         """
-        plugin = _Injector(self._factory(workspace))
+        plugin = _Injector(self._factory(workspace), workspace.only)
         report = workspace.folder.parent / "report"
         args = ["-q", "-p", "no:cacheprovider", *(["--target", "all"] if variants else [])]
         args += ["--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
@@ -119,6 +127,8 @@ class FaultLab:
         gate = plugin.config.pluginmanager.get_plugin("exportgate-gate")
         if gate is None or gate.report is None:
             raise RefusedError(said.getvalue().strip()[-2000:])
+        if plugin.status in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR):
+            raise CutShortError(said.getvalue().strip()[-2000:])
         return {f"{v.gate.artifact} {v.gate.key}": v for v in gate.report.verdicts}
 
     def _factory(self, workspace: Workspace) -> Callable[..., RunContext]:
@@ -138,8 +148,9 @@ class FaultLab:
 class _Injector:
     """A pytest plugin that sets the context's factory and keeps the configuration."""
 
-    def __init__(self, factory: Callable[..., RunContext]) -> None:
+    def __init__(self, factory: Callable[..., RunContext], only: str | None) -> None:
         self.factory = factory
+        self.only = only
         self.status = -1
         self.config: pytest.Config
 
@@ -147,6 +158,12 @@ class _Injector:
     def pytest_configure(self, config: pytest.Config) -> None:
         self.config = config
         config.stash[CONTEXT_FACTORY] = self.factory
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the tests that do not measure the one metric."""
+        if self.only is not None:
+            items[:] = [item for item in items if self.only in (measures(item) or ())]
 
 
 def open_lab(
