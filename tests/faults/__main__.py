@@ -68,7 +68,7 @@ def _print_faults(lab: object, only: str, *, named_only: bool) -> int:
 
 
 def row(outcome: Outcome) -> str:
-    """Return a row of the table: Markdown, for the README as it is."""
+    """Return a row of the table: in Markdown."""
     fault = outcome.fault
     short = [key.split()[-1] for key in outcome.red]
     named = fault.gate.split()[-1]
