@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from harness.run.request import Request
 
 
-@dataclass
+@dataclass(repr=False)
 class RunContext:
     """What is known about a request, computed when it is first asked for.
+
+    Neither it nor its parts print what they know (``repr=False``): pytest shows the arguments of a
+    test that failed, and to write out all swipes and outputs takes it 18 s for each.
 
     Attributes:
         request: What was asked.

@@ -39,7 +39,7 @@ class ExportError(ExportGateError, RuntimeError):
     """A file that a run needs could not be exported."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Files:
     """What a run judges, and what that is compared or decoded with.
 

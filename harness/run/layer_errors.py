@@ -34,7 +34,7 @@ class NoBaselineError(ExportGateError, ValueError):
     """A file has no FP32 file to be compared with."""
 
 
-@dataclass
+@dataclass(repr=False)
 class LayerErrors:
     """Errors of layers by file."""
 

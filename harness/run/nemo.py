@@ -31,7 +31,7 @@ LABEL_REPEATS = 4
 _WORKER = "NeMo"
 
 
-@dataclass
+@dataclass(repr=False)
 class Nemo:
     """The checkpoint, loaded by NeMo itself.
 

@@ -34,7 +34,7 @@ REPEATED = 16
 """Inputs that are run twice."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Outputs:
     """Runs of encoders and steps, and how far they are from NeMo."""
 

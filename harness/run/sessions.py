@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass
+@dataclass(repr=False)
 class Sessions:
     """Sessions of a run's files by name."""
 

@@ -25,7 +25,7 @@ class SwipesError(ExportGateError, ValueError):
     """The manifest's swipes cannot be judged with."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Swipes:
     """The manifest of a request."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.run.workers import Workers
 
 
-@dataclass
+@dataclass(repr=False)
 class Timing:
     """Times by file; nothing is kept, each call measures anew."""
 

@@ -30,7 +30,7 @@ SEARCH_STRIDE = {("onnx", False): 1, ("onnx", True): 4, ("pte", False): 4, ("pte
 """Every how-many-th swipe is searched, by format and freedom: a .pte step takes no batch."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Words:
     """Decoded words by file.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from exportgate.runtime.isolate import Worker
 
 
-@dataclass
+@dataclass(repr=False)
 class Workers:
     """Workers by name, started when first asked for."""
 
