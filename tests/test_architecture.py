@@ -60,14 +60,55 @@ def test_the_page_is_short_and_names_what_there_is() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+EXAMPLES = ("variant", "gate", "device", "decoder")
+
+
 def test_every_example_is_there() -> None:
-    links = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\)", PAGE)
-    assert len(links) == 4
-    for name, path in links:
+    rows = re.findall(
+        r"^\| an? (\w+) \| .* \[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\) \|$", PAGE, re.MULTILINE
+    )
+    assert tuple(kind for kind, _, _ in rows) == EXAMPLES
+    for _, name, path in rows:
         assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
 
 
-LIMIT = 'schema = 1\n[checkpoint]\nvowels_min = 5\n["step_fp32.onnx"]\nvowels_min = 4\n'
+def written() -> Iterator[tuple[str, str, str]]:
+    """Yield each line of the examples in the tests: of what it is one, its place, the line."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        kind = place = ""
+        for line in path.read_text(encoding="utf-8").splitlines():
+            begun = re.fullmatch(r"# --- example of a (\w+), in ([\w./]+)", line)
+            if begun:
+                kind, place = begun.groups()
+            elif line == "# --- end of the example":
+                kind = ""
+            elif kind and line.strip():
+                yield kind, place, line
+        assert not kind, f"{path}: the example of a {kind} does not end"
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_what_is_added_is_short_and_lies_together(kind: str) -> None:
+    lines = [(place, line) for found, place, line in written() if found == kind]
+    places = {place for place, _ in lines}
+    assert 1 <= len(places) <= 3
+    assert 1 <= len(lines) <= 20, len(lines)
+    for place in places:
+        assert (ROOT / place).parent.is_dir(), place
+        row = next(row for row in PAGE.splitlines() if row.startswith(f"| a {kind} "))
+        assert f"`{place}`" in row or f"`{Path(place).parent}/`" in row, place
+
+
+# --- example of a gate, in harness/metrics.py
+VOWELS = {"vowels": Metric("", "vowels that the model can write")}
+# --- example of a gate, in suites/gates.toml
+LIMITS = """
+[checkpoint]
+vowels_min = { limit = 5, reason = "exact" }
+["step_fp32.onnx"]
+vowels_min = { limit = 4, reason = "exact" }
+"""
+# --- example of a gate, in suites/test_vowels.py
 MEASURING = """
 import pytest
 
@@ -75,6 +116,7 @@ import pytest
 def test_vowels(artifact, record):
     record("vowels", 4, "y is missing")
 """
+# --- end of the example
 
 
 def test_a_new_gate_is_a_metric_a_limit_and_a_test(
@@ -83,8 +125,8 @@ def test_a_new_gate_is_a_metric_a_limit_and_a_test(
     monkeypatch.setattr(resources, "CHECKOUT", pytester.path)
     pytester.makeconftest(CONFTEST)
     write_golden(pytester.path / "golden")
-    monkeypatch.setitem(METRICS, "vowels", Metric("", "vowels that the model can write"))
-    pytester.makefile(".toml", **{"suites/gates": LIMIT})
+    monkeypatch.setitem(METRICS, "vowels", VOWELS["vowels"])
+    pytester.makefile(".toml", **{"suites/gates": f"schema = 1\n{LIMITS}"})
     pytester.makepyfile(**{"suites/test_vowels": MEASURING})
     result, report = run(pytester, *ONE_FILE)
     assert result.ret == pytest.ExitCode.TESTS_FAILED

@@ -18,6 +18,7 @@ from exportgate.artifacts.sidecar import Sidecar, sha256_of, sidecar_path, write
 from exportgate.contract import ModelSpec, encoder_contract
 from exportgate.data.features import feature_spec
 from exportgate.runtime.isolate import WorkerError
+from harness.devices.device import DeviceDiedError
 from harness.devices.registry import DEVICES, UnknownDeviceError, device
 from harness.history.store import read_runs
 from harness.run.context import RunContext
@@ -80,10 +81,16 @@ def test_alone(artifact, context, record):
 """
 
 
+# --- example of a device, in harness/devices/registry.py
+ROW = {"next-door": "tests.devices.next_door:next_door"}
+# --- end of the example
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in ("far", "clockless"):
-        monkeypatch.setitem(DEVICES, kind, f"tests.devices.far:{kind}")
+    rows = {kind: f"tests.devices.far:{kind}" for kind in ("far", "clockless")}
+    for kind, factory in (rows | ROW).items():
+        monkeypatch.setitem(DEVICES, kind, factory)
 
 
 @pytest.fixture
@@ -152,8 +159,25 @@ def verdicts(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def test_a_device_is_a_row_of_the_table() -> None:
     assert device("far").name == "far"
     assert device("far:some/file").name == "far:some/file"
-    with pytest.raises(UnknownDeviceError, match="known: host, far, clockless"):
+    with pytest.raises(UnknownDeviceError, match=r"known: .*host.*, next-door$"):
         device("near")
+
+
+def test_a_new_device_is_a_module_and_a_row(project: pytest.Pytester) -> None:
+    result, report = judged(project, "next-door")
+    found = {metric: status for metric, (status, _) in verdicts(report).items()}
+    fast = found.pop("speedup")  # timed there; which of the two files is faster is nobody's promise
+    assert fast in ("PASS", "FAIL")
+    assert result.ret == (pytest.ExitCode.OK if fast == "PASS" else pytest.ExitCode.TESTS_FAILED)
+    assert set(found) == {
+        *("swipes", "nonfinite", "encoded_length_mismatches", "unequal_repeats"),
+    }
+    assert set(found.values()) == {"PASS"}
+    assert report["request"]["device"] == "next-door"
+    session = device("next-door").open(project.path / "files" / FILE)
+    session._worker._kill()
+    with pytest.raises(DeviceDiedError, match=r"device next-door died: .*SIGKILL"):
+        session.run({})
 
 
 def test_everybody_knows_the_device_and_its_clock(project: pytest.Pytester) -> None:

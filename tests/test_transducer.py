@@ -35,6 +35,7 @@ def multi_blank() -> Transducer:
     )
 
 
+# --- example of a decoder, in exportgate/transducer.py
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenAndDuration(Transducer):
     """An arc for each pair of symbol and duration; the step gives logits of both in one row."""
@@ -57,6 +58,9 @@ def token_and_duration() -> Transducer:
     # A blank of duration 0 moves one frame nevertheless.
     moves = np.where(commits, frames, np.maximum(frames, 1))
     return TokenAndDuration(one.start, one.symbols.repeat(3), commits, moves, one.max_symbols)
+
+
+# --- end of the example
 
 
 class WideStep(RandomStep):
@@ -144,6 +148,23 @@ def test_beam_search_adds_up_every_path_of_arcs(name: str, seed: int, count: int
     assert {c.tokens for c in found} == set(wanted)
     for candidate in found:
         assert candidate.log_prob == pytest.approx(wanted[candidate.tokens], abs=1e-4)
+
+
+def test_a_new_decoder_is_a_table_of_arcs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules, swipes = token_and_duration(), [frames(seed, 9) for seed in range(4)]
+    step = WideStep(0, rules)
+    wanted = [greedy_by_hand(step, item, rules) for item in swipes]
+    assert any(wanted)
+    # A model's own rules, of which nobody who decodes was told.
+    monkeypatch.setattr(Transducer, "of", lambda _: rules)
+    for found in (
+        greedy_batched(step, swipes, spec()),
+        [greedy_decode(step, item, spec()) for item in swipes],
+    ):
+        pairs = [list(zip(item.tokens, item.frames, strict=True)) for item in found]
+        assert pairs == wanted
+    best = beam_search(step, swipes[0], spec())[0]
+    assert best.log_prob >= beam_search(step, swipes[0], spec(), rules=rules)[0].log_prob
 
 
 def test_rules_that_no_decoder_could_follow_are_errors() -> None:

@@ -23,7 +23,9 @@ from exporters.variants import (
     variants_of,
 )
 from exportgate.artifacts.sidecar import read_sidecar
+from exportgate.resources import folder
 from harness.gate.gates import read_gates
+from tests import test_readme
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,31 +116,51 @@ def test_what_nothing_makes_is_refused_by_name(
         check_recipe(replace(row, precision=precision, recipe=replace(row.recipe, **changes)))
 
 
+GATES = folder("suites") / "gates.toml"
+
+# --- example of a variant, in exporters/variants.py
+ROW = Variant(
+    name="encoder_fp16_web.onnx",
+    exporter="release",
+    graph="encoder",
+    format="onnx",
+    precision="fp16",
+    targets=("web",),
+    summary="Encoder for ONNX Runtime Web: weights stored in FP16",
+    recipe=Recipe(cost=5, flavour="web", rewrite=(("fold_batch_norm", False),)),
+    baseline="encoder_fp32.onnx",
+    step="step_fp32.onnx",
+)
+# --- example of a variant, in suites/gates.toml
+SECTION = """
+["encoder_fp16_web.onnx"]
+profiles = ["contract", "weights", "onnx", "encoder", "encoder-fp16", "decode-fp16", "words"]
+"""
+# --- example of a variant, in README.md
+LINE = (
+    "| `encoder_fp16_web.onnx` | `release` | web | "
+    "Encoder for ONNX Runtime Web: weights stored in FP16 |"
+)
+# --- end of the example
+
+
 @pytest.mark.slow
-def test_a_new_variant_is_a_row_and_a_section(
+def test_a_new_variant_is_a_row_a_section_and_a_line(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = Variant(
-        name="encoder_fp16_web.onnx",
-        exporter="release",
-        graph="encoder",
-        format="onnx",
-        precision="fp16",
-        targets=("web",),
-        summary="Encoder for ONNX Runtime Web: weights stored in FP16",
-        recipe=Recipe(cost=5, flavour="web", rewrite=(("fold_batch_norm", False),)),
-        baseline="encoder_fp32.onnx",
-        step="step_fp32.onnx",
-    )
-    section = f'schema = 1\n["{row.name}"]\nsqnr_db_min = 50\n'
-    monkeypatch.setattr(variants, "VARIANTS", (*VARIANTS, row))
-    (tmp_path / "gates.toml").write_text(section, encoding="utf-8")
-    (gate,) = read_gates([tmp_path / "gates.toml"], [row.name for row in variants.VARIANTS]).gates
+    rows = (*VARIANTS, ROW)
+    monkeypatch.setattr(variants, "VARIANTS", rows)
+    path = tmp_path / "gates.toml"
+    path.write_text(GATES.read_text(encoding="utf-8") + SECTION, encoding="utf-8")
+    gates = read_gates([path], ["checkpoint", *(row.name for row in rows)]).of(ROW.name)
+    least = next(gate.limit for gate in gates if gate.metric == "sqnr_db")
     checkpoint = str(golden / "golden.nemo")
-    args = ["--checkpoint", checkpoint, "--variant", row.name, "--out", str(tmp_path)]
+    args = ["--checkpoint", checkpoint, "--variant", ROW.name, "--out", str(tmp_path)]
     assert release.main(args) == 0
-    sidecar = read_sidecar(tmp_path / row.name)
-    assert (sidecar.variant, sidecar.precision) == (row.name, "fp16")
+    sidecar = read_sidecar(tmp_path / ROW.name)
+    assert (sidecar.variant, sidecar.precision) == (ROW.name, "fp16")
     assert sidecar.recipe["flavour"] == "web"
     assert sidecar.sqnr_db is not None
-    assert sidecar.sqnr_db > gate.limit
+    assert sidecar.sqnr_db > least
+    monkeypatch.setattr(test_readme, "VARIANTS", rows)
+    assert LINE in test_readme.variants_table().splitlines()
