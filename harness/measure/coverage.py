@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.decibel import ratio_db
+from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from exportgate.runtime.session import Arrays, Session
     from harness.measure.rollout import Rollout
-
-FLOAT32_NOISE = 1e-6
-"""What float32 rounds away in sums of a few hundred terms, as a share of the signal's RMS."""
 
 BATCH = 5
 """Swipes of a batch: no power of two, so that no kernel's width divides it."""
@@ -221,7 +219,7 @@ def noise_ratio(
     usual = np.concatenate([item.reshape(-1) for item in alone]).astype(np.float64)
     other = np.concatenate([item.reshape(-1) for item in otherwise]).astype(np.float64)
     own = float(np.sqrt(((usual - truth) ** 2).mean()))
-    floor = FLOAT32_NOISE * float(np.sqrt((truth**2).mean()))
+    floor = level("float32_noise") * float(np.sqrt((truth**2).mean()))
     found = float(np.sqrt(((other - usual) ** 2).mean())) / max(own, floor, 1e-30)
     return found if np.isfinite(found) else float("inf")
 

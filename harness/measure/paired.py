@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from exportgate.garbage import uncollected
+from exportgate.levels import level
 from harness.measure.statistics import (
     Decision,
     RatioEstimate,
@@ -246,7 +247,8 @@ def compare_samples(
         StatisticsError: Too few blocks.
     """
     ours, theirs = (legs.min(axis=1) for legs in samples.legs(clock))
-    estimate = bootstrap_ratio(ours, theirs)
+    estimate = bootstrap_ratio(ours, theirs, confidence=level("paired_confidence"))
     p_value = mann_whitney(ours, theirs)
-    decision = decide(estimate, p_value, minimal_effect=minimal_effect)
+    rank_level = level("paired_rank_level")
+    decision = decide(estimate, p_value, minimal_effect=minimal_effect, level=rank_level)
     return PairedComparison(estimate, p_value, decision)

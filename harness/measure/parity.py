@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from exportgate.errors import ExportGateError
+from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 from harness.measure.compare import Comparison, compare
 
@@ -233,7 +234,9 @@ def compare_rollouts(session: Session, rollouts: Sequence[Rollout]) -> StepCompa
     return StepComparison(
         logits=compare(wanted_logits, got_logits),
         states=compare(wanted_states, got_states),
-        normalised=float(np.mean(np.abs(np.logaddexp.reduce(rows, axis=0)) < 1e-3)),
+        normalised=float(
+            np.mean(np.abs(np.logaddexp.reduce(rows, axis=0)) < level("normalised_nats"))
+        ),
         shape=shape,
         shift=float(shift.max()),
         shifted_symbol=int(shift.argmax()),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exportgate.errors import ExportGateError
+from exportgate.levels import level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +121,7 @@ def _binomial_below(count: int, trials: int, share: float) -> float:
 
 
 def share_above(hits: int, trials: int, chance: float) -> float:
-    """Return how far a share is above chance, at its lower 97.5 % bound (Clopper and Pearson 1934).
+    """Return how far a share is above chance, at its lower bound (Clopper and Pearson 1934).
 
     Args:
         hits: How many of the trials.
@@ -128,9 +129,10 @@ def share_above(hits: int, trials: int, chance: float) -> float:
         chance: What would be reached without knowing anything.
     """
     low, high = 0.0, hits / trials
+    tail = level("accuracy_bound_tail")
     for _ in range(50):
         middle = (low + high) / 2
-        # The bound is where so many hits or more have a probability of 2.5 %.
-        too_low = 1.0 - _binomial_below(hits, trials, middle) < 0.025
+        # The bound is where so many hits or more have the probability of the tail.
+        too_low = 1.0 - _binomial_below(hits, trials, middle) < tail
         low, high = (middle, high) if too_low else (low, middle)
     return low - chance

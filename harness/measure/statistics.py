@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CONFIDENCE = 0.99
-"""Of the interval."""
-LEVEL = 0.05
-"""Of the rank test. It sees single legs, whose common noise does not cancel: the weaker witness."""
 RESAMPLES = 2000
 
 
@@ -52,7 +48,7 @@ def bootstrap_ratio(
     candidate: Sequence[float] | NDArray[np.float64],
     baseline: Sequence[float] | NDArray[np.float64],
     *,
-    confidence: float = CONFIDENCE,
+    confidence: float,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> RatioEstimate:
@@ -113,7 +109,7 @@ def decide(
     p_value: float,
     *,
     minimal_effect: float,
-    level: float = LEVEL,
+    level: float,
 ) -> Decision:
     """Decide whether the candidate differs from the baseline.
 
