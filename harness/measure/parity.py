@@ -231,12 +231,11 @@ def compare_rollouts(session: Session, rollouts: Sequence[Rollout]) -> StepCompa
     rows = np.concatenate(got_logits, axis=1)
     mean_error = (rows - np.concatenate(wanted_logits, axis=1)).mean(axis=1)
     shift = np.abs(mean_error - np.median(mean_error))
+    log_sums = np.abs(np.logaddexp.reduce(rows, axis=0))
     return StepComparison(
         logits=compare(wanted_logits, got_logits),
         states=compare(wanted_states, got_states),
-        normalised=float(
-            np.mean(np.abs(np.logaddexp.reduce(rows, axis=0)) < level("normalised_nats"))
-        ),
+        normalised=float(np.mean(log_sums < level("normalised_nats"))),
         shape=shape,
         shift=float(shift.max()),
         shifted_symbol=int(shift.argmax()),
