@@ -11,8 +11,10 @@ export OMP_NUM_THREADS := 1
 CHECKPOINT ?= golden/golden.nemo
 CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
+# Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
+APART := long
 
-.PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
+.PHONY: gate test test-long lint setup golden lock clean release faults mutants accept bench-gate \
 	bench-exporters bench-rewrites setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
@@ -20,13 +22,17 @@ gate: setup  ## export the golden checkpoint's files and judge them
 		--history build/history.db
 
 test: setup lint  ## test the harness itself, fast tests first
-	$(BIN)/python -m pytest tests/ -m "not slow" -n 2
+	$(BIN)/python -m pytest tests/ -m "not slow and not ($(APART))" -n 2
 	@mkdir -p build
 	@# The gate inside a test runs beside the other slow tests and ahead of them: it takes longest.
-	@$(BIN)/python -m pytest tests/ -m "slow and nested" > build/test-nested.log 2>&1 & nested=$$!; \
-	nice $(BIN)/python -m pytest tests/ -m "slow and not nested" -n 2 --dist loadfile; slow=$$?; \
+	@$(BIN)/python -m pytest tests/ -m "slow and nested and not ($(APART))" > build/test-nested.log 2>&1 & nested=$$!; \
+	nice $(BIN)/python -m pytest tests/ -m "slow and not nested and not ($(APART))" -n 2 --dist loadfile; slow=$$?; \
 	echo "waiting for the tests that run the gate (build/test-nested.log)"; \
 	wait $$nested; nested=$$?; cat build/test-nested.log; exit $$((slow + nested))
+
+test-long: setup  ## the tests of the harness that take a minute each: wheel, mutants, lowering, localizing
+	$(BIN)/python -m pytest tests/ -m "long and not nested" -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/ -m "long and nested"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -69,6 +69,7 @@ def test_what_no_guest_runs_is_not_measured(tmp_path: Path) -> None:
 
 @emulated
 @pytest.mark.slow
+@pytest.mark.long
 def test_twice_the_work_is_twice_the_instructions(tmp_path: Path) -> None:
     plugin = build(tmp_path / "libcount.so")
     one, again, two = (
@@ -90,6 +91,7 @@ def a_program(path: Path, number: int) -> Path:
 
 @emulated
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_program_takes_the_instructions_of_its_products(tmp_path: Path) -> None:
     plugin = build(tmp_path / "libcount.so")
     found = count(a_program(tmp_path / "a.pte", 16), FEEDS, plugin=plugin)

@@ -100,7 +100,7 @@ def test_another_order_gives_the_same_report(lab: FaultLab, workspace: Workspace
 @slow
 @pytest.mark.parametrize("fault", [pytest.param(f, id=f.name) for f in FAULTS if f.name in QUICK])
 def test_a_fault_is_caught_by_the_gate_named_for_it(lab: FaultLab, fault: Fault) -> None:
-    outcome = run_fault(lab, fault)
+    outcome = run_fault(lab, fault, named_only=True)
     assert outcome.caught, f"{fault.gate} is green; red: {outcome.red}; {outcome.reason}"
 
 
@@ -125,6 +125,7 @@ def test_a_missing_file_is_no_success(lab: FaultLab, workspace: Workspace, missi
 
 
 @slow
+@pytest.mark.long
 def test_a_crashing_program_fails_its_own_checks_only(lab: FaultLab, workspace: Workspace) -> None:
     next(f for f in FAULTS if f.name == ".pte that crashes").inject(workspace)
     broken = red_gates(lab.judge(workspace, ["step_fp32.pte", "step_fp32.onnx"]))
@@ -133,6 +134,7 @@ def test_a_crashing_program_fails_its_own_checks_only(lab: FaultLab, workspace: 
 
 
 @slow
+@pytest.mark.long
 def test_a_foreign_quantized_file_is_told_where_it_breaks(
     lab: FaultLab, workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -169,7 +171,8 @@ def test_a_broken_gate_names_the_first_bad_layer(lab: FaultLab, workspace: Works
 
 
 @slow
-def test_blame_names_stage_layer_and_half(
+@pytest.mark.long
+def test_localize_names_stage_layer_and_half(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next(f for f in FAULTS if f.name == "channel scale 5 % off").inject(workspace)
@@ -197,6 +200,7 @@ def one_channel_off(workspace: Workspace, name: str) -> None:
 
 
 @slow
+@pytest.mark.long
 def test_a_pte_is_told_its_first_bad_layer_and_its_stages(
     lab: FaultLab, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,4 +230,4 @@ def test_a_fault_that_changes_nothing_is_not_caught(lab: FaultLab) -> None:
         next(f for f in FAULTS if f.name == "h and c exchanged"),
         inject=operate("step_fp32.onnx", before_output("logits", "Identity")),
     )
-    assert not run_fault(lab, harmless).caught
+    assert not run_fault(lab, harmless, named_only=True).caught

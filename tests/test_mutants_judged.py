@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FILES = (
     "encoder_fp32.onnx", "encoder_int8.onnx", "step_fp32.onnx", "step_int8.onnx", "step_fp32.pte",

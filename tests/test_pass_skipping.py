@@ -163,10 +163,8 @@ def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
 ) -> None:
     small = random_checkpoint(tmp_path)
 
-    def export(*, skip_passes: bool = True) -> bytes:
-        return encoder_to_pte(
-            small, precision="fp32", calibration=None, max_trace_len=35, skip_passes=skip_passes
-        ).payload
+    def export() -> bytes:
+        return encoder_to_pte(small, precision="fp32", calibration=None, max_trace_len=35).payload
 
     ours = export()
     # The first and the last want metadata of a graph that was cut; the others change something.
@@ -180,12 +178,12 @@ def test_an_encoder_is_lowered_to_the_same_file_with_seven_traces(
         "ExportPass",
     }
     traced.clear()
-    assert ours == export(skip_passes=False)
     monkeypatch.setenv(SWITCH, "0")
     assert ours == export()
     assert traced == set()  # nobody was asked
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("precision", "quantizer"), [("fp32", "eager"), ("int8", "pt2e")])
 def test_golden_files_are_the_same_with_every_pass(
     precision: Precision, quantizer: Quantizer, golden: Path
