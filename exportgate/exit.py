@@ -1,7 +1,11 @@
-"""How every command ends: one table of exit statuses, and one line for what went wrong."""
+"""How every command ends: one table of exit statuses, and one line for what went wrong.
+
+A wrong option is no exception: ``Parser`` is every command's.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from enum import IntEnum
@@ -26,6 +30,23 @@ class Exit(IntEnum):
     PASSED = 0
     FAILED = 1
     NOT_JUDGED = 2
+
+
+class UsageError(ExportGateError, ValueError):
+    """The command line is not one that the command takes."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are lines like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line.
+
+        Raises:
+            UsageError: Always.
+        """
+        msg = f"{message}; {self.prog} --help explains the options"
+        raise UsageError(msg)
 
 
 def end(main: Callable[[], int]) -> NoReturn:

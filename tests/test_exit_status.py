@@ -141,6 +141,16 @@ def test_what_cannot_be_done_is_one_line(
     assert "Traceback" not in said.out + said.err
 
 
+@pytest.mark.parametrize("command", console.COMMANDS)
+def test_a_wrong_option_is_one_line_too(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        end(lambda: console.main([command, "--no-such-option"]))
+    said = capfd.readouterr()
+    assert ended.value.code == Exit.NOT_JUDGED
+    assert said.err.startswith("error: "), said
+    assert said.err.count("\n") == 1, said
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "said"),
     [

@@ -11,9 +11,10 @@ from exporters.pipeline.options import (
     CALIBRATION_BATCHES,
     DEFAULT_MAX_TRACE_LEN,
 )
+from exportgate.exit import Parser as PlainParser
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(PlainParser):
     """An argument parser whose long options can be written ``--like_this`` or ``--like-this``."""
 
     def __init__(self, module: str, summary: str, example: str) -> None:

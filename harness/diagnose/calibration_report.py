@@ -29,7 +29,7 @@ from exportgate.artifacts.sidecar import write_text
 from exportgate.data.features import CHANNELS, FEATURE_DIM, featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from exportgate.runtime.onnx_runtime import OrtSession
 from harness.decode.batches import encode_all, greedy_batched
 from harness.measure.compare import compare
@@ -212,8 +212,10 @@ def _features(manifest: Path) -> list[NDArray[np.float32]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog="exportgate calibration",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     golden = resources.folder("golden")
     parser.add_argument("--checkpoint", type=Path, default=golden / "golden.nemo")

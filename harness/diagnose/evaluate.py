@@ -25,7 +25,7 @@ from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from exportgate.runtime.opening import open_artifact
 from harness.decode.accuracy import (
     Accuracy,
@@ -160,8 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog="exportgate evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--encoder", type=Path, action="append", required=True, help="repeatable")
     parser.add_argument("--step", type=Path, action="append", required=True, help="repeatable")

@@ -22,7 +22,7 @@ import numpy as np
 from exportgate import resources
 from exportgate.data.features import CHANNELS, FEATURE_DIM, feature_spec
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.diagnose.feature_mistakes import MISTAKES
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a port's file; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate features",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

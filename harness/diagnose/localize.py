@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from exportgate.artifacts.sidecar import read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Handle, Worker
 from exportgate.runtime.onnx_runtime import OrtSession
@@ -286,7 +285,7 @@ def half_sentence(matrix: dict[str, dict[str, float]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables and write the page; return the exit status."""
-    parser = argparse.ArgumentParser(prog="exportgate localize", description=__doc__)
+    parser = Parser(prog="exportgate localize", description=__doc__)
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)

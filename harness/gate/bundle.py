@@ -10,7 +10,6 @@ folder can write its index. Publish the hash of ``bundle.json`` elsewhere where 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from dataclasses import replace
@@ -34,7 +33,7 @@ from exporters.pipeline.bundle import (
     shipped_name,
 )
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, write_text
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.gate.gates import Status
 from harness.gate.report import REPORT_SCHEMA
 
@@ -203,7 +202,7 @@ def _check_report(path: Path, data: Mapping[str, Any], bundle: Bundle) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="exportgate bundle", description=__doc__)
+    parser = Parser(prog="exportgate bundle", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser("verify", help="check every file of a bundle")
     sealing = commands.add_parser("seal", help="put the gate's verdict and report in")

@@ -18,7 +18,7 @@ import pytest
 
 from exportgate import resources
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.gate.plugin.again import GATE_COMMAND, is_test
 from harness.gate.plugin.options import add_options, takes_value
 
@@ -108,7 +108,7 @@ def _refusal(said: str) -> str:
 
 
 def _help() -> str:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate gate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -21,7 +21,7 @@ from exporters.variants import VARIANTS, variant
 from exportgate import resources
 from exportgate.artifacts.sidecar import read_sidecar, sidecar_path, write_text
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.gate.baseline import ACCEPTED
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _replace(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate promote",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

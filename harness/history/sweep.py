@@ -44,7 +44,7 @@ from exporters.variants import TARGETS
 from exportgate import resources
 from exportgate.artifacts.sidecar import package_versions, sha256_of
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.history.store import check_writable, number_of_job, read_report
 from harness.history.trends import default_history
 
@@ -264,7 +264,7 @@ def _line(outcome: Outcome) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate sweep",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate import resources
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.history.store import (
     HistoryError,
     Run,
@@ -334,7 +334,7 @@ def regression_lines(path: Path, order: Order) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate history",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,7 +14,7 @@ import numpy as np
 
 from exporters.variants import variant
 from exportgate.artifacts.sidecar import read_sidecar
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from exportgate.runtime.inputs import encoder_input, step_inputs
 from harness.measure.instructions import INFERENCES, PLUGIN, X86_64, build, count
 
@@ -26,7 +26,7 @@ FRAMES = 32
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate instructions",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
