@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grimp
 import pytest
 
 # Torch cannot be loaded twice, and a run inside a test forgets what it has loaded itself.
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("exportgate", "exporters", "harness")
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -42,7 +44,7 @@ def test_the_picture_is_the_contract() -> None:
 
 def parts() -> Iterator[str]:
     """Name every folder and module on the second level."""
-    for package in ("exportgate", "exporters", "harness"):
+    for package in PACKAGES:
         for path in sorted((ROOT / package).iterdir()):
             if (path / "__init__.py").is_file() or path.suffix == ".py":
                 yield f"{package}.{path.stem}"
@@ -58,6 +60,24 @@ def test_the_page_is_short_and_names_what_there_is() -> None:
     paths = re.findall(r"`((?:exportgate|exporters|harness|suites|tests|golden)/[\w./]*)`", PAGE)
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_no_folder_is_crowded_and_no_module_long() -> None:
+    for package in PACKAGES:
+        for init in (ROOT / package).rglob("__init__.py"):
+            modules = [path for path in init.parent.glob("*.py") if path != init]
+            assert len(modules) <= 12, init.parent
+            for path in (init, *modules):
+                assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_no_modules_import_each_other() -> None:
+    # Also of what is imported for its types alone: who reads one has to read the other.
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    left = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    while free := {name for name, imported in left.items() if not imported & left.keys()}:
+        left = {name: imported for name, imported in left.items() if name not in free}
+    assert left == {}
 
 
 EXAMPLES = ("variant", "gate", "device", "decoder")

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from exporters.graphs.step import StepGraph, UnsupportedDecoderError
 from exporters.nemo.checkpoint import load_checkpoint
+from exporters.xnnpack.time_axis import LoweringError, TimeAxis
 from exporters.xnnpack.to_pte import (
-    LoweringError,
     _export,
-    _TimeAxis,
     encoder_to_pte,
     plan_encoder,
     step_to_pte,
@@ -254,7 +253,7 @@ class _HalfOfTheFrames(torch.nn.Module):
 
 
 def test_a_graph_that_computes_lengths_is_refused() -> None:
-    axis = _TimeAxis(bound=40, factor=4)
+    axis = TimeAxis(bound=40, factor=4)
     inputs = (torch.rand(1, 37, 40), torch.tensor([40]))
     with pytest.raises(LoweringError, match="the graph computes lengths in floordiv"):
         _export(_HalfOfTheFrames(), inputs, axis)
