@@ -1,4 +1,4 @@
-"""The model and the evidence: every weight is in it, it decodes words, and the swipes can tell."""
+"""The model and the swipes: every weight is in it, it decodes words, and the swipes can tell."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_reference_accuracy(
 
 
 @pytest.mark.measures("swipes", "distinct_swipes", "distinct_words", "unexercised_labels")
-def test_evidence(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_manifest(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """There are enough swipes and words that differ: a fault of few of them would be met."""
     facts = context.swipes.facts(context.nemo.reference().spec.labels)
     name = context.request.manifest.name

@@ -13,7 +13,7 @@ from harness.gate.gates import Gate, GateError, Status, Verdict, judge, read_gat
 from harness.gate.pytest_plugin import CHECKPOINT
 from harness.metrics import METRICS, Role
 
-SUBJECTS = ["encoder_int8.pte", CHECKPOINT]
+ARTIFACTS = ["encoder_int8.pte", CHECKPOINT]
 
 
 def write(tmp_path: Path, text: str, name: str = "gates.toml") -> Path:
@@ -66,7 +66,7 @@ def test_only_what_needs_an_optional_tool_may_be_waived(metric: str) -> None:
 def test_what_is_informational_takes_no_gate(metric: str, tmp_path: Path) -> None:
     path = write(tmp_path, f'["encoder_int8.pte"]\n{metric}_max = 5\n')
     with pytest.raises(GateError, match=f"limits {metric}, which is informational"):
-        read_gates([path], SUBJECTS)
+        read_gates([path], ARTIFACTS)
 
 
 @pytest.mark.parametrize("status", [Status.PASS, Status.FAIL])
@@ -83,7 +83,7 @@ def test_profiles_are_shared_and_overridden(tmp_path: Path) -> None:
         '["encoder_int8.pte"]\nprofiles = ["int8"]\nsqnr_db_min = 40\n'
         'allowed_fallback_ops = ["aten::add"]\n',
     )
-    book = read_gates([path], SUBJECTS)
+    book = read_gates([path], ARTIFACTS)
     assert {gate.key: gate.limit for gate in book.of("encoder_int8.pte")} == {
         "sqnr_db_min": 40.0,
         "delegates_max": 10.0,
@@ -98,7 +98,7 @@ def test_a_user_lays_single_keys_over(tmp_path: Path) -> None:
         '["encoder_int8.pte"]\nprofiles = ["int8"]\n',
     )
     over = write(tmp_path, "[profile.int8]\ndelegates_max = 2\n", "over.toml")
-    book = read_gates([base, over], SUBJECTS)
+    book = read_gates([base, over], ARTIFACTS)
     assert {gate.key: gate.limit for gate in book.of("encoder_int8.pte")} == {
         "sqnr_db_min": 26.0,
         "delegates_max": 2.0,
@@ -121,18 +121,18 @@ def test_a_user_lays_single_keys_over(tmp_path: Path) -> None:
 )
 def test_a_malformed_file_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(GateError, match=message):
-        read_gates([write(tmp_path, text)], SUBJECTS)
+        read_gates([write(tmp_path, text)], ARTIFACTS)
 
 
 def test_another_schema_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "gates.toml"
     path.write_text("schema = 2\n", encoding="utf-8")
     with pytest.raises(GateError, match="schema is 2, but should be 1"):
-        read_gates([path], SUBJECTS)
+        read_gates([path], ARTIFACTS)
 
 
 def test_a_artifact_without_a_gate_is_an_error(tmp_path: Path) -> None:
-    book = read_gates([write(tmp_path, "[checkpoint]\nswipes_min = 1\n")], SUBJECTS)
+    book = read_gates([write(tmp_path, "[checkpoint]\nswipes_min = 1\n")], ARTIFACTS)
     with pytest.raises(GateError, match=r"encoder_int8\.pte has no gate"):
         book.of("encoder_int8.pte")
 

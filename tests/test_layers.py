@@ -44,8 +44,8 @@ def two_layers(path: Path, first: np.ndarray, second: np.ndarray, *, suffix: str
 def test_the_layer_and_its_channel_are_named(tmp_path: Path, layer: int, name: str) -> None:
     weights = [FIRST.copy(), SECOND.copy()]
     weights[layer][:, 3] *= 1.05
-    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
-    found, missing = layer_errors(two_layers(tmp_path / "b.onnx", *weights), sound, FEEDS)
+    healthy = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    found, missing = layer_errors(two_layers(tmp_path / "b.onnx", *weights), healthy, FEEDS)
     assert missing == []
     bad = first_bad(found, "fp32")
     assert bad is not None
@@ -59,8 +59,8 @@ def test_a_convolution_that_took_its_relu_in_is_found_behind_it(
     tmp_path: Path, gain: float
 ) -> None:
     weight = RNG.standard_normal((4, 2, 3)).astype(np.float32)
-    sound, rectified = tmp_path / "a.onnx", tmp_path / "b.onnx"
-    for path, factor in ((sound, 1.0), (tmp_path / "c.onnx", gain)):
+    healthy, rectified = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    for path, factor in ((healthy, 1.0), (tmp_path / "c.onnx", gain)):
         changed = weight.copy()
         changed[2] *= factor
         graph = helper.make_graph(
@@ -83,40 +83,40 @@ def test_a_convolution_that_took_its_relu_in_is_found_behind_it(
     assert [node.op_type for node in onnx.load(rectified).graph.node] == ["FusedConv"]
 
     feeds = [{"x": RNG.standard_normal((1, 2, 9)).astype(np.float32)}]
-    (found,), missing = layer_errors(rectified, sound, feeds)
+    (found,), missing = layer_errors(rectified, healthy, feeds)
     assert missing == []
     assert (found.name, found.gain_error > 0.04) == ("sum", gain > 1.0)
 
 
 def test_equal_files_have_no_bad_layer(tmp_path: Path) -> None:
-    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
-    found, _ = layer_errors(sound, sound, FEEDS)
+    healthy = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    found, _ = layer_errors(healthy, healthy, FEEDS)
     assert first_bad(found, "fp32") is None
     assert "the export itself" in sentence(None)
 
 
 def test_a_hidden_channel_fault_of_an_int8_file_is_seen() -> None:
-    sound = LayerError("a", 44.0, 0.01, 0, 0.02, 0)
+    healthy = LayerError("a", 44.0, 0.01, 0, 0.02, 0)
     off = LayerError("b", 43.9, 0.05, 7, 0.02, 0)
-    assert first_bad([sound, off], "int8") is off
-    assert first_bad([sound, sound], "int8") is None
+    assert first_bad([healthy, off], "int8") is off
+    assert first_bad([healthy, healthy], "int8") is None
 
 
 def test_a_nan_is_the_worst_there_is(tmp_path: Path) -> None:
     broken = FIRST.copy()
     broken[0, 0] = np.nan
-    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
-    found, _ = layer_errors(two_layers(tmp_path / "b.onnx", broken, SECOND), sound, FEEDS)
+    healthy = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    found, _ = layer_errors(two_layers(tmp_path / "b.onnx", broken, SECOND), healthy, FEEDS)
     bad = first_bad(found, "fp32")
     assert bad is not None
     assert (bad.name, bad.gain_error) == ("hidden", float("inf"))
 
 
 def test_what_cannot_be_compared_is_an_error(tmp_path: Path) -> None:
-    sound = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
+    healthy = two_layers(tmp_path / "a.onnx", FIRST, SECOND)
     other = two_layers(tmp_path / "b.onnx", FIRST, SECOND, suffix="_renamed")
     with pytest.raises(LayersError, match="not the same graph"):
-        layer_errors(other, sound, FEEDS)
+        layer_errors(other, healthy, FEEDS)
     wider = two_layers(tmp_path / "c.onnx", FIRST, SECOND[:, :4])
     with pytest.raises(LayersError, match="but in the FP32 file"):
-        layer_errors(wider, sound, FEEDS)
+        layer_errors(wider, healthy, FEEDS)

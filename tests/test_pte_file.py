@@ -144,16 +144,16 @@ def test_the_weights_name_the_first_bad_layer(
     plain: bytes, quantized: bytes, file: Path, precision: str
 ) -> None:
     file.write_bytes(plain if precision == "fp32" else quantized)
-    sound = weight_of_small()
-    off = sound.copy()
+    healthy = weight_of_small()
+    off = healthy.copy()
     off[3] /= 1.05
-    assert first_bad(weight_errors(file, [("linear", sound)], smoothed=False), precision) is None
+    assert first_bad(weight_errors(file, [("linear", healthy)], smoothed=False), precision) is None
     bad = first_bad(weight_errors(file, [("linear", off)], smoothed=False), precision)
     assert bad is not None
     assert (bad.name, bad.gain_channel) == ("linear", 3)
     assert bad.gain_error == pytest.approx(0.05, rel=0.1)
     with pytest.raises(LayersError, match="1 layers, which are not the checkpoint's 2"):
-        weight_errors(file, [("linear", sound), ("other", sound)], smoothed=False)
+        weight_errors(file, [("linear", healthy), ("other", healthy)], smoothed=False)
 
 
 def test_smoothing_is_undone(plain: bytes, file: Path) -> None:

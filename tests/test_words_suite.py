@@ -18,7 +18,7 @@ from suites import test_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-SUBJECT, BASELINE = "encoder_int8.onnx", "step_fp32.onnx"
+FILE, BASELINE = "encoder_int8.onnx", "step_fp32.onnx"
 WORDS = ["the", "keyboard", "accessibility", "swipe", "hello"] * 40
 LEXICON = build_lexicon(dict.fromkeys(WORDS, 1.0), "abcdefghijklmnopqrstuvwxyz")
 GATES = Path(__file__).resolve().parent.parent / "suites" / "gates.toml"
@@ -26,7 +26,7 @@ GATES = Path(__file__).resolve().parent.parent / "suites" / "gates.toml"
 
 def decoded(found: Sequence[Outcome], nemo: Sequence[Outcome]) -> Any:
     """Return what the suite asks of the context, for one file and NeMo."""
-    by_file = {SUBJECT: list(found), BASELINE: list(nemo)}
+    by_file = {FILE: list(found), BASELINE: list(nemo)}
     line = SimpleNamespace(points=np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 9.0]]))
     reference = SimpleNamespace(hypotheses=list(nemo))
     return SimpleNamespace(
@@ -62,10 +62,10 @@ def red(decode: Callable[[int, str], Sequence[str]], nemo_right: float = 1.0) ->
     def record(metric: str, value: float, _detail: str = "", _samples: Any = ()) -> None:
         values[metric] = value
 
-    gates = read_gates([GATES], ["checkpoint", *(row.name for row in VARIANTS)]).of(SUBJECT)
+    gates = read_gates([GATES], ["checkpoint", *(row.name for row in VARIANTS)]).of(FILE)
     limits = {gate.metric: gate.limit for gate in gates}
     for suite in (test_words.test_lexicon, test_words.test_free_search, test_words.test_letters):
-        suite(SUBJECT, context, record, lambda _, metric: limits[metric])
+        suite(FILE, context, record, lambda _, metric: limits[metric])
     judged = [judge(gate, values[gate.metric]) for gate in gates if gate.metric in values]
     assert len(judged) == 6
     return {v.gate.metric for v in judged if v.status is not Status.PASS}

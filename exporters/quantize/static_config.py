@@ -1,10 +1,10 @@
 """How to compute an encoder's linear layers in 8-bit integers, decided by measurement.
 
-An activation is one u8 code, or two: the second holds what the first rounded away, and meets the
-same weights in a second integer Gemm. Behind a convolution it is needed: a few large values leave
-one u8 no steps for the many small ones (raw accelerations beside positions are the worst case, and
-ruin every word if quantised naively). Which layers get two codes is measured on calibration
-swipes, not listed: another checkpoint has other outliers.
+An activation is one u8 code, or two: the second holds the residual, what the first rounded away,
+and meets the same weights in a second integer Gemm. Behind a convolution it is needed: a few large
+values leave one u8 no steps for the many small ones (raw accelerations beside positions are the
+worst case, and ruin every word if quantised naively). For which layers the residual is quantised
+too is measured on calibration swipes, not listed: another checkpoint has other outliers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ STEPS = 255
 """Steps of a u8 code."""
 
 RESIDUAL_HEADROOM = 4.0
-"""Two codes have steps to spare. They go to what real swipes do beyond the calibration's extremes:
-a clipped acceleration is the largest error that there is. One code gets no headroom: a factor h
+"""Code and residual have steps to spare. They go to what real swipes do beyond the calibration's
+extremes: a clipped acceleration is the largest error that there is. One code gets no headroom: a factor h
 adds 20 log10 h dB of rounding noise to every swipe, and beyond the whole calibration file's range
 few swipes reach. Of five checkpoints 1.5 lifts the worst swipe on three, by 1.1 to 2.6 dB, and
 lowers it on two, by less than 1; on all it gives two to six more layers a second code, which costs

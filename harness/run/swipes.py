@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportgate.data.evidence import ManifestFacts, evidence_facts, shared_lines, too_long
 from exportgate.data.features import featurize
 from exportgate.data.manifest import Manifest, Swipe, load_manifest, read_manifest
+from exportgate.data.manifest_facts import ManifestFacts, manifest_facts, shared_lines, too_long
 from exportgate.errors import ExportGateError
 from harness.run.memo import once
 
@@ -57,7 +57,7 @@ class Swipes:
 
     def facts(self, labels: Sequence[str]) -> ManifestFacts:
         """Return what the manifest consists of, for a vocabulary."""
-        return evidence_facts(self.all(), labels)
+        return manifest_facts(self.all(), labels)
 
     @once
     def shared_with_calibration(self) -> list[tuple[int, int]]:

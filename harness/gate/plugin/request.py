@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from exporters.variants import Variant, variants_of
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
-from exportgate.data.evidence import too_long
 from exportgate.data.features import FEATURE_DIM
 from exportgate.data.manifest import Swipe, load_manifest, read_manifest
+from exportgate.data.manifest_facts import too_long
 from exportgate.errors import ExportGateError
 from harness.devices.registry import device
 from harness.gate.plugin.places import workdir
@@ -178,7 +178,7 @@ def describe_request(config: pytest.Config, request: Request) -> dict[str, Any]:
     }
 
 
-def evidence_lines(config: pytest.Config, request: Request) -> list[str]:
+def manifest_lines(config: pytest.Config, request: Request) -> list[str]:
     """Say with which swipes a run judges and calibrates, and which of them nobody chose."""
     manifest = f"swipes {request.manifest}"
     if config.getoption("--manifest") is None and not is_golden(request.checkpoint):

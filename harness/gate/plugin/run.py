@@ -19,7 +19,7 @@ from harness.gate.plugin.places import check_places, report_folder
 from harness.gate.plugin.request import (
     build_request,
     describe_request,
-    evidence_lines,
+    manifest_lines,
     notes_on,
     selected,
 )
@@ -92,7 +92,7 @@ class GatePlugin:
         """Say what is judged with what."""
         env = self.request.device.environment()
         packages = ", ".join(f"{name} {number}" for name, number in env.versions.items())
-        swipes, *more = evidence_lines(self.config, self.request)
+        swipes, *more = manifest_lines(self.config, self.request)
         return [
             f"gate: target {self.config.getoption('--target')} on {self.request.device.name}",
             f"gate: checkpoint {self.request.checkpoint}, {swipes}",

@@ -45,7 +45,7 @@ class ManifestFacts:
     distinct_lengths: int
 
 
-def evidence_facts(swipes: Sequence[Swipe], labels: Sequence[str] = ()) -> ManifestFacts:
+def manifest_facts(swipes: Sequence[Swipe], labels: Sequence[str] = ()) -> ManifestFacts:
     """Return what swipes consist of.
 
     Args:

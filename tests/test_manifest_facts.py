@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from exportgate.data.evidence import distinct, evidence_facts, shared_lines, too_long
 from exportgate.data.manifest import Swipe, lines_text, read_manifest, write_manifest
+from exportgate.data.manifest_facts import distinct, manifest_facts, shared_lines, too_long
 from exportgate.data.synthetic import generate
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_equal_swipes_count_once(swipes: list[Swipe]) -> None:
 
 
 def test_facts(swipes: list[Swipe]) -> None:
-    facts = evidence_facts([*swipes, *swipes], LABELS)
+    facts = manifest_facts([*swipes, *swipes], LABELS)
     lengths = [len(swipe.points) for swipe in swipes]
     assert (facts.swipes, facts.distinct_swipes, facts.distinct_words) == (8, 4, 3)
     assert facts.unexercised_labels == tuple("bfgijklmpqrsuvwxyz")
@@ -49,12 +49,12 @@ def test_facts(swipes: list[Swipe]) -> None:
 
 def test_labels_of_several_characters_and_words_that_none_writes(swipes: list[Swipe]) -> None:
     pieces = ("<unk>", "▁th", "▁", "th", "at", "e", "c", "on", "▁e")
-    facts = evidence_facts(swipes, pieces)
+    facts = manifest_facts(swipes, pieces)
     assert facts.unexercised_labels == ("▁e",)
     assert facts.unwritable_lines == (4,)
     capital = [replace(swipes[0], word="The"), *swipes[1:]]
-    assert evidence_facts(capital, LABELS).unwritable_lines == (1,)
-    assert evidence_facts(capital).unwritable_lines == ()
+    assert manifest_facts(capital, LABELS).unwritable_lines == (1,)
+    assert manifest_facts(capital).unwritable_lines == ()
 
 
 def test_swipes_of_two_manifests_are_found_by_their_traces(
