@@ -13,8 +13,8 @@ class Role(StrEnum):
     Attributes:
         GATED: A gate on it fails if it was not measured.
         OPTIONAL: What counts it may be absent: an emulator that is not part of the installation, or
-            the exporter of a third-party file. Its gate then says NOT_MEASURED and why, and fails the
-            run only for a release.
+            the exporter of a third-party file. Its gate then says NOT_MEASURED and why, and fails
+            the run only for a release.
         INFORMATIONAL: A clock's or a guest's number as it happens to be. No gate may be set on it,
             and a report shows it beside the gates.
     """
