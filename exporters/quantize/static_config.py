@@ -32,10 +32,10 @@ STEPS = 255
 RESIDUAL_HEADROOM = 4.0
 """Code and residual have steps to spare. They go to what real swipes do beyond the calibration's
 extremes: a clipped acceleration is the largest error that there is. One code gets no headroom: a
-factor h adds 20 log10 h dB of rounding noise to every swipe, and beyond the whole calibration file's
-range few swipes reach. Of five checkpoints 1.5 lifts the worst swipe on three, by 1.1 to 2.6 dB, and
-lowers it on two, by less than 1; on all it gives two to six more layers a second code, which costs
-time and may be what lifts it."""
+factor h adds 20 log10 h dB of rounding noise to every swipe, and few swipes reach beyond the range
+of the whole calibration file. Of five checkpoints 1.5 lifts the worst swipe on three, by 1.1 to 2.6
+dB, and lowers it on two, by less than 1; on all it gives two to six more layers a second code,
+which costs time and may be what lifts it."""
 
 ACTIVATION_SQNR_DB = 47.0
 """Layers get a second code, noisiest first, until the noise of all inputs is this far down."""
