@@ -18,6 +18,7 @@ from exporters.quantize.calibration import calibration_of
 from exporters.variants import Variant, is_quantized, variant
 from exportgate.artifacts.cache import cache_key, fetch, store
 from exportgate.exit import Exit
+from exportgate.levels import level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,7 +196,7 @@ def _key(row: Variant, options: ExportOptions) -> str:
     inputs: dict[str, object] = {
         "checkpoint": file_sha256(options.checkpoint, "checkpoint"),
         "recipe": repr(row.recipe),
-        "check": options.check_quantization,
+        "broken_db": level("broken_db", row.precision) if options.check_quantization else None,
         "fallback": options.fallback_to_fp32,
     }
     if row.graph == "encoder" or is_quantized(row.precision):
