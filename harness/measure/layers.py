@@ -73,7 +73,7 @@ class Rounding:
 
     A rounded value is off by half a step at most, √3 times the noise of rounding, and by as much in
     the mean over a channel that hardly moves. Weights are each rounded once, so that their errors
-    cancel in a channel's gain: its standard deviation is noise ÷ √weights, of which six are allowed.
+    cancel in a channel's gain: its standard deviation is noise ÷ √weights; six are allowed.
     GPTQ may lean a channel's roundings one way, where its inputs do not notice: less than the whole
     step (√12 times the noise) of a zero point that is off by one.
 
