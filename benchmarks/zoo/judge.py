@@ -65,7 +65,7 @@ def judge(zoo: Path, name: str, parameters: int, word_accuracy: float) -> Judged
     log = zoo / "gate" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)  # noqa: S603 - our own
+        process = subprocess.Popen(command, stdout=stream, stderr=stream)
         limit = threading.Timer(_TIME_LIMIT_S, process.kill)
         limit.start()
         # Of the process and all that it waited for: exports and workers.
@@ -102,7 +102,7 @@ def table(rows: Sequence[Judged]) -> str:
         "`make zoo`: each checkpoint trained from `benchmarks/zoo/configs.py`, `--target all` on its",
         "own swipes, two cores.",
         "",
-        "| Checkpoint | Parameters | NeMo's words | Gates | Broken | Seconds | Peak, MB a process |",
+        "| Checkpoint | Parameters | NeMo's words | Gates | Broken | Seconds | Peak, MB |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
