@@ -99,8 +99,8 @@ def table(rows: Sequence[Judged]) -> str:
     lines = [
         "# The gate on checkpoints that it was not made with",
         "",
-        "`make zoo`: each checkpoint trained from `benchmarks/zoo/configs.py`, `--target all` on its",
-        "own swipes, two cores.",
+        "`make zoo`: each checkpoint trained from `benchmarks/zoo/configs.py`, `--target all` on",
+        "its own swipes, two cores.",
         "",
         "| Checkpoint | Parameters | NeMo's words | Gates | Broken | Seconds | Peak, MB |",
         "|---|--:|--:|--:|--:|--:|--:|",
