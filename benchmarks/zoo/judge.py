@@ -49,9 +49,9 @@ class Judged:
     peak_mb: float
 
 
-def judge(zoo: Path, name: str, parameters: int, word_accuracy: float) -> Judged:
+def judge(zoo: Path, out: Path, name: str, parameters: int, word_accuracy: float) -> Judged:
     """Run the gate on one checkpoint; what keeps it from judging counts as one broken gate."""
-    work = zoo / "gate" / name
+    work = out / name
     report = work / "report" / "report.json"
     report.unlink(missing_ok=True)
     command = [
@@ -62,7 +62,7 @@ def judge(zoo: Path, name: str, parameters: int, word_accuracy: float) -> Judged
         "--workdir", str(work),
     ]  # fmt: skip
     start = time.monotonic()
-    log = zoo / "gate" / f"{name}.log"
+    log = out / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream)
@@ -119,19 +119,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zoo", type=Path, required=True, help="what benchmarks.zoo.train wrote")
     parser.add_argument("--only", nargs="+", help="names; judged again if they were")
-    parser.add_argument("--out", type=Path, help="the table; default: zoo.md in the zoo")
+    parser.add_argument("--work", type=Path, help="exports and reports; default: gate in the zoo")
+    parser.add_argument("--table", type=Path, help="default: zoo.md in the working folder")
     options = parser.parse_args(arguments)
-    kept = options.zoo / "results.jsonl"
+    work = options.work or options.zoo / "gate"
+    work.mkdir(parents=True, exist_ok=True)
+    kept = work / "results.jsonl"
     done = {row.name: row for row in _read(kept)}
     for name, parameters, words in _index(options.zoo / "INDEX.tsv"):
         if name in done if options.only is None else name not in options.only:
             continue
-        done[name] = judge(options.zoo, name, parameters, words)
+        done[name] = judge(options.zoo, work, name, parameters, words)
         print(f"{name}: {len(done[name].broken)} of {done[name].gates} gates broken", flush=True)
         lines = (json.dumps(asdict(row)) for row in done.values())
         kept.write_text("\n".join(lines) + "\n", encoding="utf-8")
     text = table(list(done.values()))
-    (options.out or options.zoo / "zoo.md").write_text(text, encoding="utf-8")
+    (options.table or work / "zoo.md").write_text(text, encoding="utf-8")
     print(text)
     return Exit.FAILED if any(row.broken for row in done.values()) else Exit.PASSED
 
