@@ -14,7 +14,7 @@ BASELINE ?= build/baseline
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
 APART := long
 
-.PHONY: gate test test-long lint setup golden lock clean release faults mutants accept bench-gate \
+.PHONY: gate test lint setup golden lock clean release faults mutants zoo gate-zoo accept bench-gate \
 	bench-exporters bench-rewrites setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
@@ -30,6 +30,7 @@ test: setup lint  ## test the harness itself, fast tests first
 	echo "waiting for the tests that run the gate (build/test-nested.log)"; \
 	wait $$nested; nested=$$?; cat build/test-nested.log; exit $$((slow + nested))
 
+.PHONY: test-long
 test-long: setup  ## the tests of the harness that take a minute each: wheel, mutants, lowering, localizing
 	$(BIN)/python -m pytest tests/ -m "long and not nested" -n 2 --dist loadfile
 	$(BIN)/python -m pytest tests/ -m "long and nested"
@@ -59,6 +60,14 @@ N ?= 1000
 SEED ?= 1
 mutants: setup  ## generate mutants of every file until N count, and show which survive the gate
 	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED)
+
+zoo: setup  ## train 14 other checkpoints and gate every target on each: two hours
+	$(BIN)/python -m benchmarks.zoo.train --out build/zoo
+	$(BIN)/python -m benchmarks.zoo.judge --zoo build/zoo --table benchmarks/results/zoo.md
+
+gate-zoo: setup  ## gate every target on the two smallest checkpoints of the zoo
+	rm -f build/gate-zoo/results.jsonl
+	$(BIN)/python -m benchmarks.zoo.judge --zoo golden/zoo --work build/gate-zoo
 
 accept: setup  ## make the files of the last green gate the baseline
 	$(BIN)/exportgate promote --report build/report/report.json --baseline $(BASELINE)
