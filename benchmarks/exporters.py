@@ -40,8 +40,9 @@ from exportgate.runtime.isolate import Worker
 from exportgate.runtime.onnx_runtime import OrtSession
 from exportgate.runtime.opening import open_artifact
 from harness.decode.greedy import greedy_decode_all
-from harness.measure import parity, reference
+from harness.measure import parity
 from harness.measure.environment import environment
+from harness.measure.expected import reference
 from harness.measure.paired import Plan
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from exporters.xnnpack.to_pte import encoder_to_pte
 from exportgate.artifacts.sidecar import write_text
 from exportgate.exit import Exit, end
 from exportgate.runtime.isolate import Worker
-from harness.measure import parity, reference
+from harness.measure import parity
+from harness.measure.expected import reference
 
 if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exportgate.data.manifest import lines_text
-from harness.measure.golden_record import recorded_for
+from harness.measure.expected.golden_record import recorded_for
 from harness.measure.significance import share_above
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.runtime.inputs import encoder_input
 from harness.decode.beam import BeamConfig, Candidate, beam_search
-from harness.measure.reference import load
+from harness.measure.expected.reference import load
 
 if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint

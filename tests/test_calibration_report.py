@@ -19,8 +19,8 @@ from harness.diagnose.calibration_report import (
     text_of,
 )
 from harness.inspect.audit import provenance_mismatches
+from harness.measure.expected.reference import load
 from harness.measure.parity import spread
-from harness.measure.reference import load
 from tests.test_artifact import artifact
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"

@@ -12,7 +12,8 @@ from exporters.pipeline.options import ExportOptions
 from exporters.quantize.calibration import synthetic_calibration
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.runtime.onnx_runtime import OrtSession
-from harness.measure import parity, reference
+from harness.measure import parity
+from harness.measure.expected import reference
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exportgate.artifacts.sidecar import sha256_of
-from harness.measure.golden_record import GoldenRecord, RecordError, recorded_for
+from harness.measure.expected.golden_record import GoldenRecord, RecordError, recorded_for
 
 if TYPE_CHECKING:
     from pathlib import Path

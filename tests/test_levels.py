@@ -27,6 +27,7 @@ ELSEWHERE = {
     "harness/inspect/declared.py": "what most weights are: more than half",
     "harness/inspect/flatbuffer.py": "seconds to wait for a program",
     "harness/measure/instructions/__init__.py": "seconds to wait for a program",
+    "harness/measure/layers.py": "keeps silence from being divided by",
     "harness/measure/significance.py": "the loss that a test would have seen, in words",
     "harness/metrics.py": "how a number is written",
     "harness/diagnose/calibration_report.py": "where a curve is drawn",

@@ -33,8 +33,8 @@ from exportgate.exit import Exit, Parser
 from exportgate.runtime.onnx_runtime import OrtSession
 from harness.decode.batches import encode_all, greedy_batched
 from harness.measure.compare import compare
+from harness.measure.expected.reference import load
 from harness.measure.parity import spread
-from harness.measure.reference import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,7 +34,8 @@ from exportgate.runtime.opening import open_artifact
 from harness.decode import greedy
 from harness.diagnose import stages
 from harness.diagnose.localize_page import Stage, page
-from harness.measure import compare, layers, parity, reference
+from harness.measure import compare, layers, parity
+from harness.measure.expected import reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exporters.xnnpack.to_pte import Prepared
     from exportgate.artifacts.sidecar import Sidecar
     from exportgate.runtime.session import Arrays, Session
-    from harness.measure.rollout import Rollout
+    from harness.measure.expected.rollout import Rollout
 
     Outputs = list[NDArray[np.float32]]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exportgate.runtime.session import Arrays, Session
-    from harness.measure.rollout import Rollout
+    from harness.measure.expected.rollout import Rollout
 
 BATCH = 5
 """Swipes of a batch: no power of two, so that no kernel's width divides it."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exportgate.runtime.session import Session
-    from harness.measure.rollout import Rollout
+    from harness.measure.expected.rollout import Rollout
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.diagnose import stages
-from harness.measure import coverage, reference
+from harness.measure import coverage
+from harness.measure.expected import reference
 from harness.run.memo import once
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from exportgate.artifacts.sidecar import Sidecar
     from exportgate.contract import ModelSpec
     from exportgate.runtime.isolate import Handle, Worker
-    from harness.measure.rollout import Rollout
+    from harness.measure.expected.rollout import Rollout
     from harness.run.request import Request
     from harness.run.swipes import Swipes
     from harness.run.workers import Workers

@@ -19,7 +19,7 @@ from exportgate.artifacts.sidecar import (
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import feature_spec
 from exportgate.runtime.isolate import Worker
-from harness.measure import reference
+from harness.measure.expected import reference
 from harness.third_party.contract_file import ThirdPartyFile, read_contract
 from harness.third_party.external_data import whole_model
 from harness.third_party.folder import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exportgate.errors import ExportGateError
 from harness.gate.gates import Status
-from harness.measure import reference
+from harness.measure.expected import reference
 from tests.mutants import probes, rules_source
 from tests.mutants.bench import BOUND, Bench, sort_by_seconds, timed
 from tests.mutants.mutant import UnfitError

@@ -10,7 +10,7 @@ from exportgate import resources
 from harness.gate.baseline import PREFIX, read_baseline
 from harness.gate.gates import Gate, GateBook, GateError, Verdict, read_gates, waive
 from harness.measure import instructions
-from harness.measure.golden_record import recorded_for
+from harness.measure.expected.golden_record import recorded_for
 from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from exportgate.transducer import Transducer, follow
 from harness.decode.greedy import Hypothesis, hypotheses_of
 from harness.decode.spelling import spell
 from harness.measure.coverage import LabelDrive, StepOutputs, drive_batch
-from harness.measure.rollout import Rollout
+from harness.measure.expected.rollout import Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
