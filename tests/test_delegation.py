@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from exporters.xnnpack.delegation import Delegation, is_dequantize, is_quantize
+from exporters.xnnpack.delegation import Delegation
+from exportgate.artifacts.operators import is_dequantize, is_quantize
 
 
 def counts(inside: dict[str, int], outside: dict[str, int]) -> Delegation:
@@ -13,14 +16,32 @@ def counts(inside: dict[str, int], outside: dict[str, int]) -> Delegation:
 
 @pytest.mark.parametrize(
     "name",
-    ["quantized_decomposed.quantize_per_tensor.tensor", "torchao.quantize_affine.default"],
+    [
+        "quantized_decomposed.quantize_per_tensor.tensor",  # a traced graph
+        "torchao.quantize_affine.default",
+        "quantized_decomposed::quantize_per_tensor.out",  # a program's kernel
+        "quantizeLinear",
+    ],
 )
 def test_quantize_is_not_dequantize(name: str) -> None:
-    other = name.replace(".quantize", ".dequantize")
+    other = re.sub(r"\bquantize(?!d_)", "dequantize", name)
     assert is_quantize(name)
     assert not is_dequantize(name)
     assert is_dequantize(other)
     assert not is_quantize(other)
+
+
+@pytest.mark.parametrize(
+    "name", ["quantized_decomposed::choose_qparams.Tensor_out", "MatMulInteger", "aten::mul.out"]
+)
+def test_a_namespace_quantizes_nothing(name: str) -> None:
+    assert not is_quantize(name)
+    assert not is_dequantize(name)
+
+
+def test_dynamic_quantization_is_quantization() -> None:
+    assert is_quantize("DynamicQuantizeLinear")
+    assert not is_quantize("DequantizeLinear")
 
 
 def test_quantization_inside_a_delegate_does_not_flatter_the_ratio() -> None:

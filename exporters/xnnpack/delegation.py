@@ -13,6 +13,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exportgate.artifacts.operators import base_name, is_dequantize, is_quantize
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -129,28 +131,12 @@ def operator_name(target: object) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def is_quantize(name: str) -> bool:
-    """Tell whether the operator makes integers of floats; ``dequantize_*`` does not."""
-    return _base(name).startswith("quantize")
-
-
-def is_dequantize(name: str) -> bool:
-    """Tell whether the operator makes floats of integers."""
-    return _base(name).startswith("dequantize")
-
-
 def _is_quantization(name: str) -> bool:
-    return is_quantize(name) or is_dequantize(name) or _base(name).startswith("choose_qparams")
-
-
-def _base(name: str) -> str:
-    """Return ``mul`` of ``aten.mul.Tensor``, ``sym_size`` of ``sym_size.int``."""
-    parts = name.split(".")
-    return parts[1] if len(parts) == 3 else parts[0]
+    return is_quantize(name) or is_dequantize(name) or base_name(name).startswith("choose_qparams")
 
 
 def _computes(name: str) -> bool:
-    return _base(name) not in _SHAPE_AND_CAST and not _is_quantization(name)
+    return base_name(name) not in _SHAPE_AND_CAST and not _is_quantization(name)
 
 
 def _share(inside: int, outside: int) -> float:
@@ -173,7 +159,7 @@ def _operators(module: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
 
 def _macs(node: torch.fx.Node) -> int:
     """Return the multiply-accumulates of a matrix product or convolution; 0 of anything else."""
-    base = _base(operator_name(node.target))
+    base = base_name(operator_name(node.target))
     if base in {"linear", "convolution"}:
         return math.prod(_shape(node)) * math.prod(_shape(node.args[1])[1:])
     if base in {"mm", "bmm"}:

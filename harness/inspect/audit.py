@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.variants import variant
+from exportgate.artifacts.operators import is_dequantize, is_quantize
 from exportgate.errors import ExportGateError
 from harness.inspect.onnx_matrices import count_by_dtype
 from harness.inspect.saturation import saturating_pairs
@@ -115,16 +116,6 @@ def read_contents(path: Path) -> Contents:
         return _pte_contents(path)
     msg = f"{path}: cannot audit {path.suffix!r}; expected .onnx or .pte"
     raise AuditError(msg)
-
-
-def is_dequantize(op: str) -> bool:
-    """Tell a dequantize operator by its name; it also contains the word ``quantize``."""
-    return "dequantize" in op.lower()
-
-
-def is_quantize(op: str) -> bool:
-    """Tell a quantize operator by its name, and not mistake a dequantize operator for one."""
-    return "quantize" in op.lower() and not is_dequantize(op)
 
 
 def stored_bytes(weights: int, precision: Precision) -> float:
