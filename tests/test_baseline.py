@@ -13,8 +13,8 @@ from harness.gate.baseline import PREFIX, BaselineError, read_baseline
 from harness.gate.gates import Status
 from harness.gate.promote import PromoteError, promote
 from harness.measure.instructions import X86_64, missing
+from tests.faults.graph_edits import before_output, operate
 from tests.faults.run import FaultLab, Workspace, open_lab
-from tests.faults.surgery import before_output, operate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

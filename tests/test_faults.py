@@ -18,9 +18,9 @@ from harness.inspect.pte_file import read_weights
 from harness.third_party.folder import CONTRACT_FILE
 from harness.third_party.guess import guess
 from tests.faults.fault import red_gates, run_fault
+from tests.faults.graph_edits import before_output, operate, rename
 from tests.faults.registry import FAULTS
 from tests.faults.run import FaultLab, Workspace, open_lab
-from tests.faults.surgery import before_output, operate, rename
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

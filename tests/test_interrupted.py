@@ -15,7 +15,7 @@ from exportgate.runtime.isolate import Worker, WorkerCrashError
 from harness.gate.report import Report
 from harness.gate.report_files import write_report
 from harness.measure.environment import environment
-from tests.faults.consumers import kill_myself_while_writing
+from tests.faults.client_faults import kill_myself_while_writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

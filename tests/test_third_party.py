@@ -16,7 +16,7 @@ from harness.third_party.folder import ThirdPartyError, is_third_party
 from harness.third_party.guess import guess
 from harness.third_party.importing import contract_of, import_files
 from harness.third_party.layouts import probe_inputs, probed
-from tests.faults.surgery import after_input, before_output, put, redeclare, rename
+from tests.faults.graph_edits import after_input, before_output, put, redeclare, rename
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.faults.fault import Fault
-from tests.faults.surgery import (
+from tests.faults.graph_edits import (
     add_nodes,
     after_input,
     before_output,

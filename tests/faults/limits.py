@@ -11,8 +11,8 @@ import numpy as np
 
 from harness.gate.gates import Status
 from tests.faults.encoder_faults import perturbed_one
+from tests.faults.graph_edits import change_constant, operate, scale_part
 from tests.faults.step_faults import blank_favoured
-from tests.faults.surgery import change_constant, operate, scale_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from tests.faults import consumers
+from tests.faults import client_faults
 from tests.faults.encoder_faults import perturbed_one
 from tests.faults.fault import Fault
-from tests.faults.surgery import (
+from tests.faults.graph_edits import (
     add_constant,
     after_input,
     before_output,
@@ -97,7 +97,7 @@ def decoder(
 
 def weights_dropped(workspace: Workspace) -> None:
     def change(context: RunContext) -> None:
-        context.nemo.load = consumers.load_dropping_weights
+        context.nemo.load = client_faults.load_dropping_weights
 
     workspace.change, workspace.share_reference = change, False
 
@@ -131,9 +131,9 @@ STEP_FAULTS = (
     fp32("SOS is a label", 2, "the blank's embedding is the first label's", "max_error_ratio_max",
          change_constant("prediction.table.weight", blank_row)),
     Fault("decoding starts with a label", 2, "the decoder feeds 0 first", (FP32,),
-          f"{FP32} score_max_abs_error_max", decoder(consumers.decode_from_label)),
+          f"{FP32} score_max_abs_error_max", decoder(client_faults.decode_from_label)),
     Fault("state advanced on blank", 3, "state and symbol are kept also after a blank", (FP32,),
-          f"{FP32} token_mismatches_max", decoder(consumers.decode_advancing_on_blank)),
+          f"{FP32} token_mismatches_max", decoder(client_faults.decode_advancing_on_blank)),
     fp32("logits (B,1,1,V)", 5, "as the joint gives them", "contract_mismatches_max",
          put("axes", np.array([1, 2])), before_output("logits", "Unsqueeze", "axes"),
          redeclare("logits", FLOAT, ["B", 1, 1, SYMBOLS])),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper, numpy_helper
 
-from tests.faults.surgery import node_with_output
+from tests.faults.graph_edits import node_with_output
 from tests.mutants.mutant import UnfitError
 from tests.mutants.tensors import LABELS, SCALES
 

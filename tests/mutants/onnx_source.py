@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from tests.faults.surgery import node_with_output
+from tests.faults.graph_edits import node_with_output
 from tests.mutants.mutant import Harm, MutantError, UnfitError
 from tests.mutants.onnx_nodes import NODE_OPERATORS, change_node
 from tests.mutants.tensors import TENSOR_OPERATORS, change_tensor, fits
