@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -32,6 +33,7 @@ from harness.history.store import (
 from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FILE = "encoder_int8.onnx"
@@ -169,6 +171,35 @@ def test_a_locked_store_is_said_to_be_locked(store: Path, monkeypatch: pytest.Mo
         with pytest.raises(HistoryError, match=r"locked for 0.1 s; find it"):
             append(store, report)
     append(store, report)
+
+
+@contextlib.contextmanager
+def small_files(most_bytes: int) -> Iterator[None]:
+    """Let this process write no larger file, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_told_and_costs_no_run(store: Path) -> None:
+    def fill() -> None:
+        for number in range(1, 1000):
+            append(store, a_report(f"step-{number}", 40.0))
+
+    append(store, a_report("step-0", 40.0))
+    with (
+        small_files(store.stat().st_size + 8192),
+        pytest.raises(HistoryError, match=r"history\.db: the history cannot be written"),
+    ):
+        fill()
+    runs = read_runs(store)
+    assert [run.checkpoint for run in runs[:2]] == ["step-0.nemo", "step-1.nemo"]
+    assert append(store, a_report("last", 40.0)) == len(runs) + 1
 
 
 def test_a_file_of_another_kind_is_an_error(store: Path) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another; an append takes milliseconds."""
+_UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 _VOLATILE = {"load_1min"}
 """What an environment states that does not make it another one."""
 
@@ -104,10 +105,16 @@ def opened(path: Path) -> Iterator[sqlite_utils.Database]:
                 _make_tables(database)
         yield database
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_BUSY:
             msg = (
                 f"{path}: another process has held this history locked for {BUSY_TIMEOUT_S:g} s;"
                 " find it (fuser, lsof), and repeat this when it has ended"
+            )
+            raise HistoryError(msg) from error
+        if code in _UNWRITABLE:
+            msg = (
+                f"{path}: the history cannot be written ({error}); make room, or name another file"
             )
             raise HistoryError(msg) from error
         msg = f"{path}: not a readable history ({error}); move it away to begin a new one"
