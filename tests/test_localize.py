@@ -48,7 +48,10 @@ def test_a_cell_that_does_not_exist_is_empty() -> None:
 
 def test_the_page_shows_stages_layers_and_halves_and_escapes_names() -> None:
     stages = [Stage("NeMo, eager", 200.0, 200.0, "word"), Stage("<file>", 12.0, 12.0, "word")]
-    layers = [LayerError("a<b", 12.0, 0.5, 3, 0.0, 0), LayerError("c", 200.0, 0.0, 0, 0.0, 0)]
+    layers = [
+        LayerError("a<b", 12.0, 0.5, 50.0, 3, 0.0, 0.0, 0),
+        LayerError("c", 200.0, 0.0, 0.0, 0, 0.0, 0.0, 0),
+    ]
     bad = bad_layers(layers, "fp32")
     assert bad == {"a<b"}
     text = page("<name>", stages, layers, bad, "a sentence", MATRIX, half_sentence(MATRIX))
@@ -68,6 +71,6 @@ def test_the_page_shows_stages_layers_and_halves_and_escapes_names() -> None:
 def test_a_bar_is_coloured_by_the_level_of_its_precision(
     precision: str, sqnr_db: float, bad: bool
 ) -> None:
-    layer = LayerError("gate", sqnr_db, 0.0, 0, 0.0, 0)
+    layer = LayerError("gate", sqnr_db, 0.0, 0.0, 0, 0.0, 0.0, 0)
     text = page("", [], [layer], bad_layers([layer], precision), "", MATRIX, "")
     assert ("#c43" in text) is bad
