@@ -72,6 +72,7 @@ METRICS: dict[str, Metric] = {
     "unexercised_labels": Metric("", "labels of the vocabulary that no word of the manifest has"),
     # contract
     "contract_mismatches": Metric("", "names, dtypes and shapes that differ from the contract"),
+    "sidecar_mismatches": Metric("", "statements of the sidecar's contract that are not implied"),
     "provenance_mismatches": Metric("", "statements of the sidecar that the checkpoint refutes"),
     "identical_files": Metric("", "other files of the release with the same bytes"),
     "unportable_ops": Metric("", "operators that exist on this kind of machine only"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,21 @@ import numpy as np
 import pytest
 
 from exporters.nemo.checkpoint import LoadReport
-from exporters.variants import VARIANTS
+from exporters.variants import VARIANTS, variant
+from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
 from harness.decode.greedy import Hypothesis
 from harness.gate.gates import Status, judge, read_gates
 from harness.gate.pytest_plugin import CHECKPOINT
 from harness.inspect.audit import Contents
 from harness.measure.instructions import Count
-from suites import test_decode, test_delegation, test_load, test_parity, test_regression
+from suites import (
+    test_contract,
+    test_decode,
+    test_delegation,
+    test_load,
+    test_parity,
+    test_regression,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,3 +165,61 @@ def test_one_bad_length_bucket(noise: float, broken: set[str]) -> None:
         swipes=SimpleNamespace(all=lambda: lines),
     )
     assert red("encoder_int8.pte", test_parity.test_length_buckets, context) == broken
+
+
+SPEC = ModelSpec(8, 96, 3, 4, 15, "striding", 2, 96, 1, 128, tuple("abc"), 10)
+
+
+def stated(artifact: str, place: tuple[Any, ...] = (), value: Any = None) -> Any:
+    """Return a context whose sidecar of an artifact states something else at one place."""
+    row = variant(artifact)
+    implied = encoder_contract if row.graph == "encoder" else step_contract
+    claims: Any = {
+        "contract": implied(SPEC, batch=1 if row.format == "pte" else "B").to_json(),
+        "max_trace_len": 200 if row.graph == "encoder" else None,
+    }
+    # As a sidecar is read: from JSON, whose lists can be changed.
+    claims = json.loads(json.dumps(claims))
+    inner = claims
+    for key in place[:-1]:
+        inner = inner[key]
+    if place:
+        inner[place[-1]] = value
+    sidecar = SimpleNamespace(
+        contract=IoContract.from_json(claims["contract"]), max_trace_len=claims["max_trace_len"]
+    )
+    reference = SimpleNamespace(spec=SPEC)
+    return SimpleNamespace(
+        request=SimpleNamespace(max_trace_len=200),
+        nemo=SimpleNamespace(reference=lambda: reference),
+        files=SimpleNamespace(sidecar=lambda _: sidecar, is_third_party=lambda _: False),
+    )
+
+
+@pytest.mark.parametrize("artifact", [row.name for row in VARIANTS])
+def test_a_sidecar_that_states_what_is_implied(artifact: str) -> None:
+    assert red(artifact, test_contract.test_sidecar, stated(artifact)) == set()
+
+
+@pytest.mark.parametrize(
+    ("artifact", "place", "value"),
+    [
+        ("encoder_int8.pte", ("max_trace_len",), 0),
+        ("encoder_fp16.onnx", ("max_trace_len",), 199),
+        ("encoder_fp32.onnx", ("max_trace_len",), None),
+        ("encoder_int4.pte", ("max_trace_len",), 200.0),
+        ("step_int8.onnx", ("max_trace_len",), 200),
+        ("step_fp32.onnx", ("contract", "outputs", 1, "name"), "H1"),
+        ("encoder_fp32.onnx", ("contract", "inputs", 1, "dtype"), "float32"),
+        ("step_fp32.pte", ("contract", "inputs", 1, "shape", 2), 97),
+        ("encoder_int8_ultra.pte", ("contract", "outputs", 0, "shape", 0), "B"),
+        ("encoder_fp16.pte", ("contract", "inputs", 1, "shape", 0), "1"),
+        ("step_int8.pte", ("contract", "inputs", 2, "shape", 1), True),
+        ("encoder_int8.onnx", ("contract", "outputs"), []),
+    ],
+)
+def test_a_sidecar_that_states_something_else(
+    artifact: str, place: tuple[Any, ...], value: Any
+) -> None:
+    context = stated(artifact, place, value)
+    assert red(artifact, test_contract.test_sidecar, context) == {"sidecar_mismatches"}
