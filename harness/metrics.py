@@ -97,6 +97,9 @@ METRICS: dict[str, Metric] = {
     "unmatched_layers": Metric("", "layers of the FP32 file that this file lacks"),
     "encoded_length_mismatches": Metric("", "swipes whose encoded length differs from NeMo's"),
     "shape_failures": Metric("", "trace lengths from 1 to the bound that fail"),
+    "length_noise_ratio_db": Metric(
+        "dB", "how much farther from NeMo the worst trace length is than the median one"
+    ),
     "overlong_accepted": Metric("", "traces longer than the bound that give no error"),
     "padding_noise_ratio": Metric("", "RMS change caused by padding ÷ the file's RMS error"),
     "batch_noise_ratio": Metric(
