@@ -107,6 +107,9 @@ METRICS: dict[str, Metric] = {
     ),
     "unequal_repeats": Metric("", "outputs that differ between two runs of the same input"),
     "worst_label_sqnr_db": Metric("dB", "signal to noise after the symbol that is fed worst"),
+    "label_noise_ratio_db": Metric(
+        "dB", "how much noisier logits or states are after one symbol than after the median one"
+    ),
     "worst_symbol_sqnr_db": Metric("dB", "power of the logits ÷ error of the worst symbol's"),
     # decode
     "token_mismatches": Metric("", "swipes decoded otherwise than by NeMo, and no near tie"),

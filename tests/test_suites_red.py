@@ -14,13 +14,16 @@ import pytest
 from exporters.nemo.checkpoint import LoadReport
 from exporters.variants import VARIANTS, variant
 from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
+from exportgate.runtime.session import InputError
 from harness.decode.greedy import Hypothesis
 from harness.gate.gates import Status, judge, read_gates
 from harness.gate.pytest_plugin import CHECKPOINT
 from harness.inspect.audit import Contents
+from harness.measure import coverage, parity
 from harness.measure.instructions import Count
 from suites import (
     test_contract,
+    test_coverage,
     test_decode,
     test_delegation,
     test_load,
@@ -223,3 +226,94 @@ def test_a_sidecar_that_states_something_else(
 ) -> None:
     context = stated(artifact, place, value)
     assert red(artifact, test_contract.test_sidecar, context) == {"sidecar_mismatches"}
+
+
+def noise_at(decibels: float, count: int = 40, length: int = 7) -> Any:
+    """Return a context whose encoder's noise stands out by so much at one trace length."""
+    rng = np.random.default_rng(0)
+    inputs = [np.zeros((8, n), np.float32) for n in range(1, count + 1)]
+    wanted = [rng.normal(size=(96, n)).astype(np.float32) for n in range(1, count + 1)]
+    usual = 1e-5 * 10 ** (decibels / 20 * (np.arange(1, count + 1) == length))
+    given = [
+        item + (noise * rng.normal(size=item.shape)).astype(np.float32)
+        for item, noise in zip(wanted, usual, strict=True)
+    ]
+
+    class Encoder:
+        def run(self, inputs: Any) -> Any:
+            frames = inputs["features_bft"].shape[2]
+            if frames > count:
+                msg = "too long"
+                raise InputError(msg)
+            return {
+                "encoded_bdt": given[frames - 1][None],
+                "encoded_lengths": np.array([frames]),
+            }
+
+    sweep = parity.sweep_shapes(Encoder(), inputs, wanted, count, 90.0)  # type: ignore[arg-type]
+    return SimpleNamespace(
+        request=SimpleNamespace(max_trace_len=count),
+        outputs=SimpleNamespace(shape_sweep=lambda _: sweep),
+    )
+
+
+@pytest.mark.parametrize(
+    ("decibels", "broken"),
+    [
+        (0, set()),
+        (8, set()),
+        (11, {"shape_failures"}),
+        (15, {"shape_failures", "length_noise_ratio_db"}),
+        (60, {"shape_failures", "length_noise_ratio_db"}),
+    ],
+)
+def test_one_length_that_is_farther_from_nemo(decibels: float, broken: set[str]) -> None:
+    context = noise_at(decibels)
+    assert red("encoder_fp32.onnx", test_parity.test_shapes, context) == broken
+
+
+def test_every_length_up_to_the_bound_is_run() -> None:
+    swipes = [np.ones((8, n), np.float32) for n in (20, 31)]
+    found = [item.shape[1] for item in parity.sweep_inputs(swipes, 200)]
+    assert found == list(range(1, 201))
+    large = set(parity.sweep_lengths(1000))
+    assert large >= {*range(1, 41), *range(971, 1001)}
+    assert max(large) == 1000
+
+
+@pytest.mark.parametrize(
+    ("artifact", "noise", "harm", "broken"),
+    [
+        ("step_int8.onnx", 1e-3, 1, set()),
+        ("step_int8.pte", 1e-3, 3, set()),
+        ("step_int8.onnx", 1e-3, 8, {"label_noise_ratio_db"}),
+        ("step_int8.pte", 1e-3, math.nan, {"label_noise_ratio_db", "worst_label_sqnr_db"}),
+        ("step_fp32.onnx", 1e-6, 8, {"label_noise_ratio_db"}),
+    ],
+)
+def test_one_label_that_is_embedded_wrongly(
+    artifact: str, noise: float, harm: float, broken: set[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    fed = np.tile(np.arange(4), 8)
+    drive = coverage.LabelDrive(fed, *[np.zeros((1, 32, 96), np.float32)] * 2, np.zeros((32, 96)))
+
+    def outputs(scale: float) -> coverage.StepOutputs:
+        moved = (np.where(fed == 2, harm, 1.0) * scale)[:, None]
+        logits, h1, c1 = (
+            (item + moved * rng.normal(size=item.shape)).astype(np.float32) for item in truth
+        )
+        return coverage.StepOutputs(logits, h1[None], c1[None])
+
+    truth = [rng.normal(size=(32, n)) for n in (4, 96, 96)]
+    nemo = coverage.StepOutputs(
+        truth[0].astype(np.float32), *[t[None].astype(np.float32) for t in truth[1:]]
+    )
+    found = coverage.label_errors(drive, nemo, outputs(noise))
+    reference = SimpleNamespace(spec=SPEC)
+    context = SimpleNamespace(
+        nemo=SimpleNamespace(reference=lambda: reference),
+        outputs=SimpleNamespace(labels=lambda _: found),
+    )
+    broke = red(artifact, test_coverage.test_every_symbol, context)
+    assert broke - {"worst_symbol_sqnr_db"} == broken
