@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.diagnose import stages
-from harness.measure import coverage, reference
+from harness.measure import coverage, parity, reference
 from harness.run.memo import once
 
 if TYPE_CHECKING:
@@ -69,6 +69,13 @@ class Nemo:
         """Return inputs that feed a step every symbol from real states, and what NeMo gives."""
         drive = coverage.label_drive(self.reference().rollouts, self.spec.vocab_size, LABEL_REPEATS)
         return drive, self._worker.call(reference.step_outputs, self._model(), drive)
+
+    @once
+    def lengths(self) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Return an (F, T) input of every length up to the bound, and NeMo's (D, T') of each."""
+        inputs = parity.sweep_inputs(self.swipes.features(), self.request.max_trace_len)
+        self.progress(f"NeMo: encode {len(inputs)} trace lengths")
+        return inputs, self.encode(inputs)
 
     def margin_error(self, index: int, other: NDArray[np.float32]) -> float:
         """Return how many nats another encoding of a swipe moves NeMo's margins; see reference."""
