@@ -73,6 +73,9 @@ METRICS: dict[str, Metric] = {
     # contract
     "contract_mismatches": Metric("", "names, dtypes and shapes that differ from the contract"),
     "sidecar_mismatches": Metric("", "statements of the sidecar's contract that are not implied"),
+    "constant_mismatches": Metric(
+        "", "numbers and nodes of a file that are not what the checkpoint says", Role.OPTIONAL
+    ),
     "provenance_mismatches": Metric("", "statements of the sidecar that the checkpoint refutes"),
     "identical_files": Metric("", "other files of the release with the same bytes"),
     "unportable_ops": Metric("", "operators that exist on this kind of machine only"),

@@ -10,6 +10,7 @@ from exporters.variants import variant
 from exportgate.contract import encoder_contract, step_contract
 from exportgate.data.features import feature_spec
 from harness.inspect import audit
+from harness.inspect.constants import all_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,15 @@ def test_sidecar(artifact: str, context: RunContext, record: Callable[..., None]
     if context.files.is_third_party(artifact):
         detail = f"{detail}; stated by the import, not by who made the file".lstrip("; ")
     record("sidecar_mismatches", len(problems), detail)
+
+
+@pytest.mark.measures("constant_mismatches")
+def test_constants(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+    """Every number and every node of a file of ours is what the checkpoint says."""
+    sidecar = context.files.sidecar(artifact)
+    path = context.files.path(artifact)
+    found = context.nemo.constant_findings(artifact, path, sidecar)
+    record("constant_mismatches", len(found), all_lines(found))
 
 
 @pytest.mark.measures("provenance_mismatches")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnose import stages
+from harness.diagnose import expected, stages
 from harness.measure import coverage, parity, reference
 from harness.run.memo import once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -100,6 +101,18 @@ class Nemo:
     def pte_weights(self, sidecar: Sidecar) -> Sequence[tuple[str, NDArray[np.float64]]]:
         """Return name and FP32 filter of each product that a .pte should hold."""
         return self._worker.call(stages.pte_weights, self._model(), sidecar)
+
+    def constant_findings(self, name: str, path: Path, sidecar: Sidecar) -> list[str]:
+        """Describe what a file of ours holds otherwise than the checkpoint says.
+
+        Raises:
+            WorkerError: It was calibrated with other swipes than this run's.
+        """
+        self.progress(f"NeMo: what {name} must hold")
+        calibration, digest = self.request.calibration, sidecar.sha256
+        return self._worker.call(
+            expected.findings, self._model(), path, name, sidecar, calibration, digest
+        )
 
     @property
     def _worker(self) -> Worker:
