@@ -38,7 +38,7 @@ _CONSTANTS = "constant_mismatches"
 """Judged of files that this version's exporters made, of swipes that are at hand."""
 _OF_OUR_PTE = (
     "delegated_node_ratio", "delegated_compute_ratio",
-    "layer_gain_error", "layer_shift", "unmatched_layers",
+    "layer_gain_excess", "layer_shift_excess", "unmatched_layers",
 )  # fmt: skip
 """Of a .pte they are counted while lowering, or compared with the graph that was lowered."""
 
