@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,14 @@ from exporters.ort import expected as ort
 from exporters.ort.to_onnx import encoder_to_onnx, step_to_onnx
 from exporters.quantize.expected import ExpectedFile, Rounding
 from exporters.quantize.gptq import S4, S8, S8_PAIRS, Gptq
+from exporters.variants import variant
 from exporters.xnnpack import expected as xnnpack
 from exporters.xnnpack.options import RewriteOptions
 from exporters.xnnpack.to_pte import encoder_to_pte, step_to_pte
+from exportgate.artifacts.sidecar import Sidecar, package_versions, sha256_of, sidecar_path
+from exportgate.contract import step_contract
+from harness.gate.gates import Gate
+from harness.gate.plugin.book import waived
 from harness.inspect.constants import (
     all_lines,
     onnx_findings,
@@ -26,6 +32,7 @@ from harness.inspect.constants import (
     tree_findings,
 )
 from harness.inspect.pte_file import read_structure
+from harness.run.request import Request
 from tests.random_checkpoints import random_checkpoint, random_swipes
 
 if TYPE_CHECKING:
@@ -234,6 +241,59 @@ def test_a_byte_of_a_program_that_is_off(tmp_path: Path) -> None:
     (finding,) = pte_findings(path, beside, expected)
     assert "bias of XNNFullyConnected" in finding
     assert read_structure(path) == read_structure(beside)
+
+
+@pytest.mark.parametrize(
+    ("versions", "calibration", "given", "reason"),
+    [
+        ({}, None, False, ""),
+        ({}, {"source": "synthetic", "sha256": "0"}, False, ""),
+        ({}, {"source": "manifest", "file": "c.jsonl", "sha256": "same"}, True, ""),
+        ({}, {"source": "manifest", "file": "c.jsonl", "sha256": "same"}, False, "c.jsonl, with"),
+        ({}, {"source": "manifest", "file": "c.jsonl", "sha256": "other"}, True, "c.jsonl, with"),
+        ({"torch": "1.0"}, None, False, "made with torch 1.0: export it again"),
+    ],
+)
+def test_a_file_is_compared_if_what_made_it_is_at_hand(
+    versions: dict[str, str], calibration: Any, given: bool, reason: str, tmp_path: Path
+) -> None:
+    swipes = tmp_path / "swipes.jsonl"
+    swipes.write_text("{}", encoding="utf-8")
+    if calibration and calibration["sha256"] == "same":
+        calibration = {**calibration, "sha256": sha256_of(swipes)}
+    path = tmp_path / "step_int8.onnx"
+    path.write_bytes(b"file")
+    spec = random_checkpoint().spec
+    sidecar = Sidecar(
+        variant=path.name,
+        precision="int8",
+        sha256=sha256_of(path),
+        size_bytes=4,
+        checkpoint_sha256="0",
+        model=spec,
+        blank_id=spec.blank_id,
+        contract=step_contract(spec),
+        max_trace_len=None,
+        feature_spec={},
+        calibration=calibration,
+        recipe={},
+        versions=package_versions() | versions,
+    )
+    sidecar_path(path).write_text(sidecar.to_json(), encoding="utf-8")
+    request = Request(
+        checkpoint=tmp_path / "a.nemo",
+        manifest=tmp_path / "m.jsonl",
+        calibration=swipes if given else None,
+        variants=(variant(path.name),),
+        artifacts=tmp_path,
+        workdir=tmp_path,
+        max_trace_len=200,
+    )
+    gate = Gate(path.name, "constant_mismatches", "max", 0)
+    found = [v.detail for v in waived([gate], request).values()]
+    assert [reason in detail for detail in found] == ([True] if reason else [])
+    fresh = waived([gate], replace(request, artifacts=None))
+    assert not fresh
 
 
 def written(folder: Path, payload: bytes, expected: ExpectedFile) -> tuple[Path, Path]:

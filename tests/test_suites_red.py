@@ -97,6 +97,17 @@ def test_a_near_tie_is_one_within_the_files_own_error(
     assert red("encoder_fp32.pte", test_decode.test_tokens, context) == broken
 
 
+@pytest.mark.parametrize("artifact", ["encoder_int8.onnx", "encoder_int4.pte", "step_int8.pte"])
+@pytest.mark.parametrize(("margin", "broken"), [(0.5, set()), (0.7, {"token_mismatches"})])
+def test_integers_may_turn_what_they_move_far_enough(
+    artifact: str, margin: float, broken: set[str]
+) -> None:
+    nemo = [hypothesis((0,), margin), *[hypothesis((2,))] * 9]
+    context = decoded(nemo, [hypothesis((1,)), *nemo[1:]], (1.0, 1.0))
+    context.words.margin_error = lambda *_: 0.6
+    assert red(artifact, test_decode.test_tokens, context) == broken
+
+
 @pytest.mark.parametrize(
     ("ops", "delegates", "broken"),
     [

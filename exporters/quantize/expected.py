@@ -72,3 +72,10 @@ class ExpectedFile:
 
     payload: bytes
     roundings: Mapping[str, Rounding]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes, about."""
+        return len(self.payload) + sum(
+            r.gptq.size_bytes + 4 * r.weight.numel() for r in self.roundings.values()
+        )

@@ -148,6 +148,11 @@ class Gptq:
         while blocks:
             self._blocks.append(_BlockGptq(blocks.pop(0)))
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of what it was made from."""
+        return 8 * sum(block.inputs**2 for block in self._blocks)
+
     def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
         """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
         scales = channel_scales(weight, codes, group=group)

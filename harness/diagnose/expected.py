@@ -104,8 +104,9 @@ def findings(
         return pte_findings(path, beside, expected)
 
 
-_LAST: dict[str, ExpectedFile] = {}
-"""One at a time: what is known of the roundings of a large model takes hundreds of megabytes."""
+_KNOWN: dict[str, ExpectedFile] = {}
+_MOST_BYTES = 256 << 20
+"""What is known of a large model's roundings takes hundreds of megabytes; it is made again."""
 
 
 def _remembered(
@@ -113,7 +114,9 @@ def _remembered(
 ) -> ExpectedFile:
     statement = replace(sidecar, sha256="", size_bytes=0).to_json()
     key = f"{checkpoint.sha256} {name} {calibration} {statement}"
-    if key not in _LAST:
-        _LAST.clear()
-        _LAST[key] = expected_file(checkpoint, name, sidecar, calibration)
-    return _LAST[key]
+    if key not in _KNOWN:
+        _KNOWN[key] = expected_file(checkpoint, name, sidecar, calibration)
+    found = _KNOWN[key]
+    while sum(item.size_bytes for item in _KNOWN.values()) > _MOST_BYTES:
+        del _KNOWN[next(iter(_KNOWN))]
+    return found
