@@ -120,6 +120,9 @@ METRICS: dict[str, Metric] = {
     "label_noise_ratio_db": Metric(
         "dB", "how much noisier logits or states are after one symbol than after the median one"
     ),
+    "symbol_noise_ratio_db": Metric(
+        "dB", "how much farther from NeMo the logit of one symbol is than that of the median one"
+    ),
     "worst_symbol_sqnr_db": Metric("dB", "power of the logits ÷ error of the worst symbol's"),
     # decode
     "token_mismatches": Metric("", "swipes decoded otherwise than by NeMo, and no near tie"),

@@ -327,4 +327,35 @@ def test_one_label_that_is_embedded_wrongly(
         outputs=SimpleNamespace(labels=lambda _: found),
     )
     broke = red(artifact, test_coverage.test_every_symbol, context)
-    assert broke - {"worst_symbol_sqnr_db"} == broken
+    assert broke - {"worst_symbol_sqnr_db", "symbol_noise_ratio_db"} == broken
+
+
+@pytest.mark.parametrize(
+    ("louder", "shift", "broken"),
+    [
+        (1.0, 0.0, set()),
+        (2.0, 0.0, set()),  # as rows of a matrix differ
+        (6.0, 0.0, {"symbol_noise_ratio_db"}),
+        (1.0, 0.05, {"symbol_noise_ratio_db"}),  # a bias that is 0.05 nats off
+    ],
+)
+def test_one_symbol_that_is_scored_wrongly(louder: float, shift: float, broken: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    drive = coverage.LabelDrive(
+        np.tile(np.arange(4), 8), *[np.zeros((1, 32, 96), np.float32)] * 2, np.zeros((32, 96))
+    )
+    states = rng.normal(size=(1, 32, 96)).astype(np.float32)
+    wanted = rng.normal(size=(32, 4)).astype(np.float32)
+    noise = 0.003 * rng.normal(size=(32, 4)) * [1, 1, louder, 1] + [0, 0, shift, 0]
+    near = states + np.float32(1e-3) * rng.normal(size=states.shape).astype(np.float32)
+    found = coverage.label_errors(
+        drive,
+        coverage.StepOutputs(wanted, states, states),
+        coverage.StepOutputs((wanted + noise).astype(np.float32), near, near),
+    )
+    reference = SimpleNamespace(spec=SPEC)
+    context = SimpleNamespace(
+        nemo=SimpleNamespace(reference=lambda: reference),
+        outputs=SimpleNamespace(labels=lambda _: found),
+    )
+    assert red("step_int8.onnx", test_coverage.test_every_symbol, context) == broken

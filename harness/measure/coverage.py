@@ -184,6 +184,13 @@ class LabelErrors:
     shift_nats: NDArray[np.float64]
     fed_noise: NDArray[np.float64]
 
+    @property
+    def symbol_noise_ratio_db(self) -> float:
+        """How much farther from NeMo the logit of one symbol is than that of the median one."""
+        # All are beside the power of all logits; what float32 cannot tell apart counts as equal.
+        scored = np.minimum(self.scored_db, -20 * np.log10(FLOAT32_NOISE))
+        return float(np.median(scored) - scored.min())
+
 
 def label_errors(drive: LabelDrive, nemo: StepOutputs, ours: StepOutputs) -> LabelErrors:
     """Compare a step's outputs of a drive with NeMo's."""
