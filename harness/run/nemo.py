@@ -30,6 +30,9 @@ ROLLOUTS = 16
 LABEL_REPEATS = 4
 """Real states from which each symbol of the vocabulary is fed."""
 _WORKER = "NeMo"
+_TIMEOUT_S = 3600.0
+"""All swipes of a manifest are one call, and so is lowering a large model: minutes, more on a busy
+machine. Nothing that is judged runs there."""
 
 
 @dataclass(repr=False)
@@ -116,4 +119,4 @@ class Nemo:
 
     @property
     def _worker(self) -> Worker:
-        return self.workers.get(_WORKER)
+        return self.workers.get(_WORKER, timeout_s=_TIMEOUT_S)

@@ -18,7 +18,6 @@ from tests.faults.registry import FAULTS, FILES
 from tests.faults.run import open_lab
 from tests.faults.seeds import SEED_FILES, seed_lines
 
-
 if TYPE_CHECKING:
     from tests.faults.run import FaultLab
 
