@@ -14,7 +14,7 @@ BASELINE ?= build/baseline
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
 APART := long
 
-.PHONY: gate test lint setup golden lock clean release faults mutants zoo gate-zoo accept bench-gate \
+.PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
 	bench-exporters bench-rewrites setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
@@ -55,6 +55,9 @@ release: setup  ## export every file of every target from one load of the checkp
 
 faults: setup  ## inject every listed fault into real files and show which gates go red
 	$(BIN)/python -m tests.faults
+
+fault-table: setup  ## the same, each fault judged by its own gate only; writes the table of results
+	$(BIN)/python -m tests.faults --named --out benchmarks/results/faults.md
 
 N ?= 1000
 SEED ?= 1

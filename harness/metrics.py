@@ -72,6 +72,10 @@ METRICS: dict[str, Metric] = {
     "unexercised_labels": Metric("", "labels of the vocabulary that no word of the manifest has"),
     # contract
     "contract_mismatches": Metric("", "names, dtypes and shapes that differ from the contract"),
+    "sidecar_mismatches": Metric("", "statements of the sidecar's contract that are not implied"),
+    "constant_mismatches": Metric(
+        "", "numbers and nodes of a file that are not what the checkpoint says", Role.OPTIONAL
+    ),
     "provenance_mismatches": Metric("", "statements of the sidecar that the checkpoint refutes"),
     "identical_files": Metric("", "other files of the release with the same bytes"),
     "unportable_ops": Metric("", "operators that exist on this kind of machine only"),
@@ -103,6 +107,9 @@ METRICS: dict[str, Metric] = {
     "unmatched_layers": Metric("", "layers of the FP32 file that this file lacks"),
     "encoded_length_mismatches": Metric("", "swipes whose encoded length differs from NeMo's"),
     "shape_failures": Metric("", "trace lengths from 1 to the bound that fail"),
+    "length_noise_ratio_db": Metric(
+        "dB", "how much farther from NeMo the worst trace length is than the median one"
+    ),
     "overlong_accepted": Metric("", "traces longer than the bound that give no error"),
     "padding_noise_ratio": Metric("", "RMS change caused by padding ÷ the file's RMS error"),
     "batch_noise_ratio": Metric(
@@ -110,6 +117,12 @@ METRICS: dict[str, Metric] = {
     ),
     "unequal_repeats": Metric("", "outputs that differ between two runs of the same input"),
     "worst_label_sqnr_db": Metric("dB", "signal to noise after the symbol that is fed worst"),
+    "label_noise_ratio_db": Metric(
+        "dB", "how much noisier logits or states are after one symbol than after the median one"
+    ),
+    "symbol_noise_ratio_db": Metric(
+        "dB", "how much farther from NeMo the logit of one symbol is than that of the median one"
+    ),
     "worst_symbol_sqnr_db": Metric("dB", "power of the logits ÷ error of the worst symbol's"),
     # decode
     "token_mismatches": Metric("", "swipes decoded otherwise than by NeMo, and no near tie"),

@@ -10,23 +10,22 @@ from exporters.variants import variant
 from exportgate.contract import encoder_contract, step_contract
 from exportgate.data.features import feature_spec
 from harness.inspect import audit
+from harness.inspect.constants import all_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from exportgate.contract import IoContract
     from harness.run.context import RunContext
 
 
 @pytest.mark.measures("contract_mismatches")
 def test_contract(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """What the runtime declares, and what a run gives, is the contract."""
-    row, spec = variant(artifact), context.nemo.reference().spec
-    batch = 1 if row.format == "pte" else "B"
-    if row.graph == "encoder":
-        expected = encoder_contract(spec, batch=batch)
+    expected = _implied(artifact, context)
+    if variant(artifact).graph == "encoder":
         shape = context.outputs.encoder(artifact).shape
     else:
-        expected = step_contract(spec, batch=batch)
         shape = context.outputs.rollouts(artifact).shape
     problems = audit.contract_mismatches(context.outputs.contract(artifact), expected)
     output = expected.outputs[0]
@@ -34,6 +33,33 @@ def test_contract(artifact: str, context: RunContext, record: Callable[..., None
     # What somebody else's file was declared to be, and is not.
     problems += context.files.sidecar(artifact).recipe.get("foreign", {}).get("findings", [])
     record("contract_mismatches", len(problems), "; ".join(problems))
+
+
+@pytest.mark.measures("sidecar_mismatches")
+def test_sidecar(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+    """The contract and the bound that the sidecar states are those of checkpoint and request.
+
+    The sidecar of somebody else's file is the importer's own: it states what the adapted file must
+    be, and what the file itself lacks of it counts as ``contract_mismatches``.
+    """
+    sidecar = context.files.sidecar(artifact)
+    bound = context.request.max_trace_len if variant(artifact).graph == "encoder" else None
+    problems = audit.stated_mismatches(
+        sidecar.contract, sidecar.max_trace_len, _implied(artifact, context), bound
+    )
+    detail = "; ".join(problems)
+    if context.files.is_third_party(artifact):
+        detail = f"{detail}; stated by the import, not by who made the file".lstrip("; ")
+    record("sidecar_mismatches", len(problems), detail)
+
+
+@pytest.mark.measures("constant_mismatches")
+def test_constants(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+    """Every number and every node of a file of ours is what the checkpoint says."""
+    sidecar = context.files.sidecar(artifact)
+    path = context.files.path(artifact)
+    found = context.nemo.constant_findings(artifact, path, sidecar)
+    record("constant_mismatches", len(found), all_lines(found))
 
 
 @pytest.mark.measures("provenance_mismatches")
@@ -48,6 +74,14 @@ def test_provenance(artifact: str, context: RunContext, record: Callable[..., No
         feature_spec(),
     )
     record("provenance_mismatches", len(problems), "; ".join(problems))
+
+
+def _implied(artifact: str, context: RunContext) -> IoContract:
+    row, spec = variant(artifact), context.nemo.reference().spec
+    batch = 1 if row.format == "pte" else "B"
+    if row.graph == "encoder":
+        return encoder_contract(spec, batch=batch)
+    return step_contract(spec, batch=batch)
 
 
 @pytest.mark.measures("identical_files")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
+from exportgate.decibel import ratio_db
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +37,18 @@ def test_repeats(artifact: str, context: RunContext, record: Callable[..., None]
     record("unequal_repeats", len(found), ", ".join(found[:5]))
 
 
-@pytest.mark.measures("worst_label_sqnr_db", "worst_symbol_sqnr_db")
+@pytest.mark.measures(
+    "worst_label_sqnr_db", "label_noise_ratio_db", "worst_symbol_sqnr_db", "symbol_noise_ratio_db"
+)
 def test_every_symbol(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every symbol is embedded and scored as by NeMo, whether the manifest has it or not."""
     found = context.outputs.labels(artifact)
     names = [*context.nemo.reference().spec.labels, "the blank"]
     fed, scored = int(found.fed_db.argmin()), int(found.scored_db.argmin())
     record("worst_label_sqnr_db", float(found.fed_db[fed]), f"after {names[fed]!r} was fed")
-    record("worst_symbol_sqnr_db", float(found.scored_db[scored]), f"of {names[scored]!r}")
+    noisiest = int(found.fed_noise.argmax())
+    ratio = ratio_db(float(found.fed_noise[noisiest]), 1.0)
+    record("label_noise_ratio_db", ratio, f"after {names[noisiest]!r} was fed")
+    detail = f"of {names[scored]!r}, {found.shift_nats[scored]:+.2g} nats on average"
+    record("worst_symbol_sqnr_db", float(found.scored_db[scored]), detail)
+    record("symbol_noise_ratio_db", found.symbol_noise_ratio_db, detail)

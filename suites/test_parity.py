@@ -62,11 +62,12 @@ def test_length_buckets(artifact: str, context: RunContext, record: Callable[...
     record("length_buckets", len(buckets), detail)
 
 
-@pytest.mark.measures("shape_failures", "overlong_accepted")
+@pytest.mark.measures("shape_failures", "length_noise_ratio_db", "overlong_accepted")
 def test_shapes(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
-    """Every trace length from 1 to the bound works; one more is refused."""
+    """Every trace length from 1 to the bound is judged like a swipe; one more is refused."""
     sweep = context.outputs.shape_sweep(artifact)
     record("shape_failures", len(sweep.failures), "; ".join(sweep.failures[:5]))
+    record("length_noise_ratio_db", sweep.noise_ratio_db, f"T={sweep.worst_length}")
     bound = context.request.max_trace_len
     record("overlong_accepted", int(sweep.overlong_accepted), f"a trace of {bound + 1} points")
 

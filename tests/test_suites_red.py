@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,24 @@ import numpy as np
 import pytest
 
 from exporters.nemo.checkpoint import LoadReport
-from exporters.variants import VARIANTS
+from exporters.variants import VARIANTS, variant
+from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
+from exportgate.runtime.session import InputError
 from harness.decode.greedy import Hypothesis
 from harness.gate.gates import Status, judge, read_gates
 from harness.gate.pytest_plugin import CHECKPOINT
 from harness.inspect.audit import Contents
+from harness.measure import coverage, parity
 from harness.measure.instructions import Count
-from suites import test_decode, test_delegation, test_load, test_parity, test_regression
+from suites import (
+    test_contract,
+    test_coverage,
+    test_decode,
+    test_delegation,
+    test_load,
+    test_parity,
+    test_regression,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +95,17 @@ def test_a_near_tie_is_one_within_the_files_own_error(
     context = decoded(nemo, [hypothesis((1,)), *nemo[1:]], (1.0, 1.0))
     context.words.margin_error = lambda *_: error
     assert red("encoder_fp32.pte", test_decode.test_tokens, context) == broken
+
+
+@pytest.mark.parametrize("artifact", ["encoder_int8.onnx", "encoder_int4.pte", "step_int8.pte"])
+@pytest.mark.parametrize(("margin", "broken"), [(0.5, set()), (0.7, {"token_mismatches"})])
+def test_integers_may_turn_what_they_move_far_enough(
+    artifact: str, margin: float, broken: set[str]
+) -> None:
+    nemo = [hypothesis((0,), margin), *[hypothesis((2,))] * 9]
+    context = decoded(nemo, [hypothesis((1,)), *nemo[1:]], (1.0, 1.0))
+    context.words.margin_error = lambda *_: 0.6
+    assert red(artifact, test_decode.test_tokens, context) == broken
 
 
 @pytest.mark.parametrize(
@@ -156,3 +179,183 @@ def test_one_bad_length_bucket(noise: float, broken: set[str]) -> None:
         swipes=SimpleNamespace(all=lambda: lines),
     )
     assert red("encoder_int8.pte", test_parity.test_length_buckets, context) == broken
+
+
+SPEC = ModelSpec(8, 96, 3, 4, 15, "striding", 2, 96, 1, 128, tuple("abc"), 10)
+
+
+def stated(artifact: str, place: tuple[Any, ...] = (), value: Any = None) -> Any:
+    """Return a context whose sidecar of an artifact states something else at one place."""
+    row = variant(artifact)
+    implied = encoder_contract if row.graph == "encoder" else step_contract
+    claims: Any = {
+        "contract": implied(SPEC, batch=1 if row.format == "pte" else "B").to_json(),
+        "max_trace_len": 200 if row.graph == "encoder" else None,
+    }
+    # As a sidecar is read: from JSON, whose lists can be changed.
+    claims = json.loads(json.dumps(claims))
+    inner = claims
+    for key in place[:-1]:
+        inner = inner[key]
+    if place:
+        inner[place[-1]] = value
+    sidecar = SimpleNamespace(
+        contract=IoContract.from_json(claims["contract"]), max_trace_len=claims["max_trace_len"]
+    )
+    reference = SimpleNamespace(spec=SPEC)
+    return SimpleNamespace(
+        request=SimpleNamespace(max_trace_len=200),
+        nemo=SimpleNamespace(reference=lambda: reference),
+        files=SimpleNamespace(sidecar=lambda _: sidecar, is_third_party=lambda _: False),
+    )
+
+
+@pytest.mark.parametrize("artifact", [row.name for row in VARIANTS])
+def test_a_sidecar_that_states_what_is_implied(artifact: str) -> None:
+    assert red(artifact, test_contract.test_sidecar, stated(artifact)) == set()
+
+
+@pytest.mark.parametrize(
+    ("artifact", "place", "value"),
+    [
+        ("encoder_int8.pte", ("max_trace_len",), 0),
+        ("encoder_fp16.onnx", ("max_trace_len",), 199),
+        ("encoder_fp32.onnx", ("max_trace_len",), None),
+        ("encoder_int4.pte", ("max_trace_len",), 200.0),
+        ("step_int8.onnx", ("max_trace_len",), 200),
+        ("step_fp32.onnx", ("contract", "outputs", 1, "name"), "H1"),
+        ("encoder_fp32.onnx", ("contract", "inputs", 1, "dtype"), "float32"),
+        ("step_fp32.pte", ("contract", "inputs", 1, "shape", 2), 97),
+        ("encoder_int8_ultra.pte", ("contract", "outputs", 0, "shape", 0), "B"),
+        ("encoder_fp16.pte", ("contract", "inputs", 1, "shape", 0), "1"),
+        ("step_int8.pte", ("contract", "inputs", 2, "shape", 1), True),
+        ("encoder_int8.onnx", ("contract", "outputs"), []),
+    ],
+)
+def test_a_sidecar_that_states_something_else(
+    artifact: str, place: tuple[Any, ...], value: Any
+) -> None:
+    context = stated(artifact, place, value)
+    assert red(artifact, test_contract.test_sidecar, context) == {"sidecar_mismatches"}
+
+
+def noise_at(decibels: float, count: int = 40, length: int = 7) -> Any:
+    """Return a context whose encoder's noise stands out by so much at one trace length."""
+    rng = np.random.default_rng(0)
+    inputs = [np.zeros((8, n), np.float32) for n in range(1, count + 1)]
+    wanted = [rng.normal(size=(96, n)).astype(np.float32) for n in range(1, count + 1)]
+    usual = 1e-5 * 10 ** (decibels / 20 * (np.arange(1, count + 1) == length))
+    given = [
+        item + (noise * rng.normal(size=item.shape)).astype(np.float32)
+        for item, noise in zip(wanted, usual, strict=True)
+    ]
+
+    class Encoder:
+        def run(self, inputs: Any) -> Any:
+            frames = inputs["features_bft"].shape[2]
+            if frames > count:
+                msg = "too long"
+                raise InputError(msg)
+            return {
+                "encoded_bdt": given[frames - 1][None],
+                "encoded_lengths": np.array([frames]),
+            }
+
+    sweep = parity.sweep_shapes(Encoder(), inputs, wanted, count, 90.0)  # type: ignore[arg-type]
+    return SimpleNamespace(
+        request=SimpleNamespace(max_trace_len=count),
+        outputs=SimpleNamespace(shape_sweep=lambda _: sweep),
+    )
+
+
+@pytest.mark.parametrize(
+    ("decibels", "broken"),
+    [
+        (0, set()),
+        (8, set()),
+        (11, {"shape_failures"}),
+        (15, {"shape_failures", "length_noise_ratio_db"}),
+        (60, {"shape_failures", "length_noise_ratio_db"}),
+    ],
+)
+def test_one_length_that_is_farther_from_nemo(decibels: float, broken: set[str]) -> None:
+    context = noise_at(decibels)
+    assert red("encoder_fp32.onnx", test_parity.test_shapes, context) == broken
+
+
+def test_every_length_up_to_the_bound_is_run() -> None:
+    swipes = [np.ones((8, n), np.float32) for n in (20, 31)]
+    found = [item.shape[1] for item in parity.sweep_inputs(swipes, 200)]
+    assert found == list(range(1, 201))
+    large = set(parity.sweep_lengths(1000))
+    assert large >= {*range(1, 41), *range(971, 1001)}
+    assert max(large) == 1000
+
+
+@pytest.mark.parametrize(
+    ("artifact", "noise", "harm", "broken"),
+    [
+        ("step_int8.onnx", 1e-3, 1, set()),
+        ("step_int8.pte", 1e-3, 3, set()),
+        ("step_int8.onnx", 1e-3, 8, {"label_noise_ratio_db"}),
+        ("step_int8.pte", 1e-3, math.nan, {"label_noise_ratio_db", "worst_label_sqnr_db"}),
+        ("step_fp32.onnx", 1e-6, 8, {"label_noise_ratio_db"}),
+    ],
+)
+def test_one_label_that_is_embedded_wrongly(
+    artifact: str, noise: float, harm: float, broken: set[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    fed = np.tile(np.arange(4), 8)
+    drive = coverage.LabelDrive(fed, *[np.zeros((1, 32, 96), np.float32)] * 2, np.zeros((32, 96)))
+
+    def outputs(scale: float) -> coverage.StepOutputs:
+        moved = (np.where(fed == 2, harm, 1.0) * scale)[:, None]
+        logits, h1, c1 = (
+            (item + moved * rng.normal(size=item.shape)).astype(np.float32) for item in truth
+        )
+        return coverage.StepOutputs(logits, h1[None], c1[None])
+
+    truth = [rng.normal(size=(32, n)) for n in (4, 96, 96)]
+    nemo = coverage.StepOutputs(
+        truth[0].astype(np.float32), *[t[None].astype(np.float32) for t in truth[1:]]
+    )
+    found = coverage.label_errors(drive, nemo, outputs(noise))
+    reference = SimpleNamespace(spec=SPEC)
+    context = SimpleNamespace(
+        nemo=SimpleNamespace(reference=lambda: reference),
+        outputs=SimpleNamespace(labels=lambda _: found),
+    )
+    broke = red(artifact, test_coverage.test_every_symbol, context)
+    assert broke - {"worst_symbol_sqnr_db", "symbol_noise_ratio_db"} == broken
+
+
+@pytest.mark.parametrize(
+    ("louder", "shift", "broken"),
+    [
+        (1.0, 0.0, set()),
+        (2.0, 0.0, set()),  # as rows of a matrix differ
+        (6.0, 0.0, {"symbol_noise_ratio_db"}),
+        (1.0, 0.05, {"symbol_noise_ratio_db"}),  # a bias that is 0.05 nats off
+    ],
+)
+def test_one_symbol_that_is_scored_wrongly(louder: float, shift: float, broken: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    drive = coverage.LabelDrive(
+        np.tile(np.arange(4), 8), *[np.zeros((1, 32, 96), np.float32)] * 2, np.zeros((32, 96))
+    )
+    states = rng.normal(size=(1, 32, 96)).astype(np.float32)
+    wanted = rng.normal(size=(32, 4)).astype(np.float32)
+    noise = 0.003 * rng.normal(size=(32, 4)) * [1, 1, louder, 1] + [0, 0, shift, 0]
+    near = states + np.float32(1e-3) * rng.normal(size=states.shape).astype(np.float32)
+    found = coverage.label_errors(
+        drive,
+        coverage.StepOutputs(wanted, states, states),
+        coverage.StepOutputs((wanted + noise).astype(np.float32), near, near),
+    )
+    reference = SimpleNamespace(spec=SPEC)
+    context = SimpleNamespace(
+        nemo=SimpleNamespace(reference=lambda: reference),
+        outputs=SimpleNamespace(labels=lambda _: found),
+    )
+    assert red("step_int8.onnx", test_coverage.test_every_symbol, context) == broken

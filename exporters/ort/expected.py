@@ -1,124 +1,107 @@
-"""What a checkpoint says that each constant of an ONNX file must be, and what it is in a file.
-
-Both sides are real numbers under the FP32 graph's names, so that they can be compared one by one:
-``expected_encoder`` and ``expected_step`` from the checkpoint, ``stored_constants`` from the bytes.
-"""
+"""What the checkpoint says that an ONNX file must hold: see ``exporters.quantize.expected``."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
-from onnx import numpy_helper
-
-from exporters.graphs.step import StepGraph, example_step_inputs
+from exporters.graphs.step import StepGraph
 from exporters.ort.encoder_graph import OrtEncoder
-from exporters.ort.to_onnx import traced_encoder
-from exporters.ort.trace import trace_to_onnx
+from exporters.ort.qdq import MatrixConfig
+from exporters.ort.to_onnx import (
+    encoder_to_onnx,
+    for_web,
+    int8_graph,
+    quantised_matrices,
+    step_graph,
+)
+from exporters.quantize.calibration import checked_features
+from exporters.quantize.expected import ExpectedFile, Rounding
+from exporters.quantize.gptq import S8_PAIRS, matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
-from exportgate.contract import step_contract
+from exporters.quantize.static_config import GemmConfig, activation_grid, run_swipes
+from exporters.quantize.step_calibration import observe_steps
+from exportgate.artifacts.sidecar import Program
+from exportgate.contract import encoder_contract
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from exporters.nemo.checkpoint import Checkpoint
-
-    Constants = dict[str, NDArray[np.float64]]
-
-_PRODUCTS = ("Gemm", "MatMul")
+    from exporters.variants import Flavour, Precision
 
 
 def expected_encoder(
     checkpoint: Checkpoint,
     *,
+    precision: Precision,
+    flavour: Flavour,
     max_trace_len: int,
-    calibration: Sequence[NDArray[np.float32]] | None = None,
-) -> Constants:
-    """Return every constant of the encoder's graph in FP32, by name, in float64.
+    calibration: Sequence[NDArray[np.float32]] | None,
+    residual: Collection[str],
+) -> ExpectedFile:
+    """Return what an encoder must hold; arguments as those of ``encoder_to_onnx``.
 
     Args:
         checkpoint: The model.
+        precision: Of the weights.
+        flavour: How the graph is left.
         max_trace_len: The file's bound.
-        calibration: For an INT8 file, the (F, T) swipes that it was calibrated with: smoothing
-            follows from them, and moves factors between norms and matrices.
+        calibration: For INT8, the swipes that the file was calibrated with.
+        residual: For INT8, the layers whose inputs have a second code.
     """
+    if precision != "int8":
+        program = encoder_to_onnx(
+            checkpoint,
+            precision=precision,
+            calibration=None,
+            max_trace_len=max_trace_len,
+            flavour=flavour,
+        )
+        return ExpectedFile(program.payload, {})
+    spec = checkpoint.spec
+    swipes = checked_features(calibration, spec.feature_dim, longest=max_trace_len)
     encoder = OrtEncoder(checkpoint.model.encoder, max_trace_len=max_trace_len)
-    if calibration is not None:
-        encoder, _ = smooth(encoder, observe(encoder, calibration))
-    return stored_constants(traced_encoder(encoder, checkpoint.spec))
-
-
-def expected_step(checkpoint: Checkpoint) -> Constants:
-    """Return every constant of the step's graph in FP32, by name, in float64."""
-    contract = step_contract(checkpoint.spec)
-    example = example_step_inputs(checkpoint.spec, batch=2)
-    return stored_constants(trace_to_onnx(StepGraph(checkpoint.model).eval(), example, contract))
-
-
-def stored_constants(model: onnx.ModelProto) -> Constants:
-    """Return the real numbers that a file of any precision holds, by the FP32 graph's names.
-
-    Matrices are (out, in) and are named ``LAYER.weight``, also where the graph multiplies with the
-    transposed one. What only quantization knows (steps and zero points of activations) keeps its
-    own name.
-
-    Args:
-        model: FP32, FP16 storage or INT8, as ``to_onnx`` writes it; of the web's flavour those
-            constants that the optimiser did not rename.
-    """
-    found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    constants = {
-        name: array.astype(np.float64) for name, array in found.items() if not _is_part(name, found)
+    smoothed, ranges = smooth(encoder, observe(encoder, swipes))
+    hessians = observe_hessians(smoothed.linears(), lambda: run_swipes(smoothed, swipes))
+    roundings = {
+        name: Rounding.of(layer, hessians.pop(name), S8_PAIRS) for name, layer in smoothed.linears()
     }
-    for name in found:
-        constants |= _dequantized(name, found)
-    for node in model.graph.node:
-        layer = node.name.removesuffix(".biased")
-        if layer != node.name:  # added to products before they get their output's share
-            constants[f"{layer}.bias"] *= found[f"{layer}.shares"]
-    return _with_layer_names(model, constants)
+    configs = {}
+    for name, rounding in roundings.items():
+        nearest, second = rounding.nearest(), name in residual
+        grid = activation_grid(ranges[name], residual=second)
+        configs[name] = GemmConfig(nearest.codes, nearest.scales[:, 0], *grid, second)
+    payload = int8_graph(smoothed, spec, configs).SerializeToString(deterministic=True)
+    if flavour == "web":
+        standard = Program(payload, encoder_contract(spec), precision, max_trace_len, {})
+        payload = for_web(standard).payload
+    return ExpectedFile(payload, roundings)
 
 
-def _is_part(name: str, found: Mapping[str, NDArray[np.generic]]) -> bool:
-    """Tell whether a constant is a part of a quantised one: codes, their steps, an exponent."""
-    base, _, part = name.rpartition(".")
-    of_codes = ("codes", "scale", "zero_point", "shares", "step")
-    if part in of_codes:
-        return f"{base}.codes" in found
-    return part in ("fp16", "unscale") and f"{base}.fp16" in found
-
-
-def _dequantized(name: str, found: Mapping[str, NDArray[np.generic]]) -> Constants:
-    """Return the constants that a table of codes, or of FP16 numbers, stands for."""
-    base, _, part = name.rpartition(".")
-
-    def real(what: str) -> NDArray[np.float64]:
-        return found[f"{base}.{what}"].astype(np.float64)
-
-    if part == "fp16":
-        factor = real("unscale") if f"{base}.unscale" in found else 1.0
-        return {base: real("fp16") * factor}
-    if part != "codes":
-        return {}
-    if f"{base}.shares" in found:  # a matrix of a step: one step for all, a share for each output
-        shares = real("shares")
-        return {f"{base}.weight": real("codes").T * real("scale") * shares[:, None]}
-    if f"{base}.step" in found:  # a table to look up
-        return {base: real("codes") * real("step")}
-    axes = (-1, *[1] * (found[name].ndim - 1))
-    return {base: (real("codes") - real("zero_point").reshape(axes)) * real("scale").reshape(axes)}
-
-
-def _with_layer_names(model: onnx.ModelProto, constants: Constants) -> Constants:
-    """Name the matrices that the exporter transposed ahead, and so lost the names of."""
-    for node in model.graph.node:
-        layer = re.sub(r"/(Gemm|MatMul)$", "", node.name).strip("/").replace("/", ".")
-        if node.op_type in _PRODUCTS and len(node.input) > 1 and "::" in node.input[1]:
-            matrix = constants.pop(node.input[1], None)
-            if matrix is not None:
-                constants[f"{layer}.weight"] = matrix.T
-    return constants
+def expected_step(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[NDArray[np.float32]] | None,
+) -> ExpectedFile:
+    """Return what a step must hold; arguments as those of ``step_to_onnx``."""
+    step = StepGraph(checkpoint.model).eval()
+    roundings, configs = {}, {}
+    if precision == "int8":
+        swipes = checked_features(calibration, checkpoint.spec.feature_dim)
+        steps = observe_steps(checkpoint, step, swipes)
+        residual = quantised_matrices(step, steps)
+        hessians = observe_hessians(matrix_layers(step), lambda: step(*steps))
+        roundings = {
+            name: Rounding.of(layer, hessians.pop(name), S8_PAIRS)
+            for name, layer in matrix_layers(step)
+            if name in residual
+        }
+        for name, rounding in roundings.items():
+            nearest = rounding.nearest()
+            configs[name] = MatrixConfig(nearest.codes, nearest.scales[:, 0], residual[name])
+    model = step_graph(step, checkpoint.spec, configs)
+    return ExpectedFile(model.SerializeToString(deterministic=True), roundings)

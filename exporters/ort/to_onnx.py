@@ -26,16 +26,18 @@ from exportgate.artifacts.sidecar import Program
 from exportgate.contract import encoder_contract, step_contract
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from exporters.nemo.checkpoint import Checkpoint
+    from exporters.quantize.static_config import GemmConfig
     from exporters.quantize.step_calibration import Steps
     from exporters.variants import Flavour, Precision
     from exportgate.contract import ModelSpec
 
+_EMBEDDING = "prediction.table.weight"
 _SMALL_SHARE = 0.02
 """A noisy matrix with less than this share of a step's weights stays FP32, which costs less than a
 second code. The joint's last is one, but for a small model or a large vocabulary."""
@@ -126,28 +128,35 @@ def step_to_onnx(
         CalibrationError: INT8 without calibration, or calibration of another shape or not finite.
     """
     check_supported(OnnxExportError, "the precision of an ONNX step", precision, ("fp32", "int8"))
-    contract = step_contract(checkpoint.spec)
-    example = example_step_inputs(checkpoint.spec, batch=2)
     step = StepGraph(checkpoint.model).eval()
-    model = trace_to_onnx(step, example, contract)
+    configs: Mapping[str, MatrixConfig] = {}
     recipe: dict[str, Any] = {"exporter": "torchscript", "opset": OPSET}
     if precision == "int8":
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
         configs = _matrix_configs(step, observe_steps(checkpoint, step, swipes))
-        model = quantize_matrices(model, configs)
-        if not step.prediction.folded:
-            model = store_gathered_int8(model, "prediction.table.weight")
         recipe |= {
             "quantization": "u8 activations per call, s8 weights per channel (GPTQ)",
             "residual_layers": sorted(name for name, config in configs.items() if config.residual),
         }
+    model = step_graph(step, checkpoint.spec, configs)
     return Program(
         payload=model.SerializeToString(deterministic=True),
-        contract=contract,
+        contract=step_contract(checkpoint.spec),
         precision=precision,
         max_trace_len=None,
         recipe=recipe,
     )
+
+
+def step_graph(
+    step: StepGraph, spec: ModelSpec, configs: Mapping[str, MatrixConfig]
+) -> onnx.ModelProto:
+    """Return a step's graph with its matrices quantised as configured; in FP32 if none is."""
+    model = trace_to_onnx(step, example_step_inputs(spec, batch=2), step_contract(spec))
+    if not configs:
+        return model
+    model = quantize_matrices(model, configs)
+    return model if step.prediction.folded else store_gathered_int8(model, _EMBEDDING)
 
 
 def ort_optimized(program: Program, *, container: Literal["onnx", "ort"] = "onnx") -> Program:
@@ -212,14 +221,20 @@ def traced_encoder(encoder: OrtEncoder, spec: ModelSpec) -> onnx.ModelProto:
     return model
 
 
+def int8_graph(
+    smoothed: OrtEncoder, spec: ModelSpec, configs: Mapping[str, GemmConfig]
+) -> onnx.ModelProto:
+    """Return the graph of a smoothed encoder with its layers quantised as configured."""
+    model = quantize_gemms(traced_encoder(smoothed, spec), configs)
+    return store_sliced_int8(model, wanted=lambda name: name.endswith(".positions"))
+
+
 def _int8_encoder(
     encoder: OrtEncoder, spec: ModelSpec, swipes: Sequence[NDArray[np.float32]]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     smoothed, ranges = smooth(encoder, observe(encoder, swipes))
     configs = configure_gemms(smoothed, ranges, swipes)
-    model = quantize_gemms(traced_encoder(smoothed, spec), configs)
-    model = store_sliced_int8(model, wanted=lambda name: name.endswith(".positions"))
-    return model, {
+    return int8_graph(smoothed, spec, configs), {
         "quantization": "static u8 activations, s8 weights per channel (GPTQ), float outputs",
         "swipes": len(swipes),
         "residual_layers": sorted(name for name, config in configs.items() if config.residual),
@@ -227,14 +242,23 @@ def _int8_encoder(
 
 
 def _matrix_configs(step: StepGraph, steps: Steps) -> dict[str, MatrixConfig]:
+    residual = quantised_matrices(step, steps)
+    hessians = observe_hessians(matrix_layers(step), lambda: step(*steps))
+    configs = {}
+    for name, layer in matrix_layers(step):
+        if name in residual:
+            weight = Gptq(hessians.pop(name)).round(layer.weight, S8_PAIRS)
+            configs[name] = MatrixConfig(weight.codes, weight.scales[:, 0], residual[name])
+    return configs
+
+
+def quantised_matrices(step: StepGraph, steps: Steps) -> dict[str, bool]:
+    """Return the matrices that are to be quantised, and whether their inputs get a second code."""
     layers = matrix_layers(step)
     small = _SMALL_SHARE * sum(layer.weight.numel() for _, layer in layers)
     noisy = noisy_inputs(step, steps)
-    hessians = observe_hessians(layers, lambda: step(*steps))
-    configs = {}
-    for name, layer in layers:
-        if name in noisy and layer.weight.numel() < small:
-            continue
-        weight = Gptq(hessians.pop(name)).round(layer.weight, S8_PAIRS)
-        configs[name] = MatrixConfig(weight.codes, weight.scales[:, 0], name in noisy)
-    return configs
+    return {
+        name: name in noisy
+        for name, layer in layers
+        if name not in noisy or layer.weight.numel() >= small
+    }

@@ -148,19 +148,56 @@ class Gptq:
         while blocks:
             self._blocks.append(_BlockGptq(blocks.pop(0)))
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory of what it was made from."""
+        return 8 * sum(block.inputs**2 for block in self._blocks)
+
     def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
         """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
         scales = channel_scales(weight, codes, group=group)
-        steps = scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
-        widths = [block.inputs for block in self._blocks]
-        parts = zip(
-            self._blocks,
-            torch.split(weight, widths, dim=1),
-            torch.split(steps, widths, dim=1),
-            strict=True,
-        )
+        steps = _spread(scales, weight)
+        parts = zip(self._blocks, self._split(weight), self._split(steps), strict=True)
         found = torch.cat([block.round(part, step, codes) for block, part, step in parts], dim=1)
         return MatrixCodes(found.numpy(), scales.numpy(), codes)
+
+    def strays(
+        self, weight: Tensor, given: Tensor, codes: Codes, *, group: int | None = None
+    ) -> Tensor:
+        """Tell how far numbers are from those that ``round`` would have chosen, one by one.
+
+        Each is judged beside what was given before it: the first one that is wrong does not make
+        those behind it wrong.
+
+        Args:
+            weight: (out, in) float32.
+            given: (out, in) float64 real numbers that a file holds in the weight's place.
+            codes: As for ``round``.
+            group: As for ``round``.
+
+        Returns:
+            (out, in) float64, in steps: how far a number is from the grid, or, if that is more,
+            how much farther than half a step it is from what was to be rounded.
+        """
+        steps = _spread(channel_scales(weight, codes, group=group), weight)
+        parts = zip(
+            self._blocks,
+            self._split(weight),
+            self._split(steps),
+            self._split(given / steps),
+            strict=True,
+        )
+        return torch.cat(
+            [block.strays(part, step, codes, found) for block, part, step, found in parts], dim=1
+        )
+
+    def _split(self, matrix: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(matrix, [block.inputs for block in self._blocks], dim=1)
+
+
+def _spread(scales: Tensor, weight: Tensor) -> Tensor:
+    """Return each weight's step, (out, in) float64."""
+    return scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
 
 
 class _BlockGptq:
@@ -177,11 +214,24 @@ class _BlockGptq:
         """Return int8 codes (out, in) of a weight (out, in) float32 with these steps."""
         order = self._order
         found = torch.empty_like(weight, dtype=torch.int8)
-        rounded = _round_columns(
+        rounded, _ = _round_columns(
             weight.double()[:, order], self._factor, steps[:, order], codes, order
         )
         found[:, order] = rounded.to(torch.int8)
         return found
+
+    def strays(self, weight: Tensor, steps: Tensor, codes: Codes, given: Tensor) -> Tensor:
+        """See ``Gptq.strays``; ``given`` in steps."""
+        order, found = self._order, torch.empty_like(given)
+        _, found[:, order] = _round_columns(
+            weight.double()[:, order],
+            self._factor,
+            steps[:, order],
+            codes,
+            order,
+            given[:, order].round(),
+        )
+        return found.maximum((given - given.round()).abs())
 
 
 def observe_hessians(
@@ -276,10 +326,20 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
 
 
 def _round_columns(
-    weight: Tensor, factor: Tensor, steps: Tensor, codes: Codes, order: Tensor
-) -> Tensor:
-    """Round column by column; errors reach the columns behind, those of other blocks in one go."""
-    remaining, rounded = weight.clone(), torch.empty_like(weight)
+    weight: Tensor,
+    factor: Tensor,
+    steps: Tensor,
+    codes: Codes,
+    order: Tensor,
+    given: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Round column by column; errors reach the columns behind, those of other blocks in one go.
+
+    Returns:
+        The codes, or those that were given; and how much farther than half a step each is from
+        what was to be rounded, where it is not the nearest that there was room for.
+    """
+    remaining, rounded, strays = weight.clone(), torch.empty_like(weight), torch.zeros_like(weight)
     room = _Room(weight, codes, order)
     for start in range(0, weight.shape[1], _BLOCK):
         stop = min(start + _BLOCK, weight.shape[1])
@@ -288,13 +348,18 @@ def _round_columns(
         for column in range(stop - start):
             diagonal = start + column
             step = steps[:, diagonal]
-            code = room.fit(diagonal, (block[:, column] / step).round())
+            code = room.nearest(diagonal, (block[:, column] / step).round())
+            if given is not None:
+                wanted, code = code, given[:, diagonal]
+                beyond = (block[:, column] / step - code).abs() - 0.5
+                strays[:, diagonal] = torch.where(code == wanted, 0.0, beyond)
+            room.take(diagonal, code)
             rounded[:, diagonal] = code
             errors[:, column] = (block[:, column] - code * step) / factor[diagonal, diagonal]
             following = factor[diagonal, diagonal + 1 : stop]
             block[:, column + 1 :] -= errors[:, column : column + 1] * following
         remaining[:, stop:] -= errors @ factor[start:stop, stop:]
-    return rounded
+    return rounded, strays
 
 
 class _Room:
@@ -306,12 +371,16 @@ class _Room:
             self._inputs = order.tolist()
             self._found = weight.new_zeros(len(weight), len(order) + len(order) % 2)
 
-    def fit(self, column: int, code: Tensor) -> Tensor:
-        """Return the nearest codes (out,) that the column may take, and remember them."""
+    def nearest(self, column: int, code: Tensor) -> Tensor:
+        """Return the nearest codes (out,) that the column may take."""
         code = code.clamp(self._codes.lowest, self._codes.highest)
         if self._codes.pair is not None:
-            index, pair = self._inputs[column], self._codes.pair
-            neighbour = self._found[:, index ^ 1]
+            pair = self._codes.pair
+            neighbour = self._found[:, self._inputs[column] ^ 1]
             code = code.clamp(-pair - neighbour.clamp(max=0), pair - neighbour.clamp(min=0))
-            self._found[:, index] = code
         return code
+
+    def take(self, column: int, code: Tensor) -> None:
+        """Remember the codes (out,) of a column."""
+        if self._codes.pair is not None:
+            self._found[:, self._inputs[column]] = code

@@ -78,7 +78,7 @@ def configure_gemms(
     """
     probes = swipes[:: -(-len(swipes) // PROBES)]
     noisy = noisiest(activation_noise(encoder, ranges, probes), ACTIVATION_SQNR_DB)
-    hessians = observe_hessians(encoder.linears(), lambda: _run(encoder, swipes))
+    hessians = observe_hessians(encoder.linears(), lambda: run_swipes(encoder, swipes))
     configs = {}
     for name, layer in encoder.linears():
         weight = Gptq(hessians.pop(name)).round(layer.weight, S8_PAIRS)
@@ -127,7 +127,7 @@ def _coded(
     return hook
 
 
-def _run(encoder: OrtEncoder, swipes: Sequence[NDArray[np.float32]]) -> None:
+def run_swipes(encoder: OrtEncoder, swipes: Sequence[NDArray[np.float32]]) -> None:
     """Run the encoder for what its layers see; outputs of many swipes would fill the memory."""
     for swipe in swipes:
         encoder(torch.from_numpy(swipe)[None], torch.tensor([swipe.shape[1]]))

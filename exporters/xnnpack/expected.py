@@ -1,50 +1,99 @@
-"""The FP32 program whose constants a quantized .pte should hold, node by node.
-
-``harness.inspect.pte_file.read_constants`` reads both in the order of their nodes; a quantized
-file has the same matrices, convolutions, norms and tables, and nodes that convert between them.
-"""
+"""What the checkpoint says that a .pte must hold: see ``exporters.quantize.expected``."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.xnnpack.to_pte import lowered_payload, prepare_encoder, prepare_step
+from exporters.graphs.step import StepGraph
+from exporters.quantize.calibration import checked_features
+from exporters.quantize.expected import ExpectedFile, Rounding
+from exporters.quantize.gptq import EncoderPlan, matrix_layers, observe_hessians
+from exporters.quantize.step_calibration import observe_steps
+from exporters.variants import is_quantized
+from exporters.xnnpack.encoder_graph import rewrite_encoder
+from exporters.xnnpack.to_pte import (
+    lowered_payload,
+    prepare_encoder,
+    prepare_step,
+    quantization,
+    quiet_and_reproducible,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor, nn
 
     from exporters.nemo.checkpoint import Checkpoint
+    from exporters.quantize.gptq import MatrixCodes
+    from exporters.variants import Precision, Quantizer
     from exporters.xnnpack.options import RewriteOptions
 
 
-def expected_program(
+def expected_encoder(
     checkpoint: Checkpoint,
     *,
-    max_trace_len: int | None,
-    calibration: Sequence[NDArray[np.float32]] | None = None,
-    options: RewriteOptions | None = None,
-) -> bytes:
-    """Return a .pte in FP32 with the constants that the checkpoint says, as a file has them.
-
-    Args:
-        checkpoint: The model.
-        max_trace_len: The file's bound; None for a step.
-        calibration: For a quantized encoder, the (F, T) swipes that it was calibrated with: its
-            front end's smoothing follows from them.
-        options: What was rewritten; everything by default.
-    """
-    if max_trace_len is None:
-        prepared = prepare_step(checkpoint, precision="fp32", calibration=None)
-    else:
-        prepared = prepare_encoder(
-            checkpoint,
-            precision="fp32" if calibration is None else "int8",
-            calibration=calibration,
-            max_trace_len=max_trace_len,
-            options=options,
+    precision: Precision,
+    quantizer: Quantizer,
+    max_trace_len: int,
+    calibration: Sequence[NDArray[np.float32]] | None,
+    options: RewriteOptions,
+) -> ExpectedFile:
+    """Return what an encoder must hold; arguments as those of ``encoder_to_pte``."""
+    roundings: Mapping[str, Rounding] = {}
+    plan = None
+    if is_quantized(precision):
+        encoder = rewrite_encoder(
+            checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
         )
-    return lowered_payload(replace(prepared, precision="fp32", codes={}))
+        swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
+        with quiet_and_reproducible():
+            smoothing, hessians = quantization().observe_encoder(encoder, swipes)
+        roundings = _roundings(encoder, hessians, precision)
+        plan = EncoderPlan(smoothing, {precision: _nearest(roundings)})
+    prepared = prepare_encoder(
+        checkpoint,
+        precision=precision,
+        calibration=calibration,
+        max_trace_len=max_trace_len,
+        options=options,
+        plan=plan,
+    )
+    return ExpectedFile(lowered_payload(prepared, quantizer), roundings)
+
+
+def expected_step(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[NDArray[np.float32]] | None,
+) -> ExpectedFile:
+    """Return what a step must hold; arguments as those of ``step_to_pte``."""
+    prepared = prepare_step(checkpoint, precision="fp32", calibration=None)
+    if not is_quantized(precision):
+        return ExpectedFile(lowered_payload(prepared), {})
+    swipes = checked_features(calibration, checkpoint.spec.feature_dim)
+    step = StepGraph(checkpoint.model).eval()
+    steps = observe_steps(checkpoint, step, swipes)
+    hessians = observe_hessians(matrix_layers(step), lambda: step(*steps))
+    roundings = _roundings(step, hessians, precision)
+    prepared = replace(prepared, precision=precision, codes=_nearest(roundings))
+    return ExpectedFile(lowered_payload(prepared), roundings)
+
+
+def _roundings(
+    module: nn.Module, hessians: dict[str, list[Tensor]], precision: Precision
+) -> dict[str, Rounding]:
+    return {
+        name: Rounding.of(
+            layer, hessians.pop(name), *quantization().codes_of(precision, layer.in_features)
+        )
+        for name, layer in matrix_layers(module)
+    }
+
+
+def _nearest(roundings: Mapping[str, Rounding]) -> dict[str, MatrixCodes]:
+    return {name: rounding.nearest() for name, rounding in roundings.items()}

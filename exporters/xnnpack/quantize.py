@@ -62,6 +62,14 @@ def plan_encoder(
         swipes: (F, T) float32 each.
         precisions: ``int8``, ``int4`` or both.
     """
+    smoothing, hessians = observe_encoder(encoder, swipes)
+    return EncoderPlan(smoothing, round_layers(encoder, hessians, precisions))
+
+
+def observe_encoder(
+    encoder: XnnpackEncoder, swipes: Sequence[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], dict[str, list[Tensor]]]:
+    """Smooth the front end, in place; return by what, and the Hessians of all matrix layers."""
     # One at a time: there may be more features than memory.
     smoothing = front_end_smoothing(encoder, (torch.from_numpy(swipe)[None] for swipe in swipes))
     smooth_front_end(encoder, smoothing)
@@ -70,8 +78,7 @@ def plan_encoder(
         for swipe in swipes:
             encoder(torch.from_numpy(swipe)[None], torch.tensor([swipe.shape[1]]))
 
-    hessians = observe_hessians(matrix_layers(encoder), run)
-    return EncoderPlan(smoothing, round_layers(encoder, hessians, precisions))
+    return smoothing, observe_hessians(matrix_layers(encoder), run)
 
 
 def front_end_smoothing(
@@ -120,10 +127,15 @@ def round_layers(
     for name, layer in matrix_layers(module):
         gptq, weight = Gptq(hessians.pop(name)), layer.weight.detach()
         for precision, layers in found.items():
-            codes = S4 if precision == "int4" else S8
-            group = _group(codes, layer.in_features)
+            codes, group = codes_of(precision, layer.in_features)
             layers[name] = gptq.round(weight, codes, group=group)
     return found
+
+
+def codes_of(precision: str, inputs: int) -> tuple[Codes, int | None]:
+    """Return the codes of a matrix of so many inputs, and how many of them share a step."""
+    codes = S4 if precision == "int4" else S8
+    return codes, _group(codes, inputs)
 
 
 def _group(codes: Codes, inputs: int) -> int | None:

@@ -170,8 +170,8 @@ def plan_encoder(
         checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
     )
     swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
-    with _quiet_and_reproducible():
-        plan: EncoderPlan = _quantization().plan_encoder(encoder, swipes, precisions)
+    with quiet_and_reproducible():
+        plan: EncoderPlan = quantization().plan_encoder(encoder, swipes, precisions)
     return plan
 
 
@@ -199,7 +199,7 @@ def prepare_encoder(
             max_trace_len=max_trace_len,
             options=options,
         )
-        quantize = _quantization()
+        quantize = quantization()
         quantize.smooth_front_end(encoder, plan.smoothing)
         codes = plan.codes[precision]
         recipe |= {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
@@ -223,7 +223,7 @@ def prepare_step(
         swipes = checked_features(calibration, checkpoint.spec.feature_dim)
         steps = observe_steps(checkpoint, step, swipes)
         hessians = observe_hessians(matrix_layers(step), lambda: step(*steps))
-        codes = _quantization().round_layers(step, hessians, [precision])[precision]
+        codes = quantization().round_layers(step, hessians, [precision])[precision]
     return Prepared(
         module=step,
         precision=precision,
@@ -237,14 +237,14 @@ def prepare_step(
 def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
     """Quantize a prepared graph or put it into FP16, in place; return what is lowered."""
     module, precision = prepared.module, prepared.precision
-    with _quiet_and_reproducible():
+    with quiet_and_reproducible():
         if precision == "fp16" and isinstance(module, XnnpackEncoder):
             module.to_fp16()
         if is_quantized(precision) and quantizer == "eager":
-            _quantization().quantize_layers(module, prepared.codes)
+            quantization().quantize_layers(module, prepared.codes)
         exported = _export(module, prepared.inputs, prepared.time_axis)
         if is_quantized(precision) and quantizer == "pt2e":
-            converted = _quantization().quantize_by_pt2e(exported, prepared.inputs, prepared.codes)
+            converted = quantization().quantize_by_pt2e(exported, prepared.inputs, prepared.codes)
             exported = _export(converted, prepared.inputs, prepared.time_axis)
     return exported
 
@@ -259,19 +259,19 @@ def _made(
     if is_quantized(prepared.precision):
         recipe |= {"quantization": quantizer}
     exported = trace(prepared, quantizer)
-    with _quiet_and_reproducible():
+    with quiet_and_reproducible():
         payload, lowering = _lower(exported, prepared.time_axis, skip_passes=skip_passes)
     return payload, lowering, recipe
 
 
-def lowered_payload(prepared: Prepared) -> bytes:
-    """Return the .pte's bytes of a prepared graph; INT8 by exchanging its linears."""
-    return _made(prepared, "eager", skip_passes=True)[0]
+def lowered_payload(prepared: Prepared, quantizer: Quantizer = "eager") -> bytes:
+    """Return the .pte's bytes of a prepared graph."""
+    return _made(prepared, quantizer, skip_passes=True)[0]
 
 
-def _quantization() -> ModuleType:
+def quantization() -> ModuleType:
     """Import late and quietly: torchao writes to the terminal when it is imported."""
-    with _quiet_and_reproducible():
+    with quiet_and_reproducible():
         from exporters.xnnpack import quantize  # noqa: PLC0415
 
     return quantize
@@ -328,7 +328,7 @@ def _example_encoder_inputs(feature_dim: int, frames: int) -> tuple[Tensor, Tens
 
 
 @contextlib.contextmanager
-def _quiet_and_reproducible() -> Iterator[None]:
+def quiet_and_reproducible() -> Iterator[None]:
     """Lower without the tools' chatter, and without what depends on the machine.
 
     oneDNN's availability guards shapes while lowering, which can narrow the range of T.

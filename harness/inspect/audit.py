@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -196,6 +197,29 @@ def contract_mismatches(found: IoContract, expected: IoContract) -> list[str]:
                 )
                 if x != y
             ]
+    return problems
+
+
+def stated_mismatches(
+    contract: IoContract, bound: int | None, expected: IoContract, expected_bound: int | None
+) -> list[str]:
+    """Describe each difference between what a sidecar states and what the checkpoint implies.
+
+    Applications allocate their tensors by it. It is compared as JSON: ``1``, ``"1"`` and ``true``
+    are three different axes.
+
+    Args:
+        contract: The sidecar's inputs and outputs.
+        bound: Its ``max_trace_len``.
+        expected: What the checkpoint, the graph and the format imply.
+        expected_bound: Longest trace that the file was asked to take; None for a step.
+    """
+    problems = contract_mismatches(contract, expected)
+    have, want = json.dumps(contract.to_json()), json.dumps(expected.to_json())
+    if have != want and not problems:
+        problems.append(f"the contract is {have}, but should be {want}")
+    if json.dumps(bound) != json.dumps(expected_bound):
+        problems.append(f"max_trace_len is {bound!r}, but should be {expected_bound!r}")
     return problems
 
 

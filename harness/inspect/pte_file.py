@@ -176,6 +176,49 @@ def read_constants(path: Path) -> list[Constant]:
         raise PteFileError(msg) from error
 
 
+_PLACES = (
+    "constant_buffer_idx", "data_buffer_idx", "scale_buffer_idx", "debug_handle", "debug_handles",
+)  # fmt: skip
+"""Where constants lie follows from which of them are equal."""
+_STORES = (
+    "backend_delegate_data", "constant_buffer", "constant_data", "constant_segment",
+    "mutable_data_segments", "named_data", "processed", "segments", "version",
+)  # fmt: skip
+
+
+def read_structure(path: Path) -> dict[str, Any]:
+    """Read everything of a program that is not the value of a constant, as plain values.
+
+    Returns:
+        ``program``, the plans with values and instructions, and ``delegates``, the graphs; of what
+        is stored elsewhere only whether there is any.
+
+    Raises:
+        PteFileError: See ``inspect_pte``.
+    """
+    data = path.read_bytes()
+    try:
+        container = _Container.parse(data)
+        graphs = [XnnGraph.parse(payload).graph for payload in container.xnnpack_payloads()]
+    except _DAMAGE as error:
+        msg = f"{path}: its graph cannot be read ({_first_line(error)})"
+        raise PteFileError(msg) from error
+    found: dict[str, Any] = _without_stores({"program": container.program, "delegates": graphs})
+    return found
+
+
+def _without_stores(value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return {
+            key: item > 0 if key in _PLACES and isinstance(item, int) else _without_stores(item)
+            for key, item in value.items()
+            if key not in _STORES
+        }
+    if isinstance(value, list):
+        return [_without_stores(item) for item in value]
+    return value
+
+
 def _contents(container: _Container, graphs: list[XnnGraph], size_bytes: int) -> PteContents:
     plans = container.program["execution_plan"]
     weights: dict[str, tuple[str, int]] = dict(container.constants())

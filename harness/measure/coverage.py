@@ -171,6 +171,8 @@ class LabelErrors:
         logits_db: Signal to noise of all logits.
         states_db: Signal to noise of all states.
         shift_nats: (V,) mean error of each symbol's logit beside the other symbols'.
+        fed_noise: (V,) noise of logits or of states after each symbol was fed ÷ that after the
+            median symbol, whichever is larger; powers.
     """
 
     fed_db: NDArray[np.float64]
@@ -178,6 +180,14 @@ class LabelErrors:
     logits_db: float
     states_db: float
     shift_nats: NDArray[np.float64]
+    fed_noise: NDArray[np.float64]
+
+    @property
+    def symbol_noise_ratio_db(self) -> float:
+        """How much farther from NeMo the logit of one symbol is than that of the median one."""
+        # All are beside the power of all logits; what float32 cannot tell apart counts as equal.
+        scored = np.minimum(self.scored_db, -20 * np.log10(level("float32_noise")))
+        return float(np.median(scored) - scored.min())
 
 
 def label_errors(drive: LabelDrive, nemo: StepOutputs, ours: StepOutputs) -> LabelErrors:
@@ -200,7 +210,21 @@ def label_errors(drive: LabelDrive, nemo: StepOutputs, ours: StepOutputs) -> Lab
         logits_db=power_ratio_db(nemo.logits, ours.logits),
         states_db=power_ratio_db(nemo.states, ours.states),
         shift_nats=mean_error - np.median(mean_error),
+        fed_noise=np.maximum(
+            _fed_noise(drive, nemo.logits, ours.logits), _fed_noise(drive, nemo.states, ours.states)
+        ),
     )
+
+
+def _fed_noise(
+    drive: LabelDrive, wanted: NDArray[np.float32], found: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return the noise power after each symbol ÷ the median symbol's, or float32's if larger."""
+    each = ((found.astype(np.float64) - wanted) ** 2).mean(axis=1)
+    powers = np.array([each[drive.y_prev == s].mean() for s in range(int(drive.y_prev.max()) + 1)])
+    floor = level("float32_noise") ** 2 * float((wanted.astype(np.float64) ** 2).mean())
+    ratios: NDArray[np.float64] = powers / max(float(np.median(powers)), floor, 1e-30)
+    return np.where(np.isfinite(ratios), ratios, np.inf)
 
 
 def noise_ratio(

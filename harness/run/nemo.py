@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnose import stages
-from harness.measure import coverage
+from harness.diagnose import expected, stages
+from harness.measure import coverage, parity
 from harness.measure.expected import reference
 from harness.run.memo import once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -30,6 +31,9 @@ ROLLOUTS = 16
 LABEL_REPEATS = 4
 """Real states from which each symbol of the vocabulary is fed."""
 _WORKER = "NeMo"
+_TIMEOUT_S = 3600.0
+"""All swipes of a manifest are one call, and so is lowering a large model: minutes, more on a busy
+machine. Nothing that is judged runs there."""
 
 
 @dataclass(repr=False)
@@ -71,6 +75,13 @@ class Nemo:
         drive = coverage.label_drive(self.reference().rollouts, self.spec.vocab_size, LABEL_REPEATS)
         return drive, self._worker.call(reference.step_outputs, self._model(), drive)
 
+    @once
+    def lengths(self) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Return an (F, T) input of every length up to the bound, and NeMo's (D, T') of each."""
+        inputs = parity.sweep_inputs(self.swipes.features(), self.request.max_trace_len)
+        self.progress(f"NeMo: encode {len(inputs)} trace lengths")
+        return inputs, self.encode(inputs)
+
     def margin_error(self, index: int, other: NDArray[np.float32]) -> float:
         """Return how many nats another encoding of a swipe moves NeMo's margins; see reference."""
         encoded = self.reference().encoded[index]
@@ -95,6 +106,18 @@ class Nemo:
         """Return name and FP32 filter of each product that a .pte should hold."""
         return self._worker.call(stages.pte_weights, self._model(), sidecar)
 
+    def constant_findings(self, name: str, path: Path, sidecar: Sidecar) -> list[str]:
+        """Describe what a file of ours holds otherwise than the checkpoint says.
+
+        Raises:
+            WorkerError: It was calibrated with other swipes than this run's.
+        """
+        self.progress(f"NeMo: what {name} must hold")
+        calibration, digest = self.request.calibration, sidecar.sha256
+        return self._worker.call(
+            expected.findings, self._model(), path, name, sidecar, calibration, digest
+        )
+
     @property
     def _worker(self) -> Worker:
-        return self.workers.get(_WORKER)
+        return self.workers.get(_WORKER, timeout_s=_TIMEOUT_S)

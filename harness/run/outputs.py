@@ -131,10 +131,9 @@ class Outputs:
 
     @once
     def shape_sweep(self, name: str) -> parity.ShapeSweep:
-        """Run an encoder at many lengths up to its bound, and one beyond it."""
+        """Run an encoder at every length up to its bound, and at one beyond it."""
         bound = self.request.max_trace_len
+        inputs, references = self.nemo.lengths()
         self.progress(f"{name}: sweep trace lengths 1 to {bound}")
-        inputs = parity.sweep_inputs(self.swipes.features(), bound)
-        references = self.nemo.encode(inputs)
-        least = level("broken_db", variant(name).precision)
+        least = level("worst_length_db", variant(name).precision)
         return self.sessions.call(name, parity.sweep_shapes, inputs, references, bound, least)

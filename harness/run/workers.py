@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from exportgate.runtime.isolate import Worker
+from exportgate.runtime.isolate import DEFAULT_TIMEOUT_S, Worker
 
 
 @dataclass(repr=False)
@@ -13,13 +13,13 @@ class Workers:
 
     _running: dict[str, Worker] = field(default_factory=dict)
 
-    def get(self, name: str) -> Worker:
-        """Return a worker that is alive."""
+    def get(self, name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Worker:
+        """Return a worker that is alive; a call in it may take so many seconds."""
         worker = self._running.get(name)
         if worker is None or not worker.alive:
             if worker is not None:
                 worker.close()
-            worker = self._running[name] = Worker(name)
+            worker = self._running[name] = Worker(name, timeout_s=timeout_s)
         return worker
 
     def crashed(self, name: str) -> bool:

@@ -10,12 +10,24 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.faults.fault import Outcome, run_fault
 from tests.faults.limits import limit_lines
 from tests.faults.registry import FAULTS, FILES
 from tests.faults.run import open_lab
 from tests.faults.seeds import SEED_FILES, seed_lines
+
+if TYPE_CHECKING:
+    from tests.faults.run import FaultLab
+
+TITLE = """# Faults that are known by name
+
+`make fault-table` injects each into real files and runs the suite's test of the gate that is named
+for it; `make faults` runs all tests. The number is that of the list of failures that shipped
+elsewhere; a gate in the fourth column is red, and seconds are those of a busy machine.
+
+"""
 
 
 def main() -> int:
@@ -26,6 +38,7 @@ def main() -> int:
     parser.add_argument(
         "--named", action="store_true", help="run only the test that measures the named gate"
     )
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
     parser.add_argument("--limits", action="store_true", help="smallest faults that are seen")
     parser.add_argument("--seeds", type=int, default=0, help="runs on unharmed files")
     options = parser.parse_args()
@@ -37,7 +50,10 @@ def main() -> int:
             return _print_all(limit_lines(lab))
         if options.seeds:
             return _print_all(seed_lines(lab, options.seeds))
-        return _print_faults(lab, options.only, named_only=options.named)
+        lines, status = _judge_faults(lab, options.only, named_only=options.named)
+        if options.out:
+            options.out.write_text(TITLE + "\n".join(lines) + "\n", encoding="utf-8")
+        return status
     finally:
         lab.close()
 
@@ -50,21 +66,27 @@ def _print_all(lines: object) -> int:
     return int(failed)
 
 
-def _print_faults(lab: object, only: str, *, named_only: bool) -> int:
-    print("| # | fault | gate expected | gates that went red | s | |\n|---|---|---|---|---|---|")
+def _judge_faults(lab: FaultLab, only: str, *, named_only: bool) -> tuple[list[str], int]:
+    """Print a row for each fault; return all lines, and 1 if one was missed."""
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    say("| # | fault | gate expected | gates that went red | s | |\n|---|---|---|---|---|---|")
     chosen = [fault for fault in FAULTS if only in fault.name]
     missed = []
     for fault in chosen:
         outcome = run_fault(lab, fault, named_only=named_only)
-        print(row(outcome), flush=True)
+        say(row(outcome))
         if not outcome.caught:
             missed.append(fault.name)
-    print(
-        f"\n{len(chosen) - len(missed)} of {len(chosen)} faults caught by the gate named for them"
-    )
+    caught = len(chosen) - len(missed)
+    say(f"\n{caught} of {len(chosen)} faults caught by the gate named for them")
     for name in missed:
-        print(f"missed: {name}")
-    return int(bool(missed) or not chosen)
+        say(f"missed: {name}")
+    return lines, int(bool(missed) or not chosen)
 
 
 def row(outcome: Outcome) -> str:

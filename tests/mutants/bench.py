@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "golden"
 BOUND = 200
-_TIMEOUT_S = 60.0
+_TIMEOUT_S, _NEMO_TIMEOUT_S = 60.0, 600.0
 _OPENINGS = 40
 """Files that a worker opens before it is replaced: it keeps every session that it ever opened."""
 _NOT_OF_A_MUTANT = ("benchmark", "baseline")
@@ -75,8 +75,8 @@ class _Memory(Worker):
     asked about the recipe.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, *, timeout_s: float) -> None:
+        super().__init__(name, timeout_s=timeout_s)
         self._known: dict[bytes, Any] = {}
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -91,12 +91,16 @@ class _Memory(Worker):
 class _Workers(Workers):
     """Workers that outlive a mutant, with less patience for one that hangs."""
 
-    def get(self, name: str) -> Worker:
+    def get(self, name: str, *, timeout_s: float = _TIMEOUT_S) -> Worker:  # noqa: ARG002 - less patience
         found = self._running.get(name)
         if found is None or not found.alive:
             if found is not None:
                 found.close()
-            found = _Memory(name) if name == "NeMo" else Worker(name, timeout_s=_TIMEOUT_S)
+            found = (
+                _Memory(name, timeout_s=_NEMO_TIMEOUT_S)
+                if name == "NeMo"
+                else Worker(name, timeout_s=_TIMEOUT_S)
+            )
             self._running[name] = found
         return found
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DTYPES = {
     "xnn_datatype_fp32": "<f4", "xnn_datatype_fp16": "<f2", "xnn_datatype_qcint8": "<i1",
     "xnn_datatype_qint8": "<i1", "xnn_datatype_int32": "<i4", "xnn_datatype_qbint4": "nibbles",
+    "xnn_datatype_qcint4": "nibbles",
     "FLOAT": "<f4", "HALF": "<f2", "CHAR": "<i1", "INT": "<i4", "LONG": "<i8",
 }  # fmt: skip
 
@@ -148,9 +149,8 @@ class Layout:
             yield Constant(name, place(index), _DTYPES[tensor["datatype"]], dims)
             params = union.get("quant_params", {})
             if params.get("scale_buffer_idx"):
-                size = graph["constant_data"][params["scale_buffer_idx"]]["size"]
                 count = params["num_scales"]
-                dtype = "<f4" if size == 4 * count else "bfloat16"
+                dtype = "bfloat16" if params.get("group_size") else "<f4"
                 shape = (count,)
                 yield Constant(f"{name} scales", place(params["scale_buffer_idx"]), dtype, shape)
 

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 from exporters.variants import VARIANTS
 from exportgate import resources
+from exportgate.artifacts.sidecar import (
+    ArtifactError,
+    package_versions,
+    read_sidecar,
+    sha256_of,
+)
 from harness.gate.baseline import PREFIX, read_baseline
 from harness.gate.gates import Gate, GateBook, GateError, Verdict, read_gates, waive
 from harness.measure import instructions
@@ -15,9 +21,11 @@ from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import pytest
 
+    from exportgate.artifacts.sidecar import Sidecar
     from harness.run.request import Request
 
 CHECKPOINT = "checkpoint"
@@ -26,6 +34,8 @@ RECORDED_OUTPUTS = ("recorded_token_mismatches", "recorded_score_max_abs_error")
 """Judged where the outputs of NeMo are recorded beside the checkpoint."""
 
 _COUNTED_BY_EMULATOR = ("baseline_instruction_ratio",)
+_CONSTANTS = "constant_mismatches"
+"""Judged of files that this version's exporters made, of swipes that are at hand."""
 _OF_OUR_PTE = (
     "delegated_node_ratio", "delegated_compute_ratio",
     "layer_gain_excess", "layer_shift_excess", "unmatched_layers",
@@ -87,9 +97,43 @@ def waived(gates: Sequence[Gate], request: Request) -> dict[tuple[str, str], Ver
     if request.artifacts is not None and is_imported(request.artifacts):
         why = "known of our own .pte only; delegates and unexpected_fallback_ops are judged"
         reasons |= dict.fromkeys(_OF_OUR_PTE, why)
-    return {
+    found = {
         (gate.artifact, gate.key): waive(gate, reason, request.device.name)
         for gate in gates
         if (reason := reasons.get(gate.metric))
         and (gate.metric not in _OF_OUR_PTE or gate.artifact.endswith(".pte"))
     }
+    for gate in gates:
+        if gate.metric == _CONSTANTS and (reason := _not_made_alike(gate.artifact, request)):
+            found[gate.artifact, gate.key] = waive(gate, reason, request.device.name)
+    return found
+
+
+def _not_made_alike(name: str, request: Request) -> str:
+    """Say why nobody here can tell what a file must hold; nothing if its sidecar says how."""
+    if request.artifacts is None:
+        return ""
+    if is_imported(request.artifacts):
+        return "exported by somebody else: its outputs and layers are judged"
+    try:
+        sidecar = read_sidecar(request.artifacts / name)
+    except ArtifactError:
+        return ""  # a failure of its own
+    return _made_with_others(sidecar) or _calibrated_with_others(sidecar, request.calibration)
+
+
+def _made_with_others(sidecar: Sidecar) -> str:
+    here = package_versions()
+    others = [f"{key} {made}" for key, made in sidecar.versions.items() if here.get(key) != made]
+    if not others:
+        return ""
+    return f"made with {', '.join(others)}: export it again to have its constants compared"
+
+
+def _calibrated_with_others(sidecar: Sidecar, given: Path | None) -> str:
+    used = sidecar.calibration
+    if used is None or used.get("source") == "synthetic":
+        return ""
+    if given is not None and sha256_of(given) == used.get("sha256"):
+        return ""
+    return f"give the swipes that calibrated it, {used.get('file')}, with --calibration"
