@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("harness.history.trends", "runs across checkpoints: list, compare, trend, …"),
     "sweep": ("harness.history.sweep", "gate many checkpoints"),
     "instructions": ("harness.measure.instructions.command", "count instructions by emulation"),
+    "browser": ("harness.devices.browser.command", "install what --device browser runs"),
 }
 
 
