@@ -13,14 +13,14 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
 .PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
-	bench-exporters bench-rewrites setup-exact
+	bench-exporters bench-rewrites setup-exact setup-browser test-browser
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
 		--history build/history.db
 
 test: setup lint  ## test the harness itself, fast tests first
-	$(BIN)/python -m pytest tests/ -m "not slow" -n 2
+	$(BIN)/python -m pytest tests/ -m "not slow and not browser" -n 2
 	@mkdir -p build
 	@# The gate inside a test runs beside the other slow tests and ahead of them: it takes longest.
 	@$(BIN)/python -m pytest tests/ -m "slow and nested" > build/test-nested.log 2>&1 & nested=$$!; \
@@ -72,6 +72,14 @@ build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
 	apt-get install --yes qemu-user gcc
 	$(BIN)/exportgate instructions setup
+
+setup-browser: setup  ## install Chromium, Node and onnxruntime-web, pinned (Debian, as root)
+	@command -v chromium > /dev/null && command -v npm > /dev/null \
+		|| (apt-get update --quiet && apt-get install --yes --quiet chromium nodejs npm)
+	$(BIN)/exportgate browser setup
+
+test-browser: setup-browser  ## test the devices that are pages
+	$(BIN)/python -m pytest tests/ -m browser
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

@@ -78,7 +78,8 @@ def _peak_bytes(guard: int, *, reset: bool = False) -> int:
 
 
 def _runs_a_page(process: Path) -> bool:
-    words = (process / "cmdline").read_bytes().split(b"\0")
+    # Chromium's processes write their arguments anew, with spaces.
+    words = (process / "cmdline").read_bytes()
     return b"--type=renderer" in words or b"--experimental-websocket" in words
 
 

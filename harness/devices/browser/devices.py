@@ -102,6 +102,11 @@ class Browser:
         """Time a file in pages of its own."""
         return measure_alone(self.start, artifact, inputs)
 
+    def brotli_bytes(self, artifact: Path) -> int | None:
+        """Return what a visitor downloads of a file; None without Node, which has the encoder."""
+        program = installation.node()
+        return installation.brotli_bytes(program, artifact) if program else None
+
     def start(self) -> Engine:
         """Start a page that has nothing open.
 

@@ -19,6 +19,8 @@ HOW_TO_INSTALL = "install it with: make setup-browser"
 RUNTIMES = {"1.30": "onnxruntime-web", "1.18": "onnxruntime-web-1.18"}
 """Minor version to the package's folder; the first is what runs by default."""
 NODE = Path(__file__).with_name("page") / "node.mjs"
+BROTLI_QUALITY = 9
+"""Of 11: the highest two take minutes for a large file, and weights hardly shrink."""
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -69,6 +71,19 @@ def version_of(program: str) -> str:
     """Return what a program says of its version."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return said.stdout.strip().partition(" built on")[0] or "unknown"
+
+
+def brotli_bytes(node: str, path: Path) -> int:
+    """Return a file's size after brotli."""
+    script = (
+        "const {brotliCompressSync, constants} = require('zlib');"
+        "const params = {[constants.BROTLI_PARAM_QUALITY]: Number(process.argv[2])};"
+        "const bytes = require('fs').readFileSync(process.argv[1]);"
+        "console.log(brotliCompressSync(bytes, {params}).length)"
+    )
+    command = [node, "-e", script, str(path), str(BROTLI_QUALITY)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
 
 
 def install() -> Path:
