@@ -119,7 +119,9 @@ export async function serve(link, asked, load, wasm) {
     } catch (error) {
       // After a trap the module's memory may be anything.
       const dead = error instanceof WebAssembly.RuntimeError;
-      link.send(pack({ error: String(error?.message ?? error), dead }));
+      // Older versions let C++ exceptions through, of which JavaScript sees the address.
+      const thrown = typeof error === "number" ? "an exception without a message" : error;
+      link.send(pack({ error: String(thrown?.message ?? thrown), dead }));
     }
   }
 }
