@@ -36,7 +36,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("harness.history.trends", "runs across checkpoints: list, compare, trend, …"),
     "sweep": ("harness.history.sweep", "gate many checkpoints"),
     "instructions": ("harness.measure.instructions.command", "count instructions by emulation"),
-    "browser": ("harness.devices.browser.command", "install what --device browser runs"),
 }
 
 
