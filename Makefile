@@ -12,10 +12,10 @@ CHECKPOINT ?= golden/golden.nemo
 CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
-APART := long
+APART := long or browser
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
-	bench-exporters bench-rewrites setup-exact
+	bench-exporters bench-rewrites setup-exact setup-browser test-browser
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
@@ -90,6 +90,14 @@ build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
 	apt-get install --yes qemu-user gcc
 	$(BIN)/exportgate instructions setup
+
+setup-browser: setup  ## install Chromium, Node and onnxruntime-web, pinned (Debian, as root)
+	@command -v chromium > /dev/null && command -v npm > /dev/null \
+		|| (apt-get update --quiet && apt-get install --yes --quiet chromium nodejs npm)
+	$(BIN)/python -m harness.devices.browser.setup
+
+test-browser: setup-browser  ## test the devices that are pages
+	$(BIN)/python -m pytest tests/ -m browser
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

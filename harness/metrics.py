@@ -168,6 +168,7 @@ METRICS: dict[str, Metric] = {
     # size
     "size_bytes": Metric("bytes", "size of the file"),
     "deflated_bytes": Metric("bytes", "size of the file after deflate, level 6"),
+    "brotli_bytes": Metric("bytes", "size of the file after brotli, quality 9, for pages"),
     "macs": Metric("", "multiply-accumulates of one inference on the longest input"),
     "int8_mac_share": Metric("", "share of the multiply-accumulates with 8-bit weights"),
     "int8_compute_share": Metric(

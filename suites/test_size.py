@@ -25,12 +25,14 @@ def test_size(artifact: str, context: RunContext, record: Callable[..., None]) -
 
 @pytest.mark.measures(
     "int8_mac_share", "int8_compute_share", "macs", "weight_bytes", "nodes",
-    "planned_memory_bytes", "size_bytes", "deflated_bytes",
+    "planned_memory_bytes", "size_bytes", "deflated_bytes", "brotli_bytes",
 )  # fmt: skip
 def test_cost(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Bytes, multiply-accumulates, weights and nodes, counted and not timed."""
     record("size_bytes", context.files.sidecar(artifact).size_bytes)
     record("deflated_bytes", context.files.deflated_bytes(artifact))
+    if (downloaded := context.files.brotli_bytes(artifact)) is not None:
+        record("brotli_bytes", downloaded)
     found = context.files.cost(artifact)
     by_type = ", ".join(f"{count} with {name}" for name, count in found.macs.items())
     record("int8_mac_share", found.int8_mac_share, by_type)

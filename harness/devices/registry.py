@@ -10,7 +10,12 @@ from exportgate.errors import ExportGateError
 if TYPE_CHECKING:
     from harness.devices.device import Device
 
-DEVICES: dict[str, str] = {"host": "harness.devices.host:host"}
+DEVICES: dict[str, str] = {
+    "host": "harness.devices.host:host",
+    "browser": "harness.devices.browser.devices:browser",
+    "webgpu": "harness.devices.browser.devices:webgpu",
+    "node": "harness.devices.browser.devices:node",
+}
 """Kind to ``module:factory``; a factory takes what stands behind the kind's colon, or nothing.
 
 Imported when asked for: most devices need tools that are not installed everywhere.

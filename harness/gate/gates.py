@@ -169,16 +169,25 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class GateBook:
-    """All gates and settings, by artifact, and the device on which they are judged."""
+    """All gates and settings, by artifact, and the device on which they are judged.
+
+    Attributes:
+        gates: What is judged there.
+        settings: Lists that measurements need, by artifact and name.
+        device: Its name.
+        elsewhere: Gates that are for other devices.
+    """
 
     gates: tuple[Gate, ...]
     settings: Mapping[str, Mapping[str, tuple[str, ...]]]
     device: str = "host"
+    elsewhere: tuple[Gate, ...] = ()
 
     def on(self, device: str) -> GateBook:
         """Return the book of a run on a device: without the gates that are for others."""
         gates = tuple(gate for gate in self.gates if gate.judged_on(device))
-        return replace(self, gates=gates, device=device)
+        elsewhere = tuple(gate for gate in self.gates if not gate.judged_on(device))
+        return replace(self, gates=gates, device=device, elsewhere=elsewhere)
 
     def of(self, artifact: str) -> tuple[Gate, ...]:
         """Return an artifact's gates, in the file's order.

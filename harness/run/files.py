@@ -18,6 +18,7 @@ from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import encoder_input, step_inputs
 from exportgate.runtime.opening import own_feeds
+from harness.devices.browser.devices import Browser
 from harness.inspect import audit
 from harness.inspect.cost import StaticCost, static_cost
 from harness.run.memo import once
@@ -84,6 +85,12 @@ class Files:
     def deflated_bytes(self, name: str) -> int:
         """Return the size after deflate, level 6."""
         return len(zlib.compress(self.path(name).read_bytes(), 6))
+
+    @once
+    def brotli_bytes(self, name: str) -> int | None:
+        """Return the size after brotli where pages download the file; None elsewhere."""
+        device = self.request.device
+        return device.brotli_bytes(self.path(name)) if isinstance(device, Browser) else None
 
     @once
     def identical(self, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from harness.measure.expected.golden_record import recorded_for
 from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     import pytest
@@ -54,6 +54,16 @@ def read_book(config: pytest.Config, request: Request) -> GateBook:
     book = read_gates(files, [CHECKPOINT, *(row.name for row in VARIANTS)])
     book = _with_baseline(_with_record(book, config, request), request)
     return book.on(request.device.name)
+
+
+def left_to_others(book: GateBook, artifacts: Collection[str]) -> list[str]:
+    """Say which gates of some artifacts this run's device cannot decide, and which can."""
+    return [
+        f"not judged on {book.device}: {gate.metric} of {gate.artifact}, which is judged on "
+        f"{' and '.join(gate.devices)} (--device)"
+        for gate in book.elsewhere
+        if gate.artifact in artifacts
+    ]
 
 
 def _with_baseline(book: GateBook, request: Request) -> GateBook:

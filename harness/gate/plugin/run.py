@@ -14,7 +14,7 @@ from harness.devices.device import Need
 from harness.gate.gates import Status, Verdict, judge
 from harness.gate.plugin import items
 from harness.gate.plugin.again import again
-from harness.gate.plugin.book import CHECKPOINT, read_book, waived
+from harness.gate.plugin.book import CHECKPOINT, left_to_others, read_book, waived
 from harness.gate.plugin.places import check_places, report_folder
 from harness.gate.plugin.request import (
     build_request,
@@ -68,6 +68,7 @@ class GatePlugin:
         self.errors: dict[str, str] = {}
         self.report: Report | None = None
         self.notes = [*notes_on(self.request), *config.stash.get(NOTES, [])]
+        self.notes += left_to_others(self.book, [CHECKPOINT, *(row.name for row in self.variants)])
         self._printed = False
 
     def progress(self, line: str) -> None:

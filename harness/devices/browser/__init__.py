@@ -1,0 +1,1 @@
+"""Pages: onnxruntime-web in headless Chromium, or in Node, driven over a web socket."""
