@@ -2,8 +2,6 @@
 #pragma once
 
 #include <chrono>
-#include <memory>
-#include <string>
 
 #include "decoder.hpp"
 #include "files.hpp"
@@ -17,13 +15,34 @@ inline std::vector<Point> points_of(const Json& items) {
   return points;
 }
 
+inline bool within(double value, double known, double most) { return std::abs(value - known) <= most; }  // false for NaN
+
+inline bool close(const Rows& rows, const Json& known, double most, bool relative = false) {
+  bool fits = rows.size() == known.items.size();
+  for (size_t i = 0; fits && i < rows.size(); ++i) {
+    fits = rows[i].size() == known[i].items.size();
+    for (size_t k = 0; fits && k < rows[i].size(); ++k) {
+      const double value = known[i][k].number;
+      fits = within(rows[i][k], value, most * (relative ? std::max(1.0, std::abs(value)) : 1));
+    }
+  }
+  return fits;
+}
+
+inline double rms(const Json& rows) {
+  double squares = 0, count = 0;
+  for (const Json& row : rows.items)
+    for (const Json& value : row.items) squares += value.number * value.number, ++count;
+  return std::sqrt(squares / count);
+}
+
 class Client {
  public:
   // Throws std::runtime_error where the pair is not decoded to the bundle's known answers: do not use it.
   Client(const std::string& folder, const std::string& encoder, const std::string& step_or_empty = "")
-      : spec(JsonReader(read_file(folder + "/decode.json")).read()), folder_(folder) {
+      : spec(Json::parse(read_file(folder + "/decode.json"))), folder_(folder) {
     if (spec["schema"].number != 1) throw std::runtime_error("decode.json should have schema 1");
-    const Json known = JsonReader(read_file(folder + "/known_answers.json")).read();
+    const Json known = Json::parse(read_file(folder + "/known_answers.json"));
     const Json& file = spec["files"][encoder];
     const std::string step = step_or_empty.empty() ? file["step"].text : step_or_empty;
     const Json* pair = nullptr;
@@ -56,3 +75,30 @@ class Client {
   std::unique_ptr<Lexicon> lexicon_;
   std::unique_ptr<Program> encoder_, step_;
 };
+
+inline void Client::self_test(const Json& known, const Json& pair, size_t swipe) {
+  const Json &answer = pair["answers"][swipe], &allowed = pair["tolerances"], &asked = known["swipes"][swipe];
+  auto check = [&](const char* what, bool fits) {
+    if (!fits) throw std::runtime_error("self-test: \"" + answer["text"].text + "\": " + what + " is not the known one");
+  };
+  const Rows rows = features(points_of(asked["points"]), spec);
+  check("a feature", close(rows, asked["features"], known["feature_tolerance"].number, true));
+  const Rows frames = decoder->encode(rows);
+  check("the encoding", close(frames, answer["encoded"], allowed["encoded"].number * rms(answer["encoded"])));
+  const Decoded greedy = decoder->greedy(frames);
+  check("the tokens", greedy.tokens == answer["tokens"].integers() && greedy.frames == answer["frames"].integers());
+  check("the number of steps", greedy.steps.size() == answer["steps"].items.size());
+  for (size_t i = 0; i < greedy.steps.size(); ++i) {
+    const StepCall& step = greedy.steps[i];
+    const Json &known_step = answer["steps"][i], &logits = known_step["logits"];
+    check("a step", step.frame == known_step["frame"].number && step.y_prev == known_step["y_prev"].number);
+    for (size_t k = 0; k < step.logits.size(); ++k)
+      check("a logit", within(step.logits[k], logits[k].number, allowed["logits"].number));
+  }
+  check("the score", within(greedy.score, answer["score"].number, allowed["score"].number));
+  const auto words = decoder->search(frames);
+  const Json& expected = answer["words"];
+  check("the first word", words.size() == expected.items.size() && (words.empty() || words[0].text == expected[0]["text"].text));
+  for (size_t i = 0; i < words.size(); ++i)
+    check("a word's score", within(words[i].score, expected[i]["score"].number, allowed["score"].number));
+}

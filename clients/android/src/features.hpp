@@ -1,11 +1,8 @@
 // A swipe's points to the encoder's channels; the rules stand in DECODE.md, section "Features".
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cmath>
-#include <stdexcept>
-#include <vector>
 
 #include "json.hpp"
 
@@ -68,12 +65,11 @@ inline Rows features(const std::vector<Point>& raw, const Json& spec) {
     }
     std::sort(near.begin(), near.end());
     near.resize(rules["nearest_keys"].integer());
-    std::vector<double> row{x, y, t / 1000, vx, vy, std::sqrt(vx * vx + vy * vy), ax, ay, std::sqrt(ax * ax + ay * ay),
-                            angle, std::sin(angle), i ? std::cos(angle) : 0, turn};
+    const double speed = std::sqrt(vx * vx + vy * vy), acceleration = std::sqrt(ax * ax + ay * ay);
+    std::vector<double> row{x, y, t / 1000, vx, vy, speed, ax, ay, acceleration, angle, std::sin(angle), i ? std::cos(angle) : 0, turn};
     row.insert(row.end(), near.begin(), near.end());
     const auto sx = spread(points, i, reach, 0), sy = spread(points, i, reach, 1);
-    for (double value : {double(i) / last, double(i == 0), double(i == last), sx[0], sx[1], sy[0], sy[1], sx[2], sy[2]})
-      row.push_back(value);
+    row.insert(row.end(), {double(i) / last, double(i == 0), double(i == last), sx[0], sx[1], sy[0], sy[1], sx[2], sy[2]});
     row.resize(rules["channels"].items.size());
     rows.emplace_back(row.begin(), row.end());
   }

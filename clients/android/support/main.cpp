@@ -19,7 +19,7 @@ int main(int count, char** arguments) try {
   Client client(arguments[1], arguments[2], count > 3 ? arguments[3] : "");
   std::printf("{\"self_test_ms\":%.3f}\n", client.self_test_ms);
   for (std::string line; std::getline(std::cin, line);) {
-    const auto points = points_of(JsonReader(line).read());
+    const auto points = points_of(Json::parse(line));
     const double begin = now_ms();
     const Rows rows = features(points, client.spec), frames = client.decoder->encode(rows);
     const Decoded greedy = client.decoder->greedy(frames);

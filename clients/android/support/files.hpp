@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
@@ -10,19 +11,12 @@
 #include <string>
 
 inline std::string sha256(const std::string& data) {
-  // The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
-  static const std::array<uint32_t, 64> k = [] {
-    std::array<uint32_t, 64> found{};
-    for (unsigned n = 2, i = 0; i < 64; ++n) {
-      bool prime = true;
-      for (unsigned d = 2; d * d <= n; ++d) prime = prime && n % d;
-      if (!prime) continue;
-      long double root = 1;
-      for (int r = 0; r < 60; ++r) root -= (root * root * root - n) / (3 * root * root);
-      found[i++] = static_cast<uint32_t>((root - static_cast<unsigned>(root)) * 4294967296.0L);
-    }
-    return found;
-  }();
+  uint32_t k[64];  // the first 32 bits of the fractional parts of the cube roots of the first 64 primes
+  for (unsigned n = 2, i = 0; i < 64; ++n) {
+    bool prime = true;
+    for (unsigned d = 2; d * d <= n; ++d) prime = prime && n % d;
+    if (prime) k[i++] = static_cast<uint32_t>(std::fmod(std::cbrt(static_cast<long double>(n)), 1.0L) * 4294967296.0L);
+  }
   std::array<uint32_t, 8> h{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                             0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   std::string padded = data + '\x80';
