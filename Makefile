@@ -11,16 +11,17 @@ export OMP_NUM_THREADS := 1
 CHECKPOINT ?= golden/golden.nemo
 CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
+SWIPES ?= golden/val.jsonl
 
 .PHONY: gate test lint setup golden lock clean release faults mutants zoo gate-zoo accept bench-gate \
-	bench-exporters bench-rewrites setup-exact
+	bench-exporters bench-rewrites setup-exact setup-clients test-clients demo
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
 		--history build/history.db
 
 test: setup lint  ## test the harness itself, fast tests first
-	$(BIN)/python -m pytest tests/ -m "not slow" -n 2
+	$(BIN)/python -m pytest tests/ -m "not slow and not clients" -n 2
 	@mkdir -p build
 	@# The gate inside a test runs beside the other slow tests and ahead of them: it takes longest.
 	@$(BIN)/python -m pytest tests/ -m "slow and nested" > build/test-nested.log 2>&1 & nested=$$!; \
@@ -80,6 +81,25 @@ build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
 	apt-get install --yes qemu-user gcc
 	$(BIN)/exportgate instructions setup
+
+setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as root)
+	@command -v npm > /dev/null && command -v g++ > /dev/null && command -v chromium > /dev/null \
+		|| (apt-get update --quiet && apt-get install --yes --quiet nodejs npm g++ make chromium)
+	cd clients/web && npm ci --no-audit --no-fund && npm run build
+
+test-clients: setup-clients  ## hold the clients of a bundle against the harness
+	$(BIN)/python -m pytest tests/clients -m clients
+
+DEMO_PORT ?= 8017
+demo: setup-clients build/demo/bundle/known_answers.json  ## a page that decodes what you draw
+	node clients/web/demo/serve.mjs build/demo/bundle $(DEMO_PORT)
+
+build/demo/bundle/known_answers.json: $(CHECKPOINT) | setup
+	rm -rf build/demo
+	$(BIN)/python -m exporters.release --checkpoint $(CHECKPOINT) --calibration $(CALIBRATION) \
+		--variant encoder_fp32.onnx --variant encoder_int8_web.onnx --variant step_fp32.onnx \
+		--out build/demo/files --cache build/gate/cache --package_dir build/demo/bundle
+	$(BIN)/exportgate bundle specify build/demo/bundle --manifest $(SWIPES)
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

@@ -137,7 +137,9 @@ def pairs_of(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     found = [(name, item["step"]) for name, item in files.items() if item.get("step")]
     for name, item in files.items():
         if item["graph"] == "step" and name not in {step for _, step in found}:
-            partner = [encoder for encoder, step in found if files[step]["format"] == item["format"]]
+            partner = [
+                encoder for encoder, step in found if files[step]["format"] == item["format"]
+            ]
             found += [(partner[0], name)] if partner else []
     if not found:
         msg = "no encoder of the bundle has a step that decodes it; export one of its format too"
@@ -206,10 +208,10 @@ def _opened(
 
 
 def _spread(swipes: Sequence[Swipe]) -> list[Swipe]:
-    """Return swipes by length: the shorter half spread evenly, then the rest, longest last."""
+    """Return some of the swipes, of all lengths, shortest first."""
     ordered = sorted(swipes, key=lambda swipe: len(swipe.points))
-    places = np.unique(np.linspace(0, len(ordered) - 1, _TRIED).astype(int)) if ordered else []
-    return [ordered[place] for place in places]
+    places = np.linspace(0, len(ordered) - 1, _TRIED).astype(int) if ordered else np.zeros(0, int)
+    return [ordered[place] for place in np.unique(places)]
 
 
 def _chosen(
@@ -273,5 +275,3 @@ def _plain(values: NDArray[Any]) -> list[float]:
         short = float(f"{value:.{_DIGITS}g}")
         found.append(int(short) if short.is_integer() and abs(short) < 1e9 else short)
     return found
-
-

@@ -82,6 +82,8 @@ def in_words(document: Mapping[str, Any]) -> str:
     """Return the text of ``DECODE.md``: the specification of these very files for a reader."""
     files, search = document["files"], document["lexicon_search"]
     values = {
+        "lowest": document["points"]["lowest"],
+        "highest": document["points"]["highest"],
         "blank_id": document["blank_id"],
         "vocab_size": document["vocab_size"],
         "label_count": len(document["labels"]),

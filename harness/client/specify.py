@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from exporters.pipeline.bundle import INDEX, LEXICON, Bundle, BundleError, read_bundle
+from exporters.pipeline.bundle import INDEX, LEXICON, REPORT, Bundle, BundleError, read_bundle
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, write_text
 from exportgate.data.manifest import read_manifest
 from harness.client.answers import known_answers
@@ -60,8 +60,23 @@ def specify(
     own = folder / LEXICON if LEXICON in bundle.files else None
     words = open_lexicon(model.labels, lexicon or own, cache)
     write_text(folder / WORDS, words_text(words))
-    document = specification(sidecars, _words(folder / WORDS))
+    document = specification(sidecars, words_entry(folder / WORDS))
     answers = known_answers(folder, document, model, read_manifest(manifest), words)
+    write_client_files(folder, document, answers)
+    # What was judged was the bundle as it was: the verdict is open again.
+    files = dict(bundle.files) | {name: sha256_of(folder / name) for name in CLIENT_FILES}
+    files.pop(REPORT, None)
+    (folder / REPORT).unlink(missing_ok=True)
+    done = Bundle(bundle.checkpoint_sha256, files)
+    write_text(folder / INDEX, done.to_json())
+    check_client_files(folder, done, sidecars)
+    return done
+
+
+def write_client_files(
+    folder: Path, document: Mapping[str, Any], answers: Mapping[str, Any]
+) -> None:
+    """Write everything but the word list: in JSON, in words, and the schemas."""
     texts = {
         SPECIFICATION: json.dumps(document, indent=1, ensure_ascii=False) + "\n",
         IN_WORDS: in_words(document),
@@ -70,13 +85,6 @@ def specify(
     }
     for name, text in texts.items():
         write_text(folder / name, text)
-    files = dict(bundle.files) | {name: sha256_of(folder / name) for name in CLIENT_FILES}
-    files.pop("report.json", None)
-    (folder / "report.json").unlink(missing_ok=True)
-    done = Bundle(bundle.checkpoint_sha256, files)
-    write_text(folder / INDEX, done.to_json())
-    check_client_files(folder, done, sidecars)
-    return done
 
 
 def check_client_files(folder: Path, bundle: Bundle, sidecars: Mapping[str, Sidecar]) -> bool:
@@ -95,9 +103,11 @@ def check_client_files(folder: Path, bundle: Bundle, sidecars: Mapping[str, Side
     document = _read(folder / SPECIFICATION, SPECIFICATION_SCHEMA)
     answers = _read(folder / ANSWERS, ANSWERS_SCHEMA)
     # Through JSON and back: it knows no tuples.
-    wanted = json.loads(json.dumps(specification(sidecars, _words(folder / WORDS))))
+    wanted = json.loads(json.dumps(specification(sidecars, words_entry(folder / WORDS))))
     hashes = {name: sidecar.sha256 for name, sidecar in sidecars.items()}
-    answered = {name: digest for pair in answers["pairs"] for name, digest in pair["sha256"].items()}
+    answered = {
+        name: digest for pair in answers["pairs"] for name, digest in pair["sha256"].items()
+    }
     for name, fits in (
         (SPECIFICATION, document == wanted),
         (IN_WORDS, (folder / IN_WORDS).read_text(encoding="utf-8") == in_words(wanted)),
@@ -122,7 +132,8 @@ def _schemas() -> dict[str, str]:
     return {name: (FOLDER / name).read_text(encoding="utf-8") for name in names}
 
 
-def _words(path: Path) -> dict[str, Any]:
+def words_entry(path: Path) -> dict[str, Any]:
+    """Return what the specification says of the word list."""
     data = path.read_bytes()
     return {
         "file": path.name,

@@ -2,8 +2,9 @@
 
 ``exportgate bundle verify DIR`` reads every file and says ``ok``, or in one line what is
 wrong. ``exportgate bundle specify DIR --manifest swipes.jsonl`` adds how to decode with the files,
-and known answers (``harness.client``). ``exportgate bundle seal DIR --report build/report/report.json`` puts the report in,
-if it speaks of these very files and every gate was kept.
+and known answers (``harness.client``). ``exportgate bundle seal DIR --report
+build/report/report.json`` puts the report in, if it speaks of these very files and every gate was
+kept.
 
 A hash shows that a file is the one that was released, not who released it: whoever can write the
 folder can write its index. Publish the hash of ``bundle.json`` elsewhere where that matters.

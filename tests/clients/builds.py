@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 WEB = REPOSITORY / "clients" / "web"
 ANDROID = REPOSITORY / "clients" / "android"
+PYTHON = REPOSITORY / "clients" / "python" / "client.py"
 
 Edit = tuple[str, str, str]
 """A file of the sources, a piece of its text, and what takes its place."""

@@ -34,7 +34,7 @@ class Chromium:
         # Chromium reads from descriptor 3 and writes to 4.
         shell = f'exec chromium "$@" 3<&{commands} 4>&{answers}'
         self._process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", *FLAGS, f"--user-data-dir={self._profile.name}"],
+            ["/bin/sh", "-c", shell, "sh", *FLAGS, f"--user-data-dir={self._profile.name}"],
             pass_fds=(commands, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -44,7 +44,9 @@ class Chromium:
         os.close(answers)
         self._buffer, self._number, self._session = b"", 0, ""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +117,16 @@ class Chromium:
             if touch:
                 kind = "touchStart" if index == 0 else "touchMove"
                 touches = [{"x": x, "y": y}]
-                self.send("Input.dispatchTouchEvent", type=kind, touchPoints=touches, timestamp=stamp)
+                self.send(
+                    "Input.dispatchTouchEvent", type=kind, touchPoints=touches, timestamp=stamp
+                )
             else:
                 kind = "mousePressed" if index == 0 else "mouseMoved"
                 self.mouse(kind, x, y, stamp)
             if index == last and touch:
-                self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[], timestamp=stamp)
+                self.send(
+                    "Input.dispatchTouchEvent", type="touchEnd", touchPoints=[], timestamp=stamp
+                )
             elif index == last:
                 self.mouse("mouseReleased", x, y, stamp)
 

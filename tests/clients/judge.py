@@ -90,9 +90,10 @@ def differences(found: Sequence[dict[str, Any]], wanted: Expected) -> list[str]:
     ):
         known = featurize(swipe.points)
         rows = np.array(own["features"], np.float64)
-        if rows.shape != known.shape or not (
-            abs(rows - known) <= FEATURE_TOLERANCE * np.maximum(1, abs(known))
-        ).all():
+        if (
+            rows.shape != known.shape
+            or not (abs(rows - known) <= FEATURE_TOLERANCE * np.maximum(1, abs(known))).all()
+        ):
             problems.append(f"{swipe.word}: features")
         if answer.hypothesis.min_margin > 2 * allowed["logits"]:
             if own["tokens"] != list(answer.hypothesis.tokens):

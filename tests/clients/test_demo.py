@@ -1,4 +1,4 @@
-"""The demo in a real browser: a finger and a mouse draw swipes, and the words are the right ones."""
+"""The demo in a real browser: finger and mouse draw swipes, and the words are the right ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def page(bundle: Path, web_client: Path) -> Iterator[str]:
     (WEB / "dist").mkdir(exist_ok=True)
     shutil.copy(web_client, WEB / "dist" / "client.js")
     command = ["node", WEB / "demo" / "serve.mjs", bundle, "0"]
-    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         found = re.match(r"(http://127\.0\.0\.1:\d+/) ", server.stdout.readline())
         assert found
@@ -55,13 +57,21 @@ def on_screen(swipe: Swipe, browser: Chromium) -> list[tuple[float, float, float
     return [(box[0] + x * box[2], box[1] + y * box[3], t) for x, y, t in swipe.points.tolist()]
 
 
-WORDS = "[...document.querySelectorAll('ol')].map((list) => list.querySelector('li span')?.textContent)"
+WORDS = (
+    "[...document.querySelectorAll('ol')].map((list) => list.querySelector('li span')?.textContent)"
+)
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_swipe_becomes_words(
-    page: str, browser: Chromium, bundle: Path, known: list[dict[str, str]], width: int, *, dark: bool
+    page: str,
+    browser: Chromium,
+    bundle: Path,
+    known: list[dict[str, str]],
+    width: int,
+    *,
+    dark: bool,
 ) -> None:
     browser.send("Emulation.setTouchEmulationEnabled", enabled=width < 600)
     browser.open(page, width=width, height=900 if width > 600 else 844, dark=dark)

@@ -79,26 +79,26 @@ class Client {
 inline void Client::self_test(const Json& known, const Json& pair, size_t swipe) {
   const Json &answer = pair["answers"][swipe], &allowed = pair["tolerances"], &asked = known["swipes"][swipe];
   auto check = [&](const char* what, bool fits) {
-    if (!fits) throw std::runtime_error("self-test: \"" + answer["text"].text + "\": " + what + " is not the known one");
+    if (!fits) throw std::runtime_error("self-test: \"" + answer["text"].text + "\": not the known " + what);
   };
   const Rows rows = features(points_of(asked["points"]), spec);
-  check("a feature", close(rows, asked["features"], known["feature_tolerance"].number, true));
+  check("features", close(rows, asked["features"], known["feature_tolerance"].number, true));
   const Rows frames = decoder->encode(rows);
-  check("the encoding", close(frames, answer["encoded"], allowed["encoded"].number * rms(answer["encoded"])));
+  check("encoding", close(frames, answer["encoded"], allowed["encoded"].number * rms(answer["encoded"])));
   const Decoded greedy = decoder->greedy(frames);
-  check("the tokens", greedy.tokens == answer["tokens"].integers() && greedy.frames == answer["frames"].integers());
-  check("the number of steps", greedy.steps.size() == answer["steps"].items.size());
+  check("tokens", greedy.tokens == answer["tokens"].integers() && greedy.frames == answer["frames"].integers());
+  check("number of steps", greedy.steps.size() == answer["steps"].items.size());
   for (size_t i = 0; i < greedy.steps.size(); ++i) {
     const StepCall& step = greedy.steps[i];
     const Json &known_step = answer["steps"][i], &logits = known_step["logits"];
-    check("a step", step.frame == known_step["frame"].number && step.y_prev == known_step["y_prev"].number);
+    check("steps", step.frame == known_step["frame"].number && step.y_prev == known_step["y_prev"].number);
     for (size_t k = 0; k < step.logits.size(); ++k)
-      check("a logit", within(step.logits[k], logits[k].number, allowed["logits"].number));
+      check("logits", within(step.logits[k], logits[k].number, allowed["logits"].number));
   }
-  check("the score", within(greedy.score, answer["score"].number, allowed["score"].number));
+  check("score", within(greedy.score, answer["score"].number, allowed["score"].number));
   const auto words = decoder->search(frames);
   const Json& expected = answer["words"];
-  check("the first word", words.size() == expected.items.size() && (words.empty() || words[0].text == expected[0]["text"].text));
+  check("first word", words.size() == expected.items.size() && (words.empty() || words[0].text == expected[0]["text"].text));
   for (size_t i = 0; i < words.size(); ++i)
-    check("a word's score", within(words[i].score, expected[i]["score"].number, allowed["score"].number));
+    check("scores of words", within(words[i].score, expected[i]["score"].number, allowed["score"].number));
 }

@@ -14,28 +14,28 @@ export async function selfTest(
   for (const [n, swipe] of known.swipes.slice(0, swipes).entries()) {
     const [answer, allowed] = [pair.answers[n], pair.tolerances];
     const check = (what: string, fits: boolean) => {
-      if (!fits) throw new SelfTestError(`swipe ${n} ("${answer.text}"): ${what} is not the known one`);
+      if (!fits) throw new SelfTestError(`swipe ${n} ("${answer.text}"): not the known ${what}`);
     };
     const rows = features(swipe.points, spec);
-    check("a feature", rows.length === swipe.features.length && rows.every((row, i) =>
+    check("features", rows.length === swipe.features.length && rows.every((row, i) =>
       row.every((value, c) => within(value, swipe.features[i][c],
         known.feature_tolerance * Math.max(1, Math.abs(swipe.features[i][c]))))));
     const frames = await decoder.encode(rows);
     const squares = answer.encoded.flat().map((value) => value * value);
     const rms = Math.sqrt(squares.reduce((a, b) => a + b, 0) / squares.length);
-    check("the encoding", frames.length === answer.encoded.length && frames.every((frame, t) =>
+    check("encoding", frames.length === answer.encoded.length && frames.every((frame, t) =>
       frame.every((value, d) => within(value, answer.encoded[t][d], allowed.encoded * rms))));
     const greedy = await decoder.greedy(frames);
-    check("the tokens", same(greedy.tokens, answer.tokens) && same(greedy.frames, answer.frames));
-    check("a step", greedy.steps.length === answer.steps.length && greedy.steps.every((step, i) =>
+    check("tokens", same(greedy.tokens, answer.tokens) && same(greedy.frames, answer.frames));
+    check("steps", greedy.steps.length === answer.steps.length && greedy.steps.every((step, i) =>
       step.frame === answer.steps[i].frame && step.y_prev === answer.steps[i].y_prev));
-    check("a logit", greedy.steps.every((step, i) => Array.from(step.logits).every((value, k) =>
+    check("logits", greedy.steps.every((step, i) => Array.from(step.logits).every((value, k) =>
       within(value, answer.steps[i].logits[k], allowed.logits))));
-    check("the score", within(greedy.score, answer.score, allowed.score));
+    check("score", within(greedy.score, answer.score, allowed.score));
     const words = await decoder.search(frames);
-    check("the first word", words.length === answer.words.length
+    check("first word", words.length === answer.words.length
       && words[0]?.text === answer.words[0]?.text);
-    check("a word's score", words.every((word, i) =>
+    check("scores of words", words.every((word, i) =>
       within(word.score, answer.words[i].score, allowed.score)));
   }
 }
