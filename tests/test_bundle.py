@@ -83,12 +83,13 @@ def answer(bundle: Path, *names: str) -> None:
     (bundle / WORDS).write_text("ab\t-0.5\nba\t-1\n", encoding="utf-8")
     step = {"frame": 0, "y_prev": 3, "logits": [0, 0, 0, 1]}
     found = {"encoded": [[0.5]], "steps": [step], "tokens": [], "frames": [], "text": ""}
+    word = {"text": "ab", "tokens": [1, 2], "score": -0.5, "log_prob": 0}
     pair = {
         "encoder": names[0],
         "step": names[-1],
         "sha256": {name: files[name] for name in names},
         "tolerances": dict(TOLERANCES["int8"]),
-        "answers": [{**found, "score": 0, "words": []}] * 3,
+        "answers": [{**found, "score": 0, "words": [word]}] * 3,
     }
     swipe = {"word": "ab", "points": [[0, 0, 0], [1, 1, 9]], "features": [[0], [1]]}
     answers = {"$schema": "known_answers.schema.json", "schema": 1}

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 SWIPES = 4
 """A client's self-test takes the first three, which are short; the last is long."""
 _TRIED = 48
-_CLEAR_NATS = 0.5
-"""Lead that every decision of a known answer has: above what the tolerances below can move."""
+_SEARCHED = 12
+_CLEAR_NATS = (1.0, 0.5)
+"""Lead that every decision of a known answer has, and its first word over the second: more than the
+tolerances below can move. The second is for models that are never so sure."""
 _DIGITS = 8
 
 TOLERANCES: Mapping[str, Mapping[str, float]] = {
@@ -176,10 +178,12 @@ def known_answers(
         workers = {pair: _opened(opened, folder, pair, model) for pair in pairs_of(files)}
         for pair, (worker, handle) in workers.items():
             answers[pair] = worker.call(answer_all, handle, features)
-        chosen = _chosen(answers, tried, model)
+        clear = _clear(answers, tried, model)
         for pair, (worker, handle) in workers.items():
-            encoded = [answers[pair][place].encoded for place in chosen]
-            words[pair] = worker.call(words_all, handle, encoded, lexicon)
+            encoded = [answers[pair][place].encoded for place in clear]
+            found = worker.call(words_all, handle, encoded, lexicon)
+            words[pair] = dict(zip(clear, found, strict=True))
+    chosen = _chosen(words, [place for place in clear if _same_word(words, place)])
     return {
         "$schema": ANSWERS_SCHEMA,
         "schema": SCHEMA,
@@ -194,7 +198,13 @@ def known_answers(
             for place in chosen
         ],
         "pairs": [
-            _pair(files, pair, [found[place] for place in chosen], words[pair], model)
+            _pair(
+                files,
+                pair,
+                [found[place] for place in chosen],
+                [words[pair][place] for place in chosen],
+                model,
+            )
             for pair, found in answers.items()
         ],
     }
@@ -214,26 +224,46 @@ def _spread(swipes: Sequence[Swipe]) -> list[Swipe]:
     return [ordered[place] for place in np.unique(places)]
 
 
-def _chosen(
+def _clear(
     answers: Mapping[tuple[str, str], Sequence[Answer]], tried: Sequence[Swipe], model: ModelSpec
 ) -> list[int]:
-    """Return places of swipes that every pair decodes to the same word, with no close decision."""
-    good = []
+    """Return places of swipes that every pair decodes to their word, with no close decision."""
+    margins = {}
     for place, swipe in enumerate(tried):
         found = [pair[place].hypothesis for pair in answers.values()]
         same = len({item.tokens for item in found}) == 1
-        right = found[0].text(model.labels) == swipe.word.lower()
-        if same and right and min(item.min_margin for item in found) >= _CLEAR_NATS:
-            good.append(place)
-    if len(good) < SWIPES:
+        if same and found[0].text(model.labels) == swipe.word.lower():
+            margins[place] = min(item.min_margin for item in found)
+    for least in _CLEAR_NATS:
+        good = [place for place, margin in margins.items() if margin >= least]
+        if len(good) >= SWIPES:
+            break
+    spread = np.linspace(0, len(good) - 1, _SEARCHED).astype(int) if good else np.zeros(0, int)
+    return [good[place] for place in np.unique(spread)]
+
+
+def _same_word(words: Mapping[Any, Mapping[int, list[dict[str, Any]]]], place: int) -> bool:
+    """Tell whether every pair finds the same first word, well ahead of the second."""
+    found = [pair[place] for pair in words.values()]
+    leads = [item[0]["score"] - item[1]["score"] for item in found if len(item) > 1]
+    firsts = {item[0]["text"] if item else None for item in found}
+    return (
+        len(firsts) == 1 and None not in firsts and min(leads, default=math.inf) >= max(_CLEAR_NATS)
+    )
+
+
+def _chosen(words: Mapping[Any, Mapping[int, Any]], good: Sequence[int]) -> list[int]:
+    """Return a few of the swipes: short ones first, a long one last."""
+    count = len(good)
+    if count < SWIPES:
+        tried = max(map(len, words.values()), default=0)
         msg = (
-            f"of {len(tried)} swipes only {len(good)} are decoded rightly, alike by every pair and "
-            f"clearly, but {SWIPES} are needed; give a manifest with more swipes, or look at the "
-            "files with `exportgate gate`"
+            f"of {_TRIED} swipes {tried} are decoded rightly, alike by every pair and clearly, and "
+            f"{count} of these found in the word list, but {SWIPES} are needed; give a manifest "
+            "with more swipes, or look at the files with `exportgate gate`"
         )
         raise AnswersError(msg)
-    count = len(good)
-    return [good[place] for place in (0, max(1, count // 8), max(2, count // 4), count - 1)]
+    return [good[place] for place in (0, max(1, count // 4), max(2, count // 2), count - 1)]
 
 
 def _pair(

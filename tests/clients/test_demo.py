@@ -57,9 +57,9 @@ def on_screen(swipe: Swipe, browser: Chromium) -> list[tuple[float, float, float
     return [(box[0] + x * box[2], box[1] + y * box[3], t) for x, y, t in swipe.points.tolist()]
 
 
-WORDS = (
-    "[...document.querySelectorAll('ol')].map((list) => list.querySelector('li span')?.textContent)"
-)
+WORDS = """
+[...document.querySelectorAll('ol')].map((list) => list.querySelector('li span')?.textContent)
+"""
 
 
 @pytest.mark.parametrize("dark", [False, True])
