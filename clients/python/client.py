@@ -247,6 +247,8 @@ class Client:
                 check("logits", error <= allowed["logits"])
             check("tokens", all(found[key] == answer[key] for key in ("tokens", "frames")))
             check("score", abs(found["score"] - answer["score"]) <= allowed["score"])
+            if swipe is not known["swipes"][0]:
+                continue  # a search costs more than all the rest
             words = self.search(frames)
             first = answer["words"][0]
             check("first word", words[:1] and words[0]["text"] == first["text"])

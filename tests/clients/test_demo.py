@@ -51,9 +51,14 @@ def known(bundle: Path) -> list[dict[str, str]]:
     return [{"word": swipe["word"]} for swipe in answers["swipes"]]
 
 
+BOX = """
+(({x, y, width, height}) => [x, y, width, height])(
+    document.querySelector('#keyboard').getBoundingClientRect())
+"""
+
+
 def on_screen(swipe: Swipe, browser: Chromium) -> list[tuple[float, float, float]]:
-    box = browser.value("(({x, y, width, height}) => [x, y, width, height])"
-                        "(document.querySelector('#keyboard').getBoundingClientRect())")  # fmt: skip
+    box = browser.value(BOX)
     return [(box[0] + x * box[2], box[1] + y * box[3], t) for x, y, t in swipe.points.tolist()]
 
 

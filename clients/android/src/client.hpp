@@ -100,6 +100,7 @@ inline void Client::self_test(const Json& known, const Json& pair, size_t swipe)
       check("logits", within(step.logits[k], logits[k].number, allowed["logits"].number));
   }
   check("score", within(greedy.score, answer["score"].number, allowed["score"].number));
+  if (swipe > 0) return;  // a search costs more than all the rest
   const auto words = decoder->search(frames);
   const Json& first = answer["words"][0];
   check("first word", !words.empty() && words[0].text == first["text"].text);

@@ -190,7 +190,7 @@ export class Decoder {
   }
 
   private tensor(spec: TensorSpec, values: ArrayLike<number>, dims: number[]): Ort.Tensor {
-    if (spec.dtype === "float32") return new this.ort.Tensor("float32", Float32Array.from(values), dims);
+    if (values instanceof Float32Array) return new this.ort.Tensor("float32", values, dims);
     if (spec.dtype === "int32") return new this.ort.Tensor("int32", Int32Array.from(values), dims);
     return new this.ort.Tensor("int64", BigInt64Array.from(Array.from(values, BigInt)), dims);
   }

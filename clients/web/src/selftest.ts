@@ -32,6 +32,7 @@ export async function selfTest(
     check("logits", greedy.steps.every((step, i) => Array.from(step.logits).every((value, k) =>
       within(value, answer.steps[i].logits[k], allowed.logits))));
     check("score", within(greedy.score, answer.score, allowed.score));
+    if (n > 0) continue; // a search costs more than all the rest
     const [word] = await decoder.search(frames);
     check("first word", word?.text === answer.words[0].text);
     check("score of the first word", within(word.score, answer.words[0].score, allowed.score));
