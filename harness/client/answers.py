@@ -23,6 +23,7 @@ from exportgate.transducer import Transducer, follow
 from harness.client.specification import ANSWERS_SCHEMA, SCHEMA
 from harness.decode.beam import beam_search
 from harness.decode.greedy import hypotheses_of
+from harness.decode.spelling import has_capitals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -228,11 +229,12 @@ def _clear(
     answers: Mapping[tuple[str, str], Sequence[Answer]], tried: Sequence[Swipe], model: ModelSpec
 ) -> list[int]:
     """Return places of swipes that every pair decodes to their word, with no close decision."""
-    margins = {}
+    margins, lower = {}, not has_capitals(model.labels)
     for place, swipe in enumerate(tried):
+        word = swipe.word.lower() if lower else swipe.word
         found = [pair[place].hypothesis for pair in answers.values()]
         same = len({item.tokens for item in found}) == 1
-        if same and found[0].text(model.labels) == swipe.word.lower():
+        if same and found[0].text(model.labels) == word:
             margins[place] = min(item.min_margin for item in found)
     for least in _CLEAR_NATS:
         good = [place for place, margin in margins.items() if margin >= least]

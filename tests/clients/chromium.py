@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -24,6 +25,13 @@ FLAGS = (
 )  # fmt: skip
 
 
+def _high(descriptor: int) -> int:
+    """Give a descriptor a number above those that the child is to use."""
+    number = fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10)
+    os.close(descriptor)
+    return number
+
+
 class Chromium:
     """One page."""
 
@@ -31,10 +39,11 @@ class Chromium:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         commands, self._to = os.pipe()
         self._from, answers = os.pipe()
-        # Chromium reads from descriptor 3 and writes to 4.
+        # Chromium reads from descriptor 3 and writes to 4: neither may be one of these.
+        commands, answers = _high(commands), _high(answers)
         shell = f'exec chromium "$@" 3<&{commands} 4>&{answers}'
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", shell, "sh", *FLAGS, f"--user-data-dir={self._profile.name}"],
+            ["/bin/bash", "-c", shell, "bash", *FLAGS, f"--user-data-dir={self._profile.name}"],
             pass_fds=(commands, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
