@@ -51,7 +51,7 @@ class Chromium:
         )
         os.close(commands)
         os.close(answers)
-        self._buffer, self._number, self._session = b"", 0, ""
+        self._buffer, self._number, self._pages, self._session = b"", 0, 0, ""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)[
             "sessionId"
@@ -114,7 +114,11 @@ class Chromium:
         )  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
-        self.send("Page.navigate", url=url)
+        # A number of its own tells this page from the one that was there.
+        self._pages += 1
+        self.send("Page.navigate", url=f"{url}?{self._pages}")
+        loaded = f"location.search === '?{self._pages}' && document.readyState === 'complete'"
+        self.wait(loaded)
 
     def drag(self, points: Sequence[tuple[float, float, float]], *, touch: bool) -> None:
         """Press, move and let go, by mouse or by finger, with the times of the points in ms."""
