@@ -11,11 +11,12 @@ export OMP_NUM_THREADS := 1
 CHECKPOINT ?= golden/golden.nemo
 CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
+SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
-APART := long or browser
+APART := long or browser or clients
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
-	bench-exporters bench-rewrites setup-exact setup-browser test-browser
+	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
@@ -98,6 +99,25 @@ setup-browser: setup  ## install Chromium, Node and onnxruntime-web, pinned (Deb
 
 test-browser: setup-browser  ## test the devices that are pages
 	$(BIN)/python -m pytest tests/ -m browser
+
+setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as root)
+	@command -v npm > /dev/null && command -v g++ > /dev/null && command -v chromium > /dev/null \
+		|| (apt-get update --quiet && apt-get install --yes --quiet nodejs npm g++ make chromium)
+	cd clients/web && npm ci --no-audit --no-fund && npm run build
+
+test-clients: setup-clients  ## hold the clients of a bundle against the harness
+	$(BIN)/python -m pytest tests/clients -m clients
+
+DEMO_PORT ?= 8017
+demo: setup-clients build/demo/bundle/known_answers.json  ## a page that decodes what you draw
+	node clients/web/demo/serve.mjs build/demo/bundle $(DEMO_PORT)
+
+build/demo/bundle/known_answers.json: $(CHECKPOINT) | setup
+	rm -rf build/demo
+	$(BIN)/python -m exporters.release --checkpoint $(CHECKPOINT) --calibration $(CALIBRATION) \
+		--variant encoder_fp32.onnx --variant encoder_int8_web.onnx --variant step_fp32.onnx \
+		--out build/demo/files --cache build/gate/cache --package_dir build/demo/bundle
+	$(BIN)/exportgate bundle specify build/demo/bundle --manifest $(SWIPES)
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

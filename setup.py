@@ -15,6 +15,7 @@ DATA = {
         "golden.nemo", "val.jsonl", "calib.jsonl", "vocab.txt", "index.toml",
         "expected_greedy.json", "expected_tensors.safetensors", "features/cases.json",
     ],
+    "harness.client": ["*.json", "DECODE.md"],
     "harness.measure.instructions": ["*.c"],
     "harness.devices.browser": ["page/*", "npm/*.json"],
 }  # fmt: skip

@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export_pte_ultra": ("exporters.export_pte_ultra", "smallest encoders, INT8 and INT4"),
     "export_rnnt_step": ("exporters.export_rnnt_step", "prediction network and joint"),
     "promote": ("harness.gate.promote", "make the files of a green run the baseline"),
-    "bundle": ("harness.gate.bundle", "verify a release bundle, or seal it with a verdict"),
+    "bundle": ("harness.gate.bundle", "verify a release bundle, complete it for clients, seal it"),
     "localize": ("harness.diagnose.localize", "stage, layer and half where a file goes wrong"),
     "evaluate": ("harness.diagnose.evaluate", "word accuracy of encoders and steps"),
     "features": ("harness.diagnose.feature_check", "judge another featurizer, channel by channel"),

@@ -22,12 +22,17 @@ from exportgate import resources
 from exportgate.artifacts.sidecar import (
     ArtifactError,
     Sidecar,
+    read_sidecar,
     sha256_of,
     sidecar_path,
     write_text,
 )
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import CHANNELS, feature_spec
+from harness.client.answers import FEATURE_TOLERANCE, TOLERANCES
+from harness.client.schema import SchemaError
+from harness.client.specification import WORDS, specification
+from harness.client.specify import CLIENT_FILES, words_entry, write_client_files
 from harness.gate.bundle import SealError, seal, verify
 from tests.test_plugin import write_golden
 
@@ -69,6 +74,36 @@ def bundle(tmp_path: Path) -> Path:
     lexicon.write_text("ab\nba\n", encoding="utf-8")
     write_bundle(tmp_path / "bundle", paths, lexicon=lexicon)
     return tmp_path / "bundle"
+
+
+def answer(bundle: Path, *names: str) -> None:
+    """Write what clients need, with answers that no file gave."""
+    files = read_bundle(bundle).files
+    sidecars = {name: read_sidecar(bundle / name) for name in read_bundle(bundle).artifacts}
+    (bundle / WORDS).write_text("ab\t-0.5\nba\t-1\n", encoding="utf-8")
+    step = {"frame": 0, "y_prev": 3, "logits": [0, 0, 0, 1]}
+    found = {"encoded": [[0.5]], "steps": [step], "tokens": [], "frames": [], "text": ""}
+    word = {"text": "ab", "tokens": [1, 2], "score": -0.5, "log_prob": 0}
+    pair = {
+        "encoder": names[0],
+        "step": names[-1],
+        "sha256": {name: files[name] for name in names},
+        "tolerances": dict(TOLERANCES["int8"]),
+        "answers": [{**found, "score": 0, "words": [word]}] * 3,
+    }
+    swipe = {"word": "ab", "points": [[0, 0, 0], [1, 1, 9]], "features": [[0], [1]]}
+    answers = {"$schema": "known_answers.schema.json", "schema": 1}
+    answers |= {"checkpoint_sha256": read_bundle(bundle).checkpoint_sha256}
+    answers |= {"feature_tolerance": FEATURE_TOLERANCE, "swipes": [swipe] * 3, "pairs": [pair]}
+    write_client_files(bundle, specification(sidecars, words_entry(bundle / WORDS)), answers)
+    edit(bundle / "bundle.json", lambda data: data["files"].update(dict.fromkeys(CLIENT_FILES, "")))
+    rehash(bundle, *CLIENT_FILES)
+
+
+@pytest.fixture
+def answered(bundle: Path) -> Path:
+    answer(bundle, *NAMES)
+    return bundle
 
 
 def report(bundle: Path, path: Path, **changes: Any) -> Path:
@@ -122,17 +157,17 @@ def test_a_bundle_holds_what_an_application_needs(bundle: Path) -> None:
 
 
 def test_files_are_added_to_a_bundle_and_replace_their_variants(
-    bundle: Path, tmp_path: Path
+    answered: Path, tmp_path: Path
 ) -> None:
-    seal(bundle, report(bundle, tmp_path / "report.json"))
+    seal(answered, report(answered, tmp_path / "report.json"))
     fallback = artifact(tmp_path / "f", NAMES[0], b"other weights", precision="fp32")
-    write_bundle(bundle, [fallback])
-    found = verify(bundle)
+    write_bundle(answered, [fallback])
+    found = verify(answered)
     assert found.artifacts == ["encoder_int8.fp32-fallback.onnx", NAMES[1]]
     assert "lexicon.txt" in found.files
     # Another file makes it another bundle, which nobody has judged.
     assert found.verdict == NOT_JUDGED
-    assert not (bundle / "report.json").exists()
+    assert not (answered / "report.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -190,12 +225,50 @@ def test_a_link_is_no_file_of_a_bundle(bundle: Path, tmp_path: Path) -> None:
         verify(bundle)
 
 
-def test_what_passed_is_sealed_and_verified(bundle: Path, tmp_path: Path) -> None:
-    seal(bundle, report(bundle, tmp_path / "report.json"))
-    found = verify(bundle)
+def test_what_passed_is_sealed_and_verified(answered: Path, tmp_path: Path) -> None:
+    seal(answered, report(answered, tmp_path / "report.json"))
+    found = verify(answered)
     assert found.verdict == "PASS"
     assert found.judged == {"target": "all", "device": "host", "gates": 1}
     assert "report.json" in found.files
+
+
+def test_a_file_without_a_known_answer_is_not_sealed(bundle: Path, tmp_path: Path) -> None:
+    answer(bundle, NAMES[0])
+    with pytest.raises(SealError, match=r"step_fp32\.pte: no known answer"):
+        seal(bundle, report(bundle, tmp_path / "report.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("decode.json", lambda data: data.update(blank_id=0), "of other files"),
+        ("decode.json", lambda data: data.pop("greedy"), "/greedy is missing"),
+        ("decode.json", lambda data: data.update(blank=3), "/blank is not in the schema"),
+        ("decode.json", lambda data: data["greedy"].update(max_symbols=True), "expected integer"),
+        ("known_answers.json", lambda data: data["pairs"].clear(), "0 items"),
+        ("known_answers.json", lambda data: data.update(checkpoint_sha256="d"), "of other files"),
+        ("decode.schema.json", lambda data: data.update(title=""), "of other files"),
+    ],
+)
+def test_what_clients_read_is_held_to_the_files(
+    answered: Path, name: str, change: Callable[[Any], None], message: str
+) -> None:
+    verify(answered)
+    edit(answered / name, change)
+    rehash(answered, name)
+    with pytest.raises((BundleError, SchemaError), match=message):
+        verify(answered)
+
+
+def test_known_answers_of_a_file_that_is_gone_are_refused(answered: Path) -> None:
+    edit(
+        answered / "known_answers.json",
+        lambda data: data["pairs"][0]["sha256"].update({NAMES[0]: "0" * 64}),
+    )
+    rehash(answered, "known_answers.json")
+    with pytest.raises(BundleError, match="of other files"):
+        verify(answered)
 
 
 FAILED_GATE = {"subject": NAMES[0], "metric": "sqnr_db", "status": "NOT_MEASURED"}
@@ -218,12 +291,12 @@ FAILED_GATE = {"subject": NAMES[0], "metric": "sqnr_db", "status": "NOT_MEASURED
     ],
 )
 def test_a_report_of_something_else_seals_nothing(
-    bundle: Path, tmp_path: Path, changes: dict[str, Any], message: str
+    answered: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    path = report(bundle, tmp_path / "report.json", **changes)
+    path = report(answered, tmp_path / "report.json", **changes)
     with pytest.raises(SealError, match=message):
-        seal(bundle, path)
-    assert verify(bundle).verdict == NOT_JUDGED
+        seal(answered, path)
+    assert verify(answered).verdict == NOT_JUDGED
 
 
 @pytest.mark.parametrize("verdict", ["PASS", "FAIL"])
@@ -233,12 +306,12 @@ def test_a_verdict_without_its_report_is_refused(bundle: Path, verdict: str) -> 
         verify(bundle)
 
 
-def test_a_sealed_bundle_is_held_to_its_report(bundle: Path, tmp_path: Path) -> None:
-    seal(bundle, report(bundle, tmp_path / "report.json"))
-    edit(bundle / "report.json", lambda data: data.update(verdict="FAIL"))
-    rehash(bundle, "report.json")
+def test_a_sealed_bundle_is_held_to_its_report(answered: Path, tmp_path: Path) -> None:
+    seal(answered, report(answered, tmp_path / "report.json"))
+    edit(answered / "report.json", lambda data: data.update(verdict="FAIL"))
+    rehash(answered, "report.json")
     with pytest.raises(SealError, match="the verdict is FAIL"):
-        verify(bundle)
+        verify(answered)
 
 
 @pytest.mark.parametrize(
@@ -279,14 +352,14 @@ def test_options_are_refused_before_work_begins(tmp_path: Path, bundle: Path) ->
 
 
 @pytest.mark.slow
-def test_the_command_line_says_one_line(bundle: Path, tmp_path: Path) -> None:
-    done = run("verify", bundle)
+def test_the_command_line_says_one_line(answered: Path, tmp_path: Path) -> None:
+    done = run("verify", answered)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("2 exports, verdict: not judged\n")
-    done = run("seal", bundle, "--report", report(bundle, tmp_path / "report.json"))
+    done = run("seal", answered, "--report", report(answered, tmp_path / "report.json"))
     assert (done.returncode, done.stdout.strip()[-4:]) == (0, "PASS")
-    (bundle / NAMES[0]).write_bytes(b"weighty")
-    done = run("verify", bundle)
+    (answered / NAMES[0]).write_bytes(b"weighty")
+    done = run("verify", answered)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
@@ -328,10 +401,14 @@ def test_the_gates_own_report_seals_the_files_that_it_judged(
     result = pytester.runpytest_inprocess("suites", "-p", "no:cacheprovider", *given)
     assert result.ret == pytest.ExitCode.OK
     judged = pytester.path / "build" / "report" / "report.json"
+    with pytest.raises(SealError, match="no specification and known answers"):
+        seal(folder, judged)
+    answer(folder, NAMES[1])
     assert seal(folder, judged).verdict == "PASS"
     # The same report says nothing of what is exported later.
     other = artifact(pytester.path / "step", NAMES[1], b"weighty", checkpoint_sha256=checkpoint)
     write_bundle(folder, [other])
+    answer(folder, NAMES[1])
     with pytest.raises(SealError, match=r"judged another file as step_fp32\.pte"):
         seal(folder, judged)
 

@@ -1,8 +1,10 @@
-"""Check a release bundle, and seal it with the gate's verdict.
+"""Check a release bundle, complete it for applications, and seal it with the gate's verdict.
 
 ``exportgate bundle verify DIR`` reads every file and says ``ok``, or in one line what is
-wrong. ``exportgate bundle seal DIR --report build/report/report.json`` puts the report in,
-if it speaks of these very files and every gate was kept.
+wrong. ``exportgate bundle specify DIR --manifest swipes.jsonl`` adds how to decode with the files,
+and known answers (``harness.client``). ``exportgate bundle seal DIR --report
+build/report/report.json`` puts the report in, if it speaks of these very files and every gate was
+kept.
 
 A hash shows that a file is the one that was released, not who released it: whoever can write the
 folder can write its index. Publish the hash of ``bundle.json`` elsewhere where that matters.
@@ -34,6 +36,8 @@ from exporters.pipeline.bundle import (
 )
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, write_text
 from exportgate.exit import Exit, Parser
+from exportgate.resources import build_folder
+from harness.client.specify import CLIENT_FILES, check_client_files, specify, unanswered
 from harness.gate.gates import Status
 from harness.gate.report import REPORT_SCHEMA
 
@@ -60,6 +64,7 @@ def verify(folder: Path) -> Bundle:
             msg = f"{folder / name}: does not fit the files' sidecars; write the bundle again"
             raise BundleError(msg)
     _check_features(folder / FEATURES, sidecars)
+    check_client_files(folder, bundle, sidecars)
     _check_verdict(folder, bundle)
     return bundle
 
@@ -70,9 +75,11 @@ def seal(folder: Path, report: Path) -> Bundle:
     Raises:
         ArtifactError: A file is not its sidecar's.
         BundleError: The bundle is not intact.
-        SealError: The report is malformed, a gate was broken, or other files were judged.
+        SealError: The report is malformed, a gate was broken, other files were judged, or clients
+            have no known answers to test themselves with.
     """
     bundle = verify(folder)
+    _check_answered(folder, bundle)
     data = _read_report(report)
     _check_report(report, data, bundle)
     copy_file(report, folder / REPORT)
@@ -85,6 +92,18 @@ def seal(folder: Path, report: Path) -> Bundle:
     )
     write_text(folder / INDEX, sealed.to_json())
     return sealed
+
+
+def _check_answered(folder: Path, bundle: Bundle) -> None:
+    """Check that a client can test itself with every file before it trusts one."""
+    how = "run `exportgate bundle specify` on it first"
+    if not set(CLIENT_FILES) <= bundle.files.keys():
+        msg = f"{folder}: has no specification and known answers for clients; {how}"
+        raise SealError(msg)
+    sidecars = {name: read_sidecar(folder / name) for name in bundle.artifacts}
+    if left := unanswered(folder, sidecars):
+        msg = f"{folder / left[0]}: no known answer was computed with it: no encoder and step of "
+        raise SealError(msg + f"its format go together; {how}, with both halves in the bundle")
 
 
 def _check_files(folder: Path, bundle: Bundle) -> None:
@@ -109,7 +128,7 @@ def _check_files(folder: Path, bundle: Bundle) -> None:
 
 def _check_sidecars(folder: Path, bundle: Bundle) -> dict[str, Sidecar]:
     """Check that every file is what its sidecar says, and of the bundle's checkpoint."""
-    described = {VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT}
+    described = {VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT, *CLIENT_FILES}
     for name in bundle.files.keys() - described:
         is_sidecar = name.endswith(".json") and name.removesuffix(".json") in bundle.files
         if Path(name).suffix not in ARTIFACT_SUFFIXES and not is_sidecar:
@@ -206,13 +225,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser("verify", help="check every file of a bundle")
     sealing = commands.add_parser("seal", help="put the gate's verdict and report in")
-    for command in (checking, sealing):
+    specifying = commands.add_parser("specify", help="add how to decode, and known answers")
+    specifying.add_argument(
+        "--manifest", type=Path, required=True, metavar="FILE", help="swipes to choose from"
+    )
+    specifying.add_argument(
+        "--lexicon", type=Path, metavar="FILE", help="words that a search may find"
+    )
+    for command in (checking, specifying, sealing):
         command.add_argument("folder", type=Path, metavar="DIR", help="the bundle")
     sealing.add_argument(
         "--report", type=Path, required=True, metavar="FILE", help="report.json of the gate"
     )
     args = parser.parse_args(argv)
-    bundle = seal(args.folder, args.report) if args.command == "seal" else verify(args.folder)
+    if args.command == "specify":
+        verify(args.folder)
+        cache = build_folder() / "lexicon"
+        specify(args.folder, args.manifest, lexicon=args.lexicon, cache=cache)
+    elif args.command == "seal":
+        seal(args.folder, args.report)
+    bundle = verify(args.folder)
     files, exports = len(bundle.files), len(bundle.artifacts)
     print(f"ok: {args.folder}: {files} files, {exports} exports, verdict: {bundle.verdict}")
     return Exit.PASSED

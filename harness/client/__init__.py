@@ -1,0 +1,1 @@
+"""What an application needs to decode with a bundle's files, and how it knows that it does."""
