@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": ("harness.onboarding.doctor", "what a checkpoint is, and what to run next"),
     "gate": ("harness.gate.command", "judge the files of a target: PASS or FAIL"),
     "release": ("exporters.release", "export every file of a target from one load"),
     "export_onnx": ("exporters.export_onnx", "encoder as ONNX, FP32 and INT8"),
