@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("harness.onboarding.doctor", "what a checkpoint is, and what to run next"),
+    "import": ("harness.onboarding.import_swipes", "a manifest from published recordings"),
     "gate": ("harness.gate.command", "judge the files of a target: PASS or FAIL"),
     "release": ("exporters.release", "export every file of a target from one load"),
     "export_onnx": ("exporters.export_onnx", "encoder as ONNX, FP32 and INT8"),
