@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from itertools import count
-from pathlib import Path
-from typing import Any
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,9 +18,12 @@ from exportgate.data.importers.futo import read_futo
 from exportgate.data.importers.how_we_swipe import COLUMNS, read_how_we_swipe
 from exportgate.data.importers.neuroswipe import letter_area, read_neuroswipe
 from exportgate.data.importers.recording import Dropped, ImportingError, plain_word
-from exportgate.data.manifest import Swipe, read_manifest
+from exportgate.data.manifest import Swipe, read_manifest, write_manifest
 from exportgate.exit import Exit
 from harness.console import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 POINTS = [{"x": 0.1 * n, "y": 0.2, "t": 8.0 * n} for n in range(8)]
 GRID = {
@@ -251,13 +254,16 @@ def test_grids_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
 
 
 def test_recordings_are_read_one_at_a_time(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", *[futo()] * 50)
-    taken = list(zip(count(), read_futo(path), strict=False))
-    assert len(taken) == 50
-    stream = read_futo(path)
-    next(stream)
-    path.write_text("", encoding="utf-8")  # what is not read yet may change
-    stream.close()
+    pipe, line = tmp_path / "pipe", json.dumps(futo()) + "\n"
+    os.mkfifo(pipe)
+    reader = read_futo(pipe)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(next, reader)
+        with pipe.open("w", encoding="utf-8", buffering=1) as writer:
+            writer.write(line)
+            assert isinstance(first.result(timeout=20), Swipe)  # the rest is not written yet
+            writer.write(line)
+    assert len(list(reader)) == 1
 
 
 @pytest.mark.parametrize(
@@ -324,8 +330,6 @@ def test_whatever_order_events_come_in(
 
 def all_can_be_read(folder: Path, found: list[Swipe | Dropped]) -> bool:
     """Write the swipes as a manifest and read them as the gate does."""
-    from exportgate.data.manifest import write_manifest
-
     swipes = [item for item in found if isinstance(item, Swipe)]
     if not swipes:
         return True

@@ -25,20 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-COLUMNS = [
-    "sentence",
-    "timestamp",
-    "keyb_width",
-    "keyb_height",
-    "event",
-    "x_pos",
-    "y_pos",
-    "x_radius",
-    "y_radius",
-    "angle",
-    "word",
-    "is_err",
-]
+COLUMNS = (
+    *("sentence", "timestamp", "keyb_width", "keyb_height", "event", "x_pos", "y_pos"),
+    *("x_radius", "y_radius", "angle", "word", "is_err"),
+)
 _START, _MOVE, _END, _CANCEL = "touchstart", "touchmove", "touchend", "touchcancel"
 _EVENTS = (_START, _MOVE, _END, _CANCEL)
 
@@ -66,7 +56,14 @@ class _Touch:
     rows: list[_Row] = field(default_factory=list)
     reason: str = ""
 
-    def ended(self) -> Recording:
+    def ends_with(self, row: _Row) -> bool:
+        """Take its next event; return whether that is its end."""
+        self.rows.append(row)
+        if row.event == _CANCEL:
+            self.reason = "cancelled"
+        return row.event in (_END, _CANCEL)
+
+    def recording(self) -> Recording:
         """Return the swipe that it was, or why it was none."""
         first = self.rows[0]
         if any(row.word != first.word or row.sentence != first.sentence for row in self.rows):
@@ -101,34 +98,40 @@ def read_how_we_swipe(path: Path) -> Iterator[Recording]:
 def _touches(path: Path) -> Iterator[tuple[str, Recording]]:
     """Yield each touch with the sentence that it belongs to, in the order of their ends."""
     touch: _Touch | None = None
+    for number, row in _rows(path):
+        if touch is None:
+            if row is not None and row.event == _START:
+                touch = _Touch(number, [row])
+            else:
+                yield "", _stray(number, row)
+        elif row is None:
+            touch.reason = "a row within it is cut off or no event"
+        elif row.event == _START:
+            yield "", Dropped("another touch began before its end", touch.line)
+            touch = _Touch(number, [row])
+        elif touch.ends_with(row):
+            yield row.sentence, touch.recording()
+            touch = None
+    if touch is not None:
+        yield "", Dropped("the log ends before it", touch.line)
+
+
+def _stray(number: int, row: _Row | None) -> Dropped:
+    """Return what a row is called that belongs to no touch."""
+    what = "a row that is cut off or no event" if row is None else f"{row.event} without {_START}"
+    return Dropped(what, number)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, _Row | None]]:
+    """Yield the rows below the names of the columns; None for what is no event."""
     for first, (number, line) in enumerate(lines_of(path)):
         fields = line.decode("utf-8", errors="replace").split()
-        if fields[: len(COLUMNS)] == COLUMNS:
-            continue
-        if first == 0:
+        named = tuple(fields[: len(COLUMNS)]) == COLUMNS
+        if first == 0 and not named:
             msg = f"{path}:{number}: expected the columns {' '.join(COLUMNS)}; is it such a log?"
             raise ImportingError(msg)
-        row = _row(fields)
-        if row is None:
-            if touch is None:
-                yield "", Dropped("a row that is cut off or no event", number)
-            else:
-                touch.reason = "a row within it is cut off or no event"
-        elif row.event == _START:
-            if touch is not None:
-                yield touch.rows[0].sentence, Dropped("another touch began before its end", number)
-            touch = _Touch(number, [row])
-        elif touch is None:
-            yield row.sentence, Dropped(f"{row.event} without {_START}", number)
-        else:
-            touch.rows.append(row)
-            if row.event == _CANCEL:
-                touch.reason = "cancelled"
-            if row.event in (_END, _CANCEL):
-                yield row.sentence, touch.ended()
-                touch = None
-    if touch is not None:
-        yield touch.rows[0].sentence, Dropped("the log ends before it", touch.line)
+        if not named:
+            yield number, _row(fields)
 
 
 def _row(fields: list[str]) -> _Row | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -56,13 +56,11 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
         raise ImportingError(msg) from error
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BinaryIO:
+    """Open a file, or a pipe: nothing is read twice."""
     file = path.open("rb")
-    if file.read(len(GZIP)) == GZIP:
-        file.close()
-        return gzip.open(path, "rb")
-    file.seek(0)
-    return file
+    packed = file.peek(len(GZIP)).startswith(GZIP)
+    return cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:
