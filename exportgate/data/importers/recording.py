@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from exportgate.data.manifest import HIGHEST_XY, LOWEST_XY, Swipe
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 
@@ -56,11 +57,12 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
         raise ImportingError(msg) from error
 
 
-def _opened(path: Path) -> BinaryIO:
+@contextmanager
+def _opened(path: Path) -> Iterator[Iterable[bytes]]:
     """Open a file, or a pipe: nothing is read twice."""
-    file = path.open("rb")
-    packed = file.peek(len(GZIP)).startswith(GZIP)
-    return cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
+    with path.open("rb") as file:
+        packed = file.peek(len(GZIP)).startswith(GZIP)
+        yield gzip.GzipFile(fileobj=file) if packed else file
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:
