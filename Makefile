@@ -13,7 +13,7 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
 .PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
-	bench-exporters bench-rewrites setup-exact
+	bench-exporters bench-rewrites setup-exact docs
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
@@ -76,6 +76,9 @@ setup-exact: setup  ## install the emulator that counts instructions (Debian, as
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train
 	$(BIN)/python -m golden.build
+
+docs: setup  ## write the generated parts of the pages anew
+	$(BIN)/python -m tests.pages
 
 lock:  ## pin the whole closure of pyproject.toml as it is installed now
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

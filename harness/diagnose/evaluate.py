@@ -161,7 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="exportgate evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--encoder", type=Path, action="append", required=True, help="repeatable")
     parser.add_argument("--step", type=Path, action="append", required=True, help="repeatable")
@@ -172,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a word a line, each with a frequency or none; default: 200,000 English words",
     )
     parser.add_argument("--greedy-only", action="store_true", help="search in no lexicon")
-    parser.add_argument("--beam", type=int, default=BeamConfig().beam)
+    parser.add_argument("--beam", type=int, default=BeamConfig().beam, help="width of the search")
     parser.add_argument(
         "--prior-weight",
         type=float,

@@ -277,7 +277,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--manifest", type=Path, default=golden / "val.jsonl", help="swipes to judge with")
     add("--calibration", type=Path, help="swipes to calibrate with; default: as the gate's")
     add("--gates", type=Path, action="append", help="gates laid over suites/gates.toml")
-    add("--max-trace-len", type=int, default=DEFAULT_MAX_TRACE_LEN, metavar="T")
+    add(
+        "--max-trace-len",
+        type=int,
+        default=DEFAULT_MAX_TRACE_LEN,
+        metavar="T",
+        help="bound of the exported encoders in points (default %(default)s)",
+    )
     add("--history", type=Path, default=default_history(), metavar="FILE", help="the store")
     add("--workdir", type=Path, default=resources.build_folder(), metavar="DIR", help="for exports")
     add("--workers", type=int, default=1, help="gates at a time on this machine (default 1)")
