@@ -6,7 +6,7 @@ import argparse
 import re
 import shlex
 from importlib import import_module
-from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -15,6 +15,9 @@ from harness.console import COMMANDS
 from harness.gate import command as gate
 from harness.gate.plugin.options import OPTIONS
 from tests.pages import PARTS, ROOT, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 README = ROOT / "README.md"
 PAGES = [
@@ -163,7 +166,9 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize(("page", "line"), SHOWN)
 def test_every_command_that_is_shown_can_be_parsed(page: str, line: str) -> None:
-    check(words_of(line))
+    words = words_of(line)
+    assert words, page
+    check(words)
 
 
 @pytest.mark.parametrize(("page", "line"), NAMED)

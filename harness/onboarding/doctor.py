@@ -8,8 +8,6 @@ something stands in its way.
 from __future__ import annotations
 
 import argparse
-import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from harness.gate.gates import read_gates
 from harness.gate.plugin.request import is_golden
 from harness.onboarding.checkpoint import look_at_checkpoint, look_at_targets
 from harness.onboarding.machine import look_at_machine
+from harness.onboarding.pasted import pasted
 from harness.onboarding.swipes import look_at_calibration, look_at_manifest
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = sum(len(part.problems) for part in findings)
     if problems:
         print(f"{problems} problem{'s' if problems > 1 else ''}: mend this and run it again:")
-        print(f"  {_command('doctor', *(sys.argv[2:] if argv is None else argv))}")
+        print(f"  {pasted('doctor', *(sys.argv[2:] if argv is None else argv))}")
         return Exit.FAILED
     print("nothing stands in the way; next:")
     print(f"  {_gate(args, swipes)}")
@@ -102,19 +101,7 @@ def _gate(args: argparse.Namespace, swipes: Sequence[Swipe]) -> str:
     longest = max(len(swipe.points) for swipe in swipes)
     if longest > DEFAULT_MAX_TRACE_LEN:
         given += ["--max-trace-len", str(longest)]
-    return _command("gate", *given)
-
-
-def _command(*words: str) -> str:
-    """Return a command of the console as it can be pasted here."""
-    script = Path(sys.executable).with_name("exportgate")
-    if shutil.which("exportgate"):
-        start = ["exportgate"]
-    elif script.is_file():
-        start = [str(script)]
-    else:
-        start = [sys.executable, "-m", "harness.console"]
-    return shlex.join([*start, *words])
+    return pasted("gate", *given)
 
 
 def _parser() -> argparse.ArgumentParser:
