@@ -16,7 +16,7 @@ SWIPES ?= golden/val.jsonl
 APART := long or browser or clients
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
-	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo
+	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
@@ -122,6 +122,9 @@ build/demo/bundle/known_answers.json: $(CHECKPOINT) | setup
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train
 	$(BIN)/python -m golden.build
+
+docs: setup  ## write the generated parts of the pages anew
+	$(BIN)/python -m tests.pages
 
 lock:  ## pin the whole closure of pyproject.toml as it is installed now
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

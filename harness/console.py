@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": ("harness.onboarding.doctor", "what a checkpoint is, and what to run next"),
+    "import": ("harness.onboarding.import_swipes", "a manifest from published recordings"),
+    "init": ("harness.onboarding.init", "files that a repository needs: gates, CI, contract"),
     "gate": ("harness.gate.command", "judge the files of a target: PASS or FAIL"),
     "release": ("exporters.release", "export every file of a target from one load"),
     "export_onnx": ("exporters.export_onnx", "encoder as ONNX, FP32 and INT8"),
@@ -35,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibration": ("harness.diagnose.calibration_report", "what more calibration swipes buy"),
     "history": ("harness.history.trends", "runs across checkpoints: list, compare, trend, …"),
     "sweep": ("harness.history.sweep", "gate many checkpoints"),
+    "watch": ("harness.onboarding.watch", "gate the checkpoints of a running training"),
+    "ci": ("harness.onboarding.ci", "a CI job: look, gate, bundle, seal, summarise"),
     "instructions": ("harness.measure.instructions.command", "count instructions by emulation"),
 }
 

@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -77,14 +78,17 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(environment: Path, repository: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def run(
+    environment: Path, repository: Path, *command: str, more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     clean = {
         name: value
         for name, value in os.environ.items()
         if name != "PYTHONPATH" and not name.startswith("PYTEST")
     }
     clean["PATH"] = f"{environment}{os.pathsep}{clean['PATH']}"
-    found = str(environment / command[0])
+    clean |= more or {}
+    found = shutil.which(command[0], path=clean["PATH"]) or command[0]
     return subprocess.run(
         [found, *command[1:]],
         cwd=repository,
@@ -125,6 +129,30 @@ def test_a_failure_and_the_command_that_repeats_it(environment: Path, repository
     assert repeated.returncode == 1
     assert "1 failed in" in repeated.stdout, repeated.stdout + repeated.stderr
     assert "step_fp32.onnx: size_bytes is" in repeated.stdout
+
+
+def test_the_steps_of_the_action(environment: Path, repository: Path) -> None:
+    """A bundle without the FP32 file that its INT8 file is compared with is judged and sealed."""
+    (repository / "web.toml").write_text(f'{OVER}["step_int8.onnx"]\n', encoding="utf-8")
+    given = {"TARGET": "web", "CHECKPOINT": "my.nemo", "MANIFEST": "my.jsonl", "CALIBRATION": ""}
+    given |= {"GATES": "web.toml", "ARGUMENTS": "--variant step_int8.onnx"}
+    steps = yaml.safe_load((REPOSITORY / "ci" / "github" / "action.yml").read_text())["runs"]
+    (gate,) = [step for step in steps["steps"] if step.get("name") == "Gate"]
+    assert gate["env"].keys() == given.keys()
+    shell = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", gate["run"])
+    done = run(environment, repository, *shell, more=given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sealed: build/bundle: 1 exports, verdict PASS" in done.stdout
+    assert (repository / "build" / "report" / "junit.xml").is_file()
+    options = ("--target", "web", "--variant", "step_int8.onnx", "--gates", "web.toml")
+    options += ("--checkpoint", "my.nemo", "--manifest", "my.jsonl")
+    options += ("--artifacts", "build/bundle", "--report", "build/again")
+    done = run(environment, repository, "exportgate", "gate", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no step_fp32.onnx in build/bundle: a fresh export of the checkpoint" in done.stdout
+    sealing = ("bundle", "seal", "build/bundle", "--report", "build/again/report.json")
+    done = run(environment, repository, "exportgate", *sealing)
+    assert done.stdout.startswith("ok: build/bundle: "), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-_HIGHEST_XY = 1.9  # manifests refuse what lies further off
+_HIGHEST_XY = 1.5  # manifests refuse what lies further off
 
 
 @dataclass(frozen=True, slots=True)

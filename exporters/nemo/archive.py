@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from exportgate.data.foreign import GZIP, HEAD_BYTES, ZIP, foreign_file
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -24,9 +25,16 @@ CONFIG = "model_config.yaml"
 WEIGHTS = "model_weights.ckpt"
 _MAX_CONFIG_BYTES = 4 << 20
 _KINDS = "expected a .nemo archive, the folder of an unpacked one, or a Lightning .ckpt"
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
 _TAR_MAGIC_AT = 257
+_OTHER_SUFFIXES = {
+    ".onnx": "an ONNX file, which is made from a checkpoint; judge it with "
+    "exportgate gate --artifacts FOLDER",
+    ".pt": "a file of torch.save with an unknown content; save the model with NeMo's save_to() as "
+    "a .nemo archive, or rename it to .ckpt if Lightning wrote it",
+    ".jsonl": "a file of JSON lines; swipes are given with --manifest",
+    ".yaml": "a configuration alone; give the .nemo archive, or the folder with the weights too",
+}
+_OTHER_SUFFIXES |= dict.fromkeys((".pth", ".bin"), _OTHER_SUFFIXES[".pt"])
 
 
 class CheckpointError(ExportGateError, ValueError):
@@ -45,30 +53,23 @@ def is_lightning(path: Path) -> bool:
         msg = f"{path}: no such checkpoint; {_KINDS}"
         raise CheckpointError(msg)
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(HEAD_BYTES)
     other = _something_else(path, head)
     if other:
         msg = f"{path}: is {other}"
         raise CheckpointError(msg)
     if path.suffix not in (".nemo", ".ckpt"):
-        msg = f"{path}: unknown kind of checkpoint {path.suffix!r}; {_KINDS}"
+        what = _OTHER_SUFFIXES.get(path.suffix)
+        named = f"is {what}" if what else f"has no kind of checkpoint's suffix; {_KINDS}"
+        msg = f"{path}: unknown kind of checkpoint {path.suffix!r}: it {named}"
         raise CheckpointError(msg)
     return path.suffix == ".ckpt"
 
 
 def _something_else(path: Path, head: bytes) -> str | None:
     """Return what a file is that is named like a checkpoint, and the way out; None if unknown."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     header_bytes = int.from_bytes(head[:8], "little")  # where a safetensors file says so
     known = (
-        (
-            head.startswith(_LFS_POINTER),
-            "a Git LFS pointer, not the checkpoint itself; fetch it with 'git lfs pull'",
-        ),
-        (
-            text.startswith((b"<!doctype html", b"<html")),
-            "a web page, perhaps one that asks to sign in; download the checkpoint again",
-        ),
         (
             head[8:9] == b"{" and 2 <= header_bytes <= path.stat().st_size - 8,
             (
@@ -77,11 +78,11 @@ def _something_else(path: Path, head: bytes) -> str | None:
             ),
         ),
         (
-            head.startswith(_GZIP) and path.suffix != ".nemo",
+            head.startswith(GZIP) and path.suffix != ".nemo",
             "compressed by gzip; unpack it with gunzip first",
         ),
         (
-            head.startswith(_ZIP) and path.suffix == ".nemo",
+            head.startswith(ZIP) and path.suffix == ".nemo",
             (
                 "a zip file: rename it to .ckpt if Lightning wrote it; if it is a zipped .nemo "
                 "folder, unzip it and give the folder"
@@ -92,7 +93,7 @@ def _something_else(path: Path, head: bytes) -> str | None:
             "a tar archive; rename it to .nemo if NeMo's save_to() wrote it",
         ),
     )
-    return next((what for applies, what in known if applies), None)
+    return foreign_file(head) or next((what for applies, what in known if applies), None)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -176,8 +177,9 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
+        reason = " ".join(str(error).split()).partition(": - method")[0]  # of every compression
         msg = (
-            f"{path}: not a readable .nemo archive ({' '.join(str(error).split())}); it should be "
+            f"{path}: not a readable .nemo archive ({reason}); it should be "
             f"a tar of {CONFIG} and {WEIGHTS}; copy or save it again"
         )
         raise CheckpointError(msg) from error

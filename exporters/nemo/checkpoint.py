@@ -21,19 +21,16 @@ from exporters.nemo.archive import WEIGHTS, CheckpointError, is_lightning, read_
 from exporters.nemo.configuration import Configuration, configuration_of
 from exporters.nemo.supported import Plan, plan_of
 from exporters.nemo.unpickle import load_tensors
+from exporters.nemo.weights import clean_names, tensors_of
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.contract import ModelSpec
 from exportgate.garbage import uncollected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["Checkpoint", "CheckpointError", "LoadReport", "load_checkpoint", "load_report"]
-
-# What wrappers of a training (compilation, data parallelism, activation checkpointing) put into
-# the names of parameters; no module of an RNN-T model is called so.
-_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ def _read(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
     """Return what is to be built, and the weights under the names that the model gives them."""
     configuration, state = read_parts(path)
     plan = plan_of(configuration)
-    return plan, _clean_names(path, state, plan.ignored_weights)
+    return plan, clean_names(path, state, plan.ignored_weights)
 
 
 def read_parts(path: Path) -> tuple[Configuration, dict[str, torch.Tensor]]:
@@ -91,39 +88,13 @@ def read_parts(path: Path) -> tuple[Configuration, dict[str, torch.Tensor]]:
     """
     if not is_lightning(path):
         configuration = Configuration(path, read_config(path))
-        return configuration, _tensors(path, load_tensors(path, read_member(path, WEIGHTS)))
+        return configuration, tensors_of(path, load_tensors(path, read_member(path, WEIGHTS)))
     data = load_tensors(path, path.read_bytes())
     if not isinstance(data, dict) or "state_dict" not in data:
         msg = f"{path}: no 'state_dict' in it; expected a Lightning checkpoint"
         raise CheckpointError(msg)
     configuration = configuration_of(path, data.get("hyper_parameters"))
-    return configuration, _tensors(path, data["state_dict"])
-
-
-def _tensors(path: Path, state: object) -> dict[str, torch.Tensor]:
-    if not isinstance(state, dict):
-        msg = f"{path}: its weights are {state!r:.80}, expected a mapping from names to tensors"
-        raise CheckpointError(msg)
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            msg = f"{path}: its weights hold {value!r:.80} under {key!r:.80}, expected a tensor"
-            raise CheckpointError(msg)
-    return dict(state)
-
-
-def _clean_names(
-    path: Path, state: Mapping[str, torch.Tensor], ignored: tuple[str, ...]
-) -> dict[str, torch.Tensor]:
-    """Remove wrappers from the names, then what the plan leaves out."""
-    clean: dict[str, torch.Tensor] = {}
-    for key, value in state.items():
-        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
-        if name in clean:
-            msg = f"{path}: {name} is there twice, with and without the prefix of a wrapper ({key})"
-            raise CheckpointError(msg)
-        if not name.startswith(ignored):
-            clean[name] = value
-    return clean
+    return configuration, tensors_of(path, data["state_dict"])
 
 
 def _build(path: Path, config: DictConfig) -> Any:  # noqa: ANN401 - NeMo has no types

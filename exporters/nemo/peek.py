@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporters.nemo.archive import WEIGHTS, CheckpointError, is_lightning, read_config, size_bytes
 from exporters.nemo.configuration import Configuration, configuration_of
@@ -11,6 +11,7 @@ from exporters.nemo.supported import plan_of
 from exporters.nemo.unpickle import load_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -23,6 +24,9 @@ class CheckpointSummary:
         architecture: NeMo's class of the model, e.g. ``EncDecRNNTModel``; "unnamed" if none.
         feature_dim: Input channels of the encoder; None if the configuration does not say.
         labels: The vocabulary without the blank; empty if there is a problem with it.
+        encoder: The encoder's section of the configuration, resolved.
+        max_symbols: Most labels at one frame; None for no limit.
+        ignored_weights: Beginnings of names of tensors that are left out.
         weights_bytes: Size of the stored weights; of a .ckpt, of the whole file.
         problems: A sentence for each thing that cannot be exported; loading would refuse them.
         notes: A sentence for each thing that is left out or replaced.
@@ -32,6 +36,9 @@ class CheckpointSummary:
     architecture: str
     feature_dim: int | None
     labels: tuple[str, ...]
+    encoder: Mapping[str, Any]
+    max_symbols: int | None
+    ignored_weights: tuple[str, ...]
     weights_bytes: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
@@ -51,6 +58,9 @@ def peek(path: Path) -> CheckpointSummary:
         architecture=plan.architecture,
         feature_dim=plan.feature_dim,
         labels=plan.labels,
+        encoder=plan.config["encoder"],
+        max_symbols=plan.config["decoding"]["greedy"]["max_symbols"],
+        ignored_weights=plan.ignored_weights,
         weights_bytes=weights_bytes,
         problems=plan.problems,
         notes=plan.notes,

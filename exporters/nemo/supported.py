@@ -57,6 +57,17 @@ _SUPPORTED: tuple[tuple[str, tuple[object, ...]], ...] = (
 )
 
 
+# What a value of these options makes of a model, in words.
+_MEANS = {
+    "joint.num_extra_outputs": "a TDT or multi-blank transducer; train a plain RNN-T",
+    "encoder.att_context_size": "a streaming encoder; train with [-1, -1]",
+    "encoder.att_context_style": "a streaming encoder; train with 'regular'",
+    "encoder.conv_context_size": "a streaming encoder; leave it out",
+    "encoder.causal_downsampling": "a streaming encoder; train with false",
+    "decoder.blank_as_pad": "a prediction network without a row for the blank",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be built of a checkpoint, and what stands against it.
@@ -139,7 +150,7 @@ def _section(configuration: Configuration, part: str) -> dict[str, Any]:
     target = configuration.get(part, "_target_")
     plain = target.removesuffix("Adapter") if isinstance(target, str) else target
     if plain not in known:
-        why = ", a CTC model" if str(target).endswith("ConvASRDecoder") else ""
+        why = _other_model(target)
         msg = f"{path}: {part}._target_ is {target!r}{why}, but should be {' or '.join(known)}"
         raise CheckpointError(msg)
     section = configuration.get(part)
@@ -147,6 +158,15 @@ def _section(configuration: Configuration, part: str) -> dict[str, Any]:
         msg = f"{path}: {part} should be a section of the configuration"
         raise CheckpointError(msg)
     return {key: item for key, item in section.items() if key != "adapters"} | {"_target_": plain}
+
+
+def _other_model(target: object) -> str:
+    """Return what kind of model a class belongs to that is not an RNN-T's."""
+    if str(target).endswith("ConvASRDecoder"):
+        return ", a CTC model"
+    if target is None:
+        return ", so that this is no RNN-T model"
+    return ""
 
 
 def _adapters(configuration: Configuration, part: str) -> list[str]:
@@ -196,7 +216,8 @@ def unsupported_options(sections: dict[str, dict[str, Any]]) -> list[str]:
         value = sections[part].get(option)
         if value not in allowed:
             named = ", ".join(str(item) for item in allowed if item is not None)
-            problems.append(f"{name} is {value!r}, supported: {named or 'none (unset)'}")
+            means = f" ({_MEANS[name]})" if name in _MEANS else ""
+            problems.append(f"{name} is {value!r}{means}, supported: {named or 'none (unset)'}")
     prednet = sections["decoder"].get("prednet")
     prednet = prednet if isinstance(prednet, dict) else {}
     hidden, width = prednet.get("rnn_hidden_size"), prednet.get("pred_hidden")

@@ -20,6 +20,7 @@ import numpy as np
 
 from exportgate.artifacts.sidecar import atomic_write
 from exportgate.data.clock import clock_problem
+from exportgate.data.foreign import HEAD_BYTES, foreign_manifest, foreign_record
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LOWEST_XY, HIGHEST_XY = -1.0, 2.0
-"""A finger may overshoot the keyboard; a coordinate beyond these is in pixels or another unit."""
+LOWEST_XY, HIGHEST_XY = -0.5, 1.5
+"""Fingers leave the keyboard above and below by up to a row or more; the features take such points
+as they are. A coordinate beyond these is in pixels, or centred, or in another unit."""
 
 _EXAMPLE = '{"word": "hi", "points": [{"x": 0.5, "y": 0.5, "t": 0}, {"x": 0.7, "y": 0.2, "t": 9}]}'
 
@@ -95,6 +97,8 @@ def _lines(path: Path) -> Iterator[Swipe]:
     found = False
     try:
         with path.open("rb") as lines:
+            _refuse_foreign(path, lines.read(HEAD_BYTES))
+            lines.seek(0)
             for number, line in enumerate(lines, 1):
                 if line.removeprefix(codecs.BOM_UTF8).strip():
                     found = True
@@ -107,6 +111,13 @@ def _lines(path: Path) -> Iterator[Swipe]:
         raise ManifestError(msg) from error
     if not found:
         msg = f"{path}: no swipes; expected at least one line such as {_EXAMPLE}"
+        raise ManifestError(msg)
+
+
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    what = foreign_manifest(head) if head else None
+    if what:
+        msg = f"{path}: is {what}; expected JSON lines such as {_EXAMPLE}"
         raise ManifestError(msg)
 
 
@@ -149,6 +160,10 @@ def _swipe(where: str, number: int, line: bytes) -> Swipe:
     record = _parsed(where, line)
     if not isinstance(record, dict):
         msg = f"{where}: is a JSON {_kind(record)}, expected an object such as {_EXAMPLE}"
+        raise ManifestError(msg)
+    foreign = foreign_record(set(record)) if "points" not in record else None
+    if foreign:
+        msg = f"{where}: holds {foreign}"
         raise ManifestError(msg)
     word = _field(where, record, "word", "the word that the user meant")
     if not isinstance(word, str) or not word.strip():
@@ -197,10 +212,17 @@ def _point(where: str, point: object) -> tuple[float, float, float]:
         if not LOWEST_XY <= value <= HIGHEST_XY:
             msg = (
                 f"{where} has {name} = {value:g}, expected a value in [0, 1] over the keyboard, or "
-                "slightly outside; pixels must be divided by the keyboard's width and height"
+                f"up to half of it outside ([{LOWEST_XY}, {HIGHEST_XY}]); {_unit(value)}"
             )
             raise ManifestError(msg)
     return x, y, t
+
+
+def _unit(value: float) -> str:
+    """Return what a coordinate is probably given in."""
+    if -1.0 <= value < 0.0:
+        return "coordinates in [-1, 1] must be moved and halved: (x + 1) / 2"
+    return "pixels must be divided by the keyboard's width and height"
 
 
 def _number(where: str, point: dict[str, Any], name: str, meaning: str) -> float:

@@ -218,9 +218,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     golden = resources.folder("golden")
-    parser.add_argument("--checkpoint", type=Path, default=golden / "golden.nemo")
-    parser.add_argument("--calibration", type=Path, default=golden / "calib.jsonl")
-    parser.add_argument("--manifest", type=Path, default=golden / "val.jsonl")
+    parser.add_argument("--checkpoint", type=Path, default=golden / "golden.nemo", help="the model")
+    parser.add_argument(
+        "--calibration", type=Path, default=golden / "calib.jsonl", help="to look at"
+    )
+    parser.add_argument("--manifest", type=Path, default=golden / "val.jsonl", help="to judge with")
     parser.add_argument(
         "--counts", type=int, nargs="+", default=DEFAULT_COUNTS, help="calibration swipes"
     )

@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a word a line, each with a frequency or none; default: 200,000 English words",
     )
     parser.add_argument("--greedy-only", action="store_true", help="search in no lexicon")
-    parser.add_argument("--beam", type=int, default=BeamConfig().beam)
+    parser.add_argument("--beam", type=int, default=BeamConfig().beam, help="width of the search")
     parser.add_argument(
         "--prior-weight",
         type=float,

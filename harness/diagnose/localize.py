@@ -291,9 +291,9 @@ def half_sentence(matrix: dict[str, dict[str, float]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables and write the page; return the exit status."""
     parser = Parser(prog="exportgate localize", description=__doc__)
-    parser.add_argument("--artifact", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--artifact", type=Path, required=True, help="the file")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of the file")
+    parser.add_argument("--manifest", type=Path, required=True, help="swipes")
     parser.add_argument("--calibration", type=Path, help="what an INT8 file was calibrated with")
     parser.add_argument("--swipes", type=int, default=24, help="how many to run (default 24)")
     parser.add_argument("--out", type=Path, help="the page; default: localize.html by the artifact")

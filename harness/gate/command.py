@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(given):
-        print(_help())
+        print(parser().format_help().rstrip())
         return Exit.PASSED
     said = io.StringIO()
     with redirect_stderr(said):
@@ -107,8 +107,9 @@ def _refusal(said: str) -> str:
     return lines[0].partition("error: ")[2] if lines else text.splitlines()[-1]
 
 
-def _help() -> str:
-    parser = Parser(
+def parser() -> argparse.ArgumentParser:
+    """Return a parser of the command's own options, for its help and its documentation."""
+    found = Parser(
         prog="exportgate gate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -117,6 +118,6 @@ def _help() -> str:
             "-x, -n N; and names of tests, as in the again: lines of a verdict"
         ),
     )
-    add_options(parser.add_argument)
-    parser.add_argument("tests", nargs="*", metavar="TEST", help="default: all of the suites")
-    return parser.format_help().rstrip()
+    add_options(found.add_argument)
+    found.add_argument("tests", nargs="*", metavar="TEST", help="default: all of the suites")
+    return found

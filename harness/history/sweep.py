@@ -269,20 +269,32 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CKPT", help=".nemo or .ckpt")
+    add_gate_options(parser)
+    add = parser.add_argument
+    add("--workers", type=int, default=1, help="gates at a time on this machine (default 1)")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster, instead of this machine")
+    return parser
+
+
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``make_jobs`` reads: how each checkpoint is gated, and where the runs go."""
     golden = resources.folder("golden")
     add = parser.add_argument
-    add("checkpoints", nargs="+", type=Path, metavar="CKPT", help=".nemo or .ckpt")
     add("--target", required=True, choices=[*TARGETS, "all"], help="whose files")
     add("--variant", action="append", metavar="NAME", help="only this file; repeatable")
     add("--manifest", type=Path, default=golden / "val.jsonl", help="swipes to judge with")
     add("--calibration", type=Path, help="swipes to calibrate with; default: as the gate's")
     add("--gates", type=Path, action="append", help="gates laid over suites/gates.toml")
-    add("--max-trace-len", type=int, default=DEFAULT_MAX_TRACE_LEN, metavar="T")
+    add(
+        "--max-trace-len",
+        type=int,
+        default=DEFAULT_MAX_TRACE_LEN,
+        metavar="T",
+        help="bound of the exported encoders in points (default %(default)s)",
+    )
     add("--history", type=Path, default=default_history(), metavar="FILE", help="the store")
     add("--workdir", type=Path, default=resources.build_folder(), metavar="DIR", help="for exports")
-    add("--workers", type=int, default=1, help="gates at a time on this machine (default 1)")
-    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster, instead of this machine")
-    return parser
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> Exit:

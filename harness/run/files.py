@@ -59,23 +59,29 @@ class Files:
         """Return the folder with the files, exporting them if none was given."""
         if self.request.artifacts is not None:
             return self.request.artifacts
-        self._export(self._needed(), self.request.folder)
+        self._export(needed(self.request), self.request.folder)
         return self.request.folder
 
     def path(self, name: str) -> Path:
         """Return the path of a variant's file."""
-        return self.folder() / name
+        imported = is_imported(self.folder())
+        lacks = name in lacking(self.request) and not imported
+        return (self._exports() if lacks else self.folder()) / name
 
     @once
     def sidecar(self, name: str) -> Sidecar:
         """Return a file's sidecar, after checking the file's hash.
 
-        What somebody else's files are compared or decoded with is exported, if they lack it.
+        What given files are compared or decoded with is exported, if they lack it.
         """
-        judged = name in {row.name for row in self.request.variants}
-        if not judged and not self.path(name).is_file() and is_imported(self.folder()):
-            self._export([name], self.folder())
+        if name in lacking(self.request):
+            self._export([name], self.path(name).parent)
         return read_sidecar(self.path(name))
+
+    @once
+    def _exports(self) -> Path:
+        """Return where fresh exports stand in for what given files lack."""
+        return self.request.exports
 
     def is_third_party(self, name: str) -> bool:
         """Whether somebody else exported the file: its tensors have other names than ours."""
@@ -130,14 +136,6 @@ class Files:
         channels = contract.inputs[0].shape[1]
         return encoder_input(np.zeros((int(channels), self.request.max_trace_len), np.float32))
 
-    def _needed(self) -> list[str]:
-        """Return the asked-for files, and those that they are compared or decoded with."""
-        names = [row.name for row in self.request.variants]
-        for row in self.request.variants:
-            names += [row.baseline] if row.baseline else []
-            names += [step_for(row.name)] if row.graph == "encoder" else []
-        return list(dict.fromkeys(names))
-
     def _export(self, names: Sequence[str], out: Path) -> None:
         """Export files of the checkpoint to a folder, or take them from the cache."""
         self.progress(f"export {len(names)} file{'s'[: len(names) > 1]} to {out}")
@@ -180,6 +178,28 @@ class Files:
         elif isinstance(event, FileFailed):
             self.failed[event.name] = event.reason
             self.progress(f"  {event.name} failed: {event.reason}")
+
+
+def needed(request: Request) -> list[str]:
+    """Return the asked-for files, and those that they are compared or decoded with."""
+    names = [row.name for row in request.variants]
+    for row in request.variants:
+        names += [row.baseline] if row.baseline else []
+        names += [step_for(row.name)] if row.graph == "encoder" else []
+    return list(dict.fromkeys(names))
+
+
+def lacking(request: Request) -> list[str]:
+    """Return what given files are compared or decoded with and do not have beside them.
+
+    A bundle holds what a target ships, and an INT8 file for the web ships without its FP32 file. A
+    file that is itself to be judged is never lacking in this sense: it has to be there.
+    """
+    if request.artifacts is None:
+        return []
+    judged = {row.name for row in request.variants}
+    others = [name for name in needed(request) if name not in judged]
+    return [name for name in others if not (request.artifacts / name).is_file()]
 
 
 def step_for(name: str) -> str:

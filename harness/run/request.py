@@ -49,8 +49,11 @@ class Request:
 
         It is named by the inputs: runs on others beside it do not meet in it.
         """
-        if self.artifacts is not None:
-            return self.artifacts
+        return self.artifacts if self.artifacts is not None else self.exports
+
+    @property
+    def exports(self) -> Path:
+        """Where fresh exports of these inputs go, also those that stand in for what is lacking."""
         digest = hashlib.sha256(str(self.max_trace_len).encode())
         for path in filter(None, (self.checkpoint, self.calibration)):
             digest.update(path.read_bytes())

@@ -14,7 +14,9 @@ from exportgate.data.manifest_facts import too_long
 from exportgate.errors import ExportGateError
 from harness.devices.registry import device
 from harness.gate.plugin.places import workdir
+from harness.run.files import lacking
 from harness.run.request import Request
+from harness.third_party.folder import is_imported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +137,11 @@ def notes_on(request: Request) -> list[str]:
     found = [*load_manifest(request.manifest).notes, *_summary(request.checkpoint).notes]
     if request.calibration is not None:
         found += load_manifest(request.calibration).notes
+    if request.artifacts is not None and not is_imported(request.artifacts):
+        found += [
+            f"no {name} in {request.artifacts}: a fresh export of the checkpoint stands in"
+            for name in lacking(request)
+        ]
     return list(dict.fromkeys(found))
 
 

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counting.add_argument(
         "--frames", type=int, default=FRAMES, help="of an encoder's input (default %(default)s)"
     )
-    counting.add_argument("--inferences", type=int, default=INFERENCES)
+    counting.add_argument("--inferences", type=int, default=INFERENCES, help="of one process")
     args = parser.parse_args(argv)
     if args.command == "setup":
         print(f"built {build(PLUGIN)}")

@@ -1,0 +1,133 @@
+"""The weights of a checkpoint under the names that its model gives them, the model unbuilt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from exporters.nemo.archive import WEIGHTS, CheckpointError, is_lightning, read_member
+from exporters.nemo.unpickle import load_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exporters.nemo.peek import CheckpointSummary
+
+# What wrappers of a training (compilation, data parallelism, activation checkpointing) put into
+# the names of parameters; no module of an RNN-T model is called so.
+_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_PARTS = ("encoder", "decoder", "joint")
+_LEFT_OUT = ("preprocessor.", "spec_augmentation.", "loss.", "wer.")
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_EMBEDDING = "decoder.prediction.embed.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSummary:
+    """What the stored weights say of themselves.
+
+    Attributes:
+        parameters: Numbers in each part of the model: encoder, decoder, joint.
+        problems: A sentence for each thing that loading would refuse.
+        notes: A sentence for each thing that is mended while loading.
+    """
+
+    parameters: Mapping[str, int]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def tensors_of(path: Path, state: object) -> dict[str, torch.Tensor]:
+    """Return weights as a plain mapping.
+
+    Raises:
+        CheckpointError: They are none: no mapping, or it holds other things than tensors.
+    """
+    if not isinstance(state, dict):
+        msg = f"{path}: its weights are {state!r:.80}, expected a mapping from names to tensors"
+        raise CheckpointError(msg)
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            msg = f"{path}: its weights hold {value!r:.80} under {key!r:.80}, expected a tensor"
+            raise CheckpointError(msg)
+    return dict(state)
+
+
+def clean_names(
+    path: Path, state: Mapping[str, torch.Tensor], ignored: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    """Remove wrappers from the names, then what is left out.
+
+    Args:
+        path: Named in errors.
+        state: As stored.
+        ignored: Beginnings of names of tensors that are left out.
+
+    Raises:
+        CheckpointError: A name is there with a wrapper and without.
+    """
+    clean: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        if name in clean:
+            msg = f"{path}: {name} is there twice, with and without the prefix of a wrapper ({key})"
+            raise CheckpointError(msg)
+        if not name.startswith(ignored):
+            clean[name] = value
+    return clean
+
+
+def peek_weights(summary: CheckpointSummary) -> WeightSummary:
+    """Read names and shapes of the weights, and say what does not fit the configuration.
+
+    Raises:
+        CheckpointError: The weights are damaged, cut off or not stored as ``torch.save`` does.
+    """
+    path = summary.path
+    if is_lightning(path):
+        data = load_tensors(path, path.read_bytes(), values=False)
+        stored = data.get("state_dict") if isinstance(data, dict) else None
+    else:
+        stored = load_tensors(path, read_member(path, WEIGHTS), values=False)
+    state = tensors_of(path, stored)
+    clean = clean_names(path, state, summary.ignored_weights)
+    counts: Counter[str] = Counter()
+    for name, value in clean.items():
+        if not name.endswith(_BUFFERS):
+            counts[name.partition(".")[0]] += value.numel()
+    parameters = {part: counts[part] for part in _PARTS}
+    return WeightSummary(parameters, tuple(_problems(summary, clean)), tuple(_notes(state)))
+
+
+def _problems(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> list[str]:
+    found = []
+    absent = [part for part in _PARTS if not any(name.startswith(f"{part}.") for name in state)]
+    if absent:
+        named = " and no ".join(absent)
+        found.append(f"the weights have no {named}; save the whole model with NeMo's save_to()")
+    expected = (*(f"{part}." for part in _PARTS), *_LEFT_OUT)
+    others = [name for name in state if not name.startswith(expected)]
+    if others:
+        found.append(
+            f"{len(others)} weights belong to no part of the model, first {others[0]!r}; "
+            "save the model again without what was wrapped around it"
+        )
+    embedding = state.get(_EMBEDDING)
+    if embedding is not None and summary.labels and len(embedding) != len(summary.labels) + 1:
+        found.append(
+            f"the vocabulary has {len(summary.labels)} labels, but the weights were trained with "
+            f"{len(embedding) - 1}; put the training's own labels into the configuration"
+        )
+    return found
+
+
+def _notes(state: Mapping[str, torch.Tensor]) -> list[str]:
+    wrappers = sorted({part for key in state for part in key.split(".") if part in _WRAPPERS})
+    if not wrappers:
+        return []
+    named = ", ".join(f"{wrapper}." for wrapper in wrappers)
+    return [f"names of weights hold {named} of a wrapper of the training: it is removed"]

@@ -1,0 +1,1 @@
+"""Readers of recordings of real swipes in the formats that others publish."""

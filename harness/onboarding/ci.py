@@ -1,0 +1,93 @@
+"""``exportgate ci``: what a job of continuous integration does with a checkpoint.
+
+Looks at the inputs first, so that a job fails within seconds where it can; gates; puts what passed
+into a bundle, taken from the cache of exports, and seals it. All other options are the gate's, and
+so is the exit status: 0 passed, 1 failed, 2 not judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exportgate import resources
+from exportgate.errors import ExportGateError
+from exportgate.exit import Exit
+from harness.gate import command as gate
+from harness.gate.bundle import seal
+from harness.onboarding.doctor import examine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class CiError(ExportGateError, RuntimeError):
+    """A job could not do what comes after the verdict."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    args, options = _parser().parse_known_args(given)
+    asked = gate.parser().parse_known_args(options)[0]
+    checkpoint = asked.checkpoint or resources.folder("golden") / "golden.nemo"
+    findings, _ = examine(checkpoint, asked.manifest, asked.calibration, asked.gates or ())
+    for part in findings:
+        print("\n".join(part.lines()), end="\n\n", flush=True)
+    if any(part.problems for part in findings):
+        print("FAIL: the problems above stand in the way of a gate")
+        return Exit.FAILED
+    status = _console("gate", *options)
+    report = (asked.report or (asked.workdir or resources.build_folder()) / "report").resolve()
+    if status == Exit.PASSED and args.bundle is not None:
+        _bundle(args.bundle, report / "report.json", asked.workdir or resources.build_folder())
+    return status
+
+
+def _bundle(folder: Path, report: Path, workdir: Path) -> None:
+    """Put the files that a report judged into a bundle, and the report with them.
+
+    Raises:
+        CiError: They could not be taken from the cache or exported anew.
+        SealError: The bundle holds other files than were judged.
+    """
+    request = json.loads(report.read_text(encoding="utf-8"))["request"]
+    if request["artifacts"] is None:
+        status = _console("release", *_release(request, folder, workdir))
+        if status != Exit.PASSED:
+            msg = f"{folder}: the bundle could not be written, exit status {status}; see above"
+            raise CiError(msg)
+    sealed = seal(folder, report)
+    print(f"sealed: {folder}: {len(sealed.artifacts)} exports, verdict {sealed.verdict}")
+
+
+def _release(request: dict[str, Any], folder: Path, workdir: Path) -> list[str]:
+    """Return the options that make the judged files once more: the cache answers at once."""
+    options = ["--checkpoint", request["checkpoint"], "--out", request["folder"]]
+    options += ["--package_dir", str(folder), "--max_trace_len", str(request["max_trace_len"])]
+    options += ["--cache", str(workdir / "gate" / "cache")]
+    if Path(request["calibration"]).is_file():
+        options += ["--calibration", request["calibration"]]
+    return options + [part for name in request["variants"] for part in ("--variant", name)]
+
+
+def _console(*arguments: str) -> int:
+    """Run another command in a process of its own: its memory is given back."""
+    # -P: a folder of the user's that is named like one of our packages is not imported.
+    command = [sys.executable, "-P", "-m", "harness.console", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="exportgate ci",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="write and seal this bundle")
+    return parser
