@@ -13,14 +13,14 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
 .PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
-	bench-exporters bench-rewrites setup-exact
+	bench-exporters bench-rewrites setup-exact setup-runtimes test-runtimes bench-runtimes gate-all
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
 		--history build/history.db
 
 test: setup lint  ## test the harness itself, fast tests first
-	$(BIN)/python -m pytest tests/ -m "not slow" -n 2
+	$(BIN)/python -m pytest tests/ -m "not slow and not runtimes" -n 2
 	@mkdir -p build
 	@# The gate inside a test runs beside the other slow tests and ahead of them: it takes longest.
 	@$(BIN)/python -m pytest tests/ -m "slow and nested" > build/test-nested.log 2>&1 & nested=$$!; \
@@ -72,6 +72,19 @@ build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
 	apt-get install --yes qemu-user gcc
 	$(BIN)/exportgate instructions setup
+
+setup-runtimes: setup  ## install the runtime versions that applications pin, by their hashes (2 GB)
+	$(BIN)/exportgate runtimes setup
+
+test-runtimes: setup-runtimes  ## test what needs those versions
+	$(BIN)/python -m pytest tests/ -m runtimes
+
+bench-runtimes: setup-runtimes  ## run every file on every one of those versions
+	$(BIN)/exportgate runtimes compare --out build/runtimes-table
+	cp build/runtimes-table/devices.md benchmarks/results/runtimes.md
+
+gate-all: setup  ## judge every target on every device that it ships to
+	$(BIN)/exportgate gate-all
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

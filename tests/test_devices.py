@@ -152,7 +152,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def test_a_device_is_a_row_of_the_table() -> None:
     assert device("far").name == "far"
     assert device("far:some/file").name == "far:some/file"
-    with pytest.raises(UnknownDeviceError, match="known: host, far, clockless"):
+    with pytest.raises(UnknownDeviceError, match=r"known: host, .*far, clockless"):
         device("near")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,13 @@ from exportgate.errors import ExportGateError
 if TYPE_CHECKING:
     from harness.devices.device import Device
 
-DEVICES: dict[str, str] = {"host": "harness.devices.host:host"}
-"""Kind to ``module:factory``; a factory takes what stands behind the kind's colon, or nothing.
+DEVICES: dict[str, str] = {
+    "host": "harness.devices.host:host",
+    "onnxruntime": "harness.devices.runtimes.device:onnxruntime",
+    "executorch": "harness.devices.runtimes.device:executorch",
+}
+"""Kind to ``module:factory``; a factory takes what stands behind the kind's ``:`` or ``==``, or
+nothing.
 
 Imported when asked for: most devices need tools that are not installed everywhere.
 """
@@ -26,15 +32,21 @@ class UnknownDeviceError(ExportGateError, ValueError):
 
 
 def device(name: str) -> Device:
-    """Return a device by its name, ``KIND`` or ``KIND:ARGUMENT``.
+    """Return a device by its name: ``KIND``, ``KIND:ARGUMENT`` or ``PACKAGE==VERSION``.
 
     Raises:
         UnknownDeviceError: There is no such kind.
         ExportGateError: The kind knows no such argument.
     """
-    kind, _, argument = name.partition(":")
+    kind, argument = parts_of(name)
     if kind not in DEVICES:
         raise UnknownDeviceError(name)
     module, _, factory = DEVICES[kind].partition(":")
     found: Device = getattr(import_module(module), factory)(argument)
     return found
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """Split a device's name into its kind and its argument, which may be empty."""
+    kind, *argument = re.split(r":|==", name, maxsplit=1)
+    return kind, argument[0] if argument else ""
