@@ -59,6 +59,11 @@ def compare_devices(
     if len(set(names)) < 2 or len(set(names)) < len(names):
         msg = f"devices are {', '.join(names)}; expected at least two, none of them twice"
         raise DevicesError(msg)
+    # A slow device says how many swipes it can run; all run the same.
+    most = min((n for each in devices if (n := getattr(each, "swipes_max", 0))), default=0)
+    if most:
+        manifest = fewer_swipes(request.manifest, most, request.workdir)
+        request = replace(request, manifest=manifest)
     found: list[Agreement] = []
     here = RunContext(replace(request, device=devices[0]), say)
     try:

@@ -15,6 +15,7 @@ DEVICES: dict[str, str] = {
     "host": "harness.devices.host:host",
     "onnxruntime": "harness.devices.runtimes.device:onnxruntime",
     "executorch": "harness.devices.runtimes.device:executorch",
+    "adb": "harness.devices.adb.device:adb",
 }
 """Kind to ``module:factory``; a factory takes what stands behind the kind's ``:`` or ``==``, or
 nothing.
