@@ -11,10 +11,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 
 from exportgate import resources
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, sidecar_path
+from exportgate.runtime.adapter import OURS, Mapping, Tensor
 from exportgate.runtime.opening import open_artifact
 from exportgate.runtime.session import InputError, OpenError, RunError
 from harness.crossdevice import runtimes
@@ -24,6 +26,7 @@ from harness.devices.registry import device, parts_of
 from harness.devices.runtimes import device as device_module
 from harness.devices.runtimes import environments
 from harness.devices.runtimes.pins import PinError, add_pin, pin, pins, whole_version
+from harness.gate.gates import Gate
 from tests.test_devices import FILE, judged, project, registered, verdicts, write_encoder
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["project", "registered"]  # fixtures
 VERSION = "onnxruntime==1.22.0"
+OTHER_NAMES = {"features_bft": "audio_signal", "encoded_bdt": "outputs"}
 INPUTS: Arrays = {
     "features_bft": np.ones((1, 37, 9), np.float32),
     "lengths": np.array([9], np.int64),
@@ -53,6 +57,12 @@ def test_names_have_two_parts() -> None:
     assert whole_version("1.22") == "1.22.0"
     assert whole_version("1.22.1") == "1.22.1"
     assert whole_version("newest") == "newest"
+
+
+def test_a_gate_may_be_of_a_runtime_whatever_its_version() -> None:
+    gate = Gate("checkpoint", "swipes", "min", 1.0, devices=("onnxruntime",))
+    assert gate.judged_on("onnxruntime==1.22.0")
+    assert not gate.judged_on("executorch==1.5.1")
 
 
 @pytest.mark.parametrize("asked", ["", "1.2.3", "1.22.0.post1", "newest", "==1.22"])
@@ -155,6 +165,34 @@ def test_it_gives_what_the_runtime_gives_here(beside: OtherVersion, file: Path) 
         there.run({"lengths": INPUTS["lengths"]})
 
 
+def test_somebody_elses_file_runs_behind_its_adapter(beside: OtherVersion, file: Path) -> None:
+    model = onnx.load(file)
+    for node in model.graph.node:
+        node.input[:] = [OTHER_NAMES.get(name, name) for name in node.input]
+        node.output[:] = [OTHER_NAMES.get(name, name) for name in node.output]
+    for tensor in [*model.graph.input, *model.graph.output]:
+        tensor.name = OTHER_NAMES.get(tensor.name, tensor.name)
+    onnx.save(model, file)
+    names = [(OTHER_NAMES.get(name, name), name) for name in ("features_bft", "lengths")]
+    outputs = [(OTHER_NAMES["encoded_bdt"], "encoded_bdt"), ("encoded_lengths",) * 2]
+    mapping = Mapping(
+        tuple(Tensor(theirs, ours, OURS[ours]) for theirs, ours in names),
+        tuple(Tensor(theirs, ours, OURS[ours]) for theirs, ours in outputs),
+    )
+    foreign = {"mapping": mapping.to_json(), "max_trace_len": 200, "subsampling_factor": 4}
+    amend(file, {"recipe": {"foreign": foreign}})
+    there, here = beside.open(file), open_artifact(file)
+    assert np.array_equal(there.run(INPUTS)["encoded_bdt"], here.run(INPUTS)["encoded_bdt"])
+    assert len(beside.alone(file, INPUTS).run_ms) == 200
+
+
+def amend(file: Path, changes: dict[str, Any]) -> None:
+    """Let a sidecar state what has become of its file."""
+    data = json.loads(sidecar_path(file).read_text(encoding="utf-8"))
+    data |= {"sha256": sha256_of(file), "size_bytes": file.stat().st_size, **changes}
+    sidecar_path(file).write_text(json.dumps(data), encoding="utf-8")
+
+
 def test_it_is_measured_alone(beside: OtherVersion, file: Path) -> None:
     found = beside.alone(file, INPUTS)
     assert len(found.load_ms) == len(found.first_run_ms) == 5
@@ -166,9 +204,7 @@ def test_a_file_that_it_does_not_load_is_named_with_the_version(
     beside: OtherVersion, file: Path
 ) -> None:
     file.write_bytes(b"not a model")
-    data = json.loads(sidecar_path(file).read_text(encoding="utf-8"))
-    data |= {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
-    sidecar_path(file).write_text(json.dumps(data), encoding="utf-8")
+    amend(file, {})
     assert read_sidecar(file).sha256 == sha256_of(file)
     with pytest.raises(OpenError, match=rf"{FILE}: {beside.name} does not load it \(Invalid"):
         beside.open(file)

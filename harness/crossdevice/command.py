@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     file_options(parser)
     args = parser.parse_args(argv)
     request = request_of(args)
-    devices = [device(name) for name in args.devices.split(",") if name]
+    devices = [device(name.strip()) for name in args.devices.split(",") if name.strip()]
     found = compare_devices(request, devices, say, timed=not args.no_times)
     asked = {"target": args.target, "devices": args.devices, "manifest": str(request.manifest)}
     print(markdown(found.agreements), "", EXPLANATION, sep="\n")
