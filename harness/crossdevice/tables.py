@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from exportgate.artifacts.sidecar import write_text
+from exportgate.decibel import EQUAL_DB
 from harness.crossdevice.agreement import Agreement, Status
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _row(each: Agreement) -> str:
         cells = [
             "yes",
             f"{figures.max_difference:.2g}",
-            f"{figures.sqnr_db:.1f}",
+            "equal" if figures.sqnr_db >= EQUAL_DB else f"{figures.sqnr_db:.1f}",
             f"{figures.own_db:.1f}",
             f"{figures.decisions_differing} of {figures.decisions}",
             f"{len(figures.words_differing)} of {figures.swipes}",
