@@ -12,8 +12,8 @@ CHECKPOINT ?= golden/golden.nemo
 CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
-.PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
-	bench-exporters bench-rewrites setup-exact setup-runtimes test-runtimes bench-runtimes gate-all
+.PHONY: gate test lint setup golden lock clean release faults mutants zoo gate-zoo accept bench-gate \
+	bench-exporters bench-rewrites setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
@@ -54,6 +54,14 @@ SEED ?= 1
 mutants: setup  ## generate mutants of every file until N count, and show which survive the gate
 	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED)
 
+zoo: setup  ## train 14 other checkpoints and gate every target on each: two hours
+	$(BIN)/python -m benchmarks.zoo.train --out build/zoo
+	$(BIN)/python -m benchmarks.zoo.judge --zoo build/zoo --table benchmarks/results/zoo.md
+
+gate-zoo: setup  ## gate every target on the two smallest checkpoints of the zoo
+	rm -f build/gate-zoo/results.jsonl
+	$(BIN)/python -m benchmarks.zoo.judge --zoo golden/zoo --work build/gate-zoo
+
 accept: setup  ## make the files of the last green gate the baseline
 	$(BIN)/exportgate promote --report build/report/report.json --baseline $(BASELINE)
 
@@ -73,6 +81,7 @@ setup-exact: setup  ## install the emulator that counts instructions (Debian, as
 	apt-get install --yes qemu-user gcc
 	$(BIN)/exportgate instructions setup
 
+.PHONY: setup-runtimes test-runtimes bench-runtimes gate-all
 setup-runtimes: setup  ## install the runtime versions that applications pin, by their hashes (2 GB)
 	$(BIN)/exportgate runtimes setup
 

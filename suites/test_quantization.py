@@ -25,6 +25,18 @@ def test_weights(artifact: str, context: RunContext, record: Callable[..., None]
     record("dequantize_ops", found.dequantize_ops)
 
 
+@pytest.mark.measures("clip_noise_ratio")
+def test_clipping(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+    """Static ranges hold what real swipes reach."""
+    found = context.layers.clipping(artifact)
+    if not found:
+        record("clip_noise_ratio", 0.0, "no static quantizer in the file")
+        return
+    worst = max(found, key=lambda quantizer: quantizer.noise_ratio)
+    detail = f"{worst.name}: up to {worst.largest:.1f} steps beyond its range"
+    record("clip_noise_ratio", worst.noise_ratio, detail)
+
+
 @pytest.mark.measures("int8_matrix_share", "int4_weight_share", "weight_bytes_ratio")
 def test_matrices(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every matrix has the precision of the file's name, and none is stored wider or twice."""

@@ -24,8 +24,8 @@ def test_size(artifact: str, context: RunContext, record: Callable[..., None]) -
 
 
 @pytest.mark.measures(
-    "int8_mac_share", "macs", "weight_bytes", "nodes", "planned_memory_bytes", "size_bytes",
-    "deflated_bytes",
+    "int8_mac_share", "int8_compute_share", "macs", "weight_bytes", "nodes",
+    "planned_memory_bytes", "size_bytes", "deflated_bytes",
 )  # fmt: skip
 def test_cost(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Bytes, multiply-accumulates, weights and nodes, counted and not timed."""
@@ -34,6 +34,8 @@ def test_cost(artifact: str, context: RunContext, record: Callable[..., None]) -
     found = context.files.cost(artifact)
     by_type = ", ".join(f"{count} with {name}" for name, count in found.macs.items())
     record("int8_mac_share", found.int8_mac_share, by_type)
+    computed = ", ".join(f"{count} weights in {k}" for k, count in found.matrix_arithmetic.items())
+    record("int8_compute_share", found.int8_compute_share, computed or "no matrix in the file")
     record("macs", sum(found.macs.values()), by_type)
     by_type = ", ".join(f"{count} of {name}" for name, count in found.weight_bytes.items())
     record("weight_bytes", sum(found.weight_bytes.values()), by_type)
