@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import sys
+import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +19,12 @@ import pytest
 from exportgate import resources
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, sidecar_path
 from exportgate.runtime.adapter import OURS, Mapping, Tensor
+from exportgate.runtime.isolate import Worker
 from exportgate.runtime.opening import open_artifact
 from exportgate.runtime.session import InputError, OpenError, RunError
 from harness.crossdevice import runtimes
 from harness.crossdevice.agreement import Agreement, Status
-from harness.devices.device import DeviceDiedError, Need
+from harness.devices.device import DeviceDiedError, Need, open_on
 from harness.devices.registry import device, parts_of
 from harness.devices.runtimes import device as device_module
 from harness.devices.runtimes import environments
@@ -30,8 +33,6 @@ from harness.gate.gates import Gate
 from tests.test_devices import FILE, judged, project, registered, verdicts, write_encoder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from exportgate.runtime.session import Arrays
     from harness.devices.runtimes.device import OtherVersion
 
@@ -307,3 +308,22 @@ def test_programs_run_on_another_executorch(tmp_path: Path) -> None:
     words = ["--devices", "host,executorch==1.5.1", "--target", "edge", "--max-swipes", "12"]
     words += ["--workdir", str(resources.build_folder()), "--out", str(tmp_path)]
     assert main(words) == 0
+
+
+@pytest.mark.runtimes
+def test_it_ends_with_a_worker_that_is_killed(file: Path) -> None:
+    worker = Worker("a worker")
+    session = worker.make(open_on, device(VERSION), file)
+    pid = worker.call(pid_of, session)
+    assert Path(f"/proc/{pid}").exists()
+    os.kill(worker._process.pid, signal.SIGKILL)
+    until = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+    worker.close()
+
+
+def pid_of(session: Any) -> int:
+    pid: int = server_of(session)._process.pid
+    return pid
