@@ -13,7 +13,7 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
-APART := long or browser or clients
+APART := long or browser or clients or runtimes
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
 	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs
@@ -118,6 +118,19 @@ build/demo/bundle/known_answers.json: $(CHECKPOINT) | setup
 		--variant encoder_fp32.onnx --variant encoder_int8_web.onnx --variant step_fp32.onnx \
 		--out build/demo/files --cache build/gate/cache --package_dir build/demo/bundle
 	$(BIN)/exportgate bundle specify build/demo/bundle --manifest $(SWIPES)
+.PHONY: setup-runtimes test-runtimes bench-runtimes gate-all
+setup-runtimes: setup  ## install the runtime versions that applications pin, by their hashes (2 GB)
+	$(BIN)/exportgate runtimes setup
+
+test-runtimes: setup-runtimes  ## test what needs those versions
+	$(BIN)/python -m pytest tests/ -m runtimes
+
+bench-runtimes: setup-runtimes  ## run every file on every one of those versions
+	$(BIN)/exportgate runtimes compare --out build/runtimes-table
+	cp build/runtimes-table/devices.md benchmarks/results/runtimes.md
+
+gate-all: setup  ## judge every target on every device that it ships to
+	$(BIN)/exportgate gate-all
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

@@ -16,6 +16,8 @@ DATA = {
         "expected_greedy.json", "expected_tensors.safetensors", "features/cases.json",
     ],
     "harness.client": ["*.json", "DECODE.md"],
+    "harness.devices.adb": ["native/*.cpp"],
+    "harness.devices.runtimes": ["pins.toml"],
     "harness.measure.instructions": ["*.c"],
     "harness.devices.browser": ["page/*", "npm/*.json"],
 }  # fmt: skip

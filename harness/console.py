@@ -30,6 +30,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export_pte_optimized": ("exporters.export_pte_optimized", "encoder for ExecuTorch, FP16"),
     "export_pte_ultra": ("exporters.export_pte_ultra", "smallest encoders, INT8 and INT4"),
     "export_rnnt_step": ("exporters.export_rnnt_step", "prediction network and joint"),
+    "devices": ("harness.crossdevice.command", "judge files on devices beside each other"),
+    "gate-all": ("harness.crossdevice.gate_all", "judge every target wherever its files run"),
+    "runtimes": (
+        "harness.crossdevice.runtimes",
+        "other runtime versions: install, compare",
+    ),
     "promote": ("harness.gate.promote", "make the files of a green run the baseline"),
     "bundle": ("harness.gate.bundle", "verify a release bundle, complete it for clients, seal it"),
     "localize": ("harness.diagnose.localize", "stage, layer and half where a file goes wrong"),

@@ -54,6 +54,24 @@ CASES: dict[str, list[str]] = {
         "--checkpoint {missing} --onnx_out {below}",
         "--checkpoint {golden} --package_dir {below} --onnx_out x --lexicon {missing}",
     ],
+    "devices": [
+        "--devices host,far --checkpoint {missing}",
+        "--devices host,executorch==1.5.1 --manifest {folder} --target edge",
+        "--devices host,executorch==1.5.1 --manifest {file} --target edge --out {below}",
+        "--devices host --manifest {file}",
+    ],
+    "gate-all": [
+        "--only {missing}",
+        "--out {below}",
+        "--out {file}",
+    ],
+    "runtimes": [
+        "compare --checkpoint {missing}",
+        "compare --manifest {file} --out {below}",
+        "compare host --manifest {file}",
+        "setup {missing}",
+        "pin {below}",
+    ],
     "promote": ["--report {missing}", "--report {folder}", "--report {file} --baseline {below}"],
     "bundle": [
         "verify {missing}",

@@ -151,8 +151,16 @@ def raw_shapes(
 def _open(path: Path, mapping: Mapping) -> TimedSession:
     if path.suffix == ".onnx":
         return OrtSession(path)
-    names = IoContract(_specs(mapping.inputs), _specs(mapping.outputs))
-    return PteSession(path, names)
+    return PteSession(path, _names(mapping))
+
+
+def foreign_names(foreign: dict[str, Any]) -> IoContract:
+    """Return the tensors of somebody else's file under its own names, for who opens it."""
+    return _names(Mapping.from_json(foreign["mapping"]))
+
+
+def _names(mapping: Mapping) -> IoContract:
+    return IoContract(_specs(mapping.inputs), _specs(mapping.outputs))
 
 
 def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from exportgate.runtime.session import Arrays
 
+    Declared = tuple[str, int, Sequence[int]]
+
 METHOD = "forward"
 
 
@@ -71,7 +73,12 @@ class PteSession:
             raise OpenError(msg)
         self._method: Any = method
         self._names = names
-        self.contract = _pte_contract(self._method.metadata, names)
+        meta = self._method.metadata
+        self.contract = pte_contract(
+            [_declared(meta.input_tensor_meta(i)) for i in range(meta.num_inputs())],
+            [_declared(meta.output_tensor_meta(i)) for i in range(meta.num_outputs())],
+            names,
+        )
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See ``Session.run``."""
@@ -101,17 +108,26 @@ class PteSession:
         }
 
 
-def _pte_contract(metadata: Any, names: IoContract) -> IoContract:  # noqa: ANN401 - no types
-    """Take dtypes and sizes from the program and names from the sidecar.
+def pte_contract(
+    inputs: Sequence[Declared], outputs: Sequence[Declared], names: IoContract
+) -> IoContract:
+    """Return what ExecuTorch declares of a program, here or elsewhere.
 
     A program declares each axis by its upper bound, so a dynamic axis keeps its name.
+
+    Args:
+        inputs: A name that is not used, ``c10::ScalarType`` and sizes of each.
+        outputs: The same.
+        names: The sidecar's contract, which names what a program does not.
     """
-    inputs = [metadata.input_tensor_meta(i) for i in range(metadata.num_inputs())]
-    outputs = [metadata.output_tensor_meta(i) for i in range(metadata.num_outputs())]
     return IoContract(
         inputs=tuple(map(_pte_spec, inputs, _padded(names.inputs, len(inputs)))),
         outputs=tuple(map(_pte_spec, outputs, _padded(names.outputs, len(outputs)))),
     )
+
+
+def _declared(meta: Any) -> Declared:  # noqa: ANN401 - no types
+    return "", meta.dtype(), meta.sizes()
 
 
 def _padded(specs: tuple[TensorSpec, ...], count: int) -> tuple[TensorSpec, ...]:
@@ -119,16 +135,17 @@ def _padded(specs: tuple[TensorSpec, ...], count: int) -> tuple[TensorSpec, ...]
     return (*specs, *extra)[:count]
 
 
-def _pte_spec(meta: Any, named: TensorSpec) -> TensorSpec:  # noqa: ANN401 - no types
+def _pte_spec(declared: Declared, named: TensorSpec) -> TensorSpec:
     # Scalar type codes of c10::ScalarType, which ExecuTorch shares.
     dtypes: dict[int, Any] = {3: "int32", 4: "int64", 5: "float16", 6: "float32"}
-    sizes = tuple(meta.sizes())
+    _, dtype, sizes = declared
+    sizes = tuple(sizes)
     shape = tuple(
         wanted if isinstance(wanted, str) else size
         for wanted, size in zip(named.shape, sizes, strict=False)
     )
     return TensorSpec(
         named.name,
-        dtypes.get(meta.dtype(), f"scalar type {meta.dtype()}"),
+        dtypes.get(dtype, f"scalar type {dtype}"),
         shape if len(sizes) == len(named.shape) else sizes,
     )

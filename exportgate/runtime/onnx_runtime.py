@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from exportgate.runtime.session import Arrays
 
+    Declared = tuple[str, str, Sequence[int | str]]
+
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -41,10 +43,11 @@ class OrtSession:
             OpenError: ONNX Runtime does not load it.
         """
         self._session = open_model(path)
-        self.contract = IoContract(
-            inputs=tuple(_spec(node) for node in self._session.get_inputs()),
-            outputs=tuple(_spec(node) for node in self._session.get_outputs()),
+        inputs, outputs = (
+            [(node.name, node.type, node.shape) for node in nodes]
+            for nodes in (self._session.get_inputs(), self._session.get_outputs())
         )
+        self.contract = onnx_contract(inputs, outputs)
         self._outputs = [spec.name for spec in self.contract.outputs]
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -110,6 +113,21 @@ def failures() -> tuple[type[Exception], ...]:
     return (ValueError, *(getattr(state, name) for name in names if hasattr(state, name)))
 
 
-def _spec(node: Any) -> TensorSpec:  # noqa: ANN401 - as above
-    dtype: Any = _DTYPES.get(node.type, node.type)
-    return TensorSpec(node.name, dtype, tuple(node.shape))
+def onnx_contract(
+    inputs: Sequence[Declared], outputs: Sequence[Declared], names: IoContract | None = None
+) -> IoContract:
+    """Return what ONNX Runtime declares of a file, here or elsewhere.
+
+    Args:
+        inputs: Name, ONNX Runtime's type and shape of each.
+        outputs: The same.
+        names: Not needed: the file has its own.
+    """
+    del names
+    return IoContract(tuple(map(_spec, inputs)), tuple(map(_spec, outputs)))
+
+
+def _spec(declared: Declared) -> TensorSpec:
+    name, kind, shape = declared
+    dtype: Any = _DTYPES.get(kind, kind)
+    return TensorSpec(name, dtype, tuple(shape))

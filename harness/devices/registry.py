@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,12 @@ DEVICES: dict[str, str] = {
     "browser": "harness.devices.browser.devices:browser",
     "webgpu": "harness.devices.browser.devices:webgpu",
     "node": "harness.devices.browser.devices:node",
+    "onnxruntime": "harness.devices.runtimes.device:onnxruntime",
+    "executorch": "harness.devices.runtimes.device:executorch",
+    "adb": "harness.devices.adb.device:adb",
 }
-"""Kind to ``module:factory``; a factory takes what stands behind the kind's colon, or nothing.
+"""Kind to ``module:factory``; a factory takes what stands behind the kind's ``:`` or ``==``, or
+nothing.
 
 Imported when asked for: most devices need tools that are not installed everywhere.
 """
@@ -31,15 +36,21 @@ class UnknownDeviceError(ExportGateError, ValueError):
 
 
 def device(name: str) -> Device:
-    """Return a device by its name, ``KIND`` or ``KIND:ARGUMENT``.
+    """Return a device by its name: ``KIND``, ``KIND:ARGUMENT`` or ``PACKAGE==VERSION``.
 
     Raises:
         UnknownDeviceError: There is no such kind.
         ExportGateError: The kind knows no such argument.
     """
-    kind, _, argument = name.partition(":")
+    kind, argument = parts_of(name)
     if kind not in DEVICES:
         raise UnknownDeviceError(name)
     module, _, factory = DEVICES[kind].partition(":")
     found: Device = getattr(import_module(module), factory)(argument)
     return found
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """Split a device's name into its kind and its argument, which may be empty."""
+    kind, *argument = re.split(r":|==", name, maxsplit=1)
+    return kind, argument[0] if argument else ""

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate.errors import ExportGateError
-from harness.devices.registry import DEVICES
+from harness.devices.registry import DEVICES, parts_of
 from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class Gate:
     devices: tuple[str, ...] = ()
 
     def judged_on(self, device: str) -> bool:
-        """Whether it is judged on a device, named ``KIND`` or ``KIND:ARGUMENT``."""
-        return not self.devices or device.partition(":")[0] in self.devices
+        """Whether it is judged on a device, by its name."""
+        return not self.devices or parts_of(device)[0] in self.devices
 
     @property
     def key(self) -> str:

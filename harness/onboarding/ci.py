@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from exportgate import resources
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.gate import command as gate
 from harness.gate.bundle import seal
 from harness.onboarding.doctor import examine
@@ -83,7 +83,7 @@ def _console(*arguments: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate ci",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

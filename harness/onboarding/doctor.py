@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.variants import TARGETS, VARIANTS
 from exportgate import resources
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.gate.gates import read_gates
 from harness.gate.plugin.request import is_golden
 from harness.onboarding.checkpoint import look_at_checkpoint, look_at_targets
@@ -105,7 +105,7 @@ def _gate(args: argparse.Namespace, swipes: Sequence[Swipe]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate doctor",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

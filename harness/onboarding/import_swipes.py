@@ -18,7 +18,7 @@ from exportgate.data.importers.how_we_swipe import read_how_we_swipe
 from exportgate.data.importers.neuroswipe import read_grids, read_neuroswipe
 from exportgate.data.importers.recording import Dropped, ImportingError, Recording
 from exportgate.data.manifest import write_manifest
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -116,7 +116,7 @@ def _recordings(kind: str, files: Sequence[Path], grids: Path | None) -> Iterato
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate import",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

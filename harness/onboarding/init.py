@@ -17,9 +17,9 @@ from exporters.variants import TARGETS, variants_of
 from exportgate.artifacts.sidecar import write_text
 from exportgate.data.manifest import ManifestError, load_manifest
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from exportgate.runtime.isolate import Worker
-from harness.measure import reference
+from harness.measure.expected import reference
 from harness.onboarding.ci_files import GITHUB, GITLAB, Job, github, gitlab
 from harness.onboarding.pasted import pasted
 from harness.third_party.folder import CONTRACT_FILE
@@ -180,7 +180,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate init",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

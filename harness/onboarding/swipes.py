@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
-from exportgate.data.evidence import evidence_facts, shared_lines
 from exportgate.data.manifest import ManifestError, Swipe, lines_text, load_manifest
+from exportgate.data.manifest_facts import manifest_facts, shared_lines
 from harness.decode.spelling import Speller, has_capitals
 from harness.onboarding.finding import Findings
 
@@ -35,7 +35,7 @@ def look_at_manifest(
     except ManifestError as error:
         return Findings(title, problems=(str(error),)), []
     swipes = list(manifest.swipes)
-    facts = evidence_facts(swipes)
+    facts = manifest_facts(swipes)
     notes = [*manifest.notes, *_outside(swipes)]
     if ours:
         notes.append("these are the golden swipes; give your users' own with --manifest")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.variants import is_quantized, variant
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
+from exportgate.exit import Exit, Parser
 from harness.gate.gates import Status
 from harness.history.store import check_writable, read_report
 from harness.history.sweep import Outcome, add_gate_options, exit_status, gate, make_jobs
@@ -219,7 +219,7 @@ def _gated(path: Path, args: argparse.Namespace) -> Outcome | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate watch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

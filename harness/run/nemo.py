@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.diagnose import expected, stages
 from harness.measure import coverage, parity
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from harness.run.request import Request
     from harness.run.swipes import Swipes
     from harness.run.workers import Workers
+
+T = TypeVar("T")
 
 ROLLOUTS = 16
 """Swipes for which every call of the step is kept and compared."""
@@ -86,6 +88,10 @@ class Nemo:
         """Return how many nats another encoding of a swipe moves NeMo's margins; see reference."""
         encoded = self.reference().encoded[index]
         return self._worker.call(reference.margin_error, self._model(), encoded, other)
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - transparent
+        """Call ``function(checkpoint, *args)`` where the checkpoint is loaded."""
+        return self._worker.call(function, self._model(), *args)
 
     def rollout(self, index: int) -> Rollout:
         """Return every call of NeMo's step for a swipe."""

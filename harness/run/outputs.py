@@ -110,14 +110,14 @@ class Outputs:
         """Feed a step every symbol of the vocabulary from real states, beside NeMo's."""
         drive, nemo = self.nemo.labels()
         self.progress(f"{name}: feed {len(drive.y_prev)} symbols")
-        ours = self._label_outputs(name)
+        ours = self.label_outputs(name)
         return coverage.label_errors(drive, nemo, ours)
 
     @once
     def step_batch_noise_ratio(self, name: str) -> float:
         """Return how other rows of a batch move a step's outputs ÷ how far it is from NeMo."""
         drive, nemo = self.nemo.labels()
-        alone = self._label_outputs(name)
+        alone = self.label_outputs(name)
         together = self.sessions.call(name, coverage.drive_batch, drive)
         return max(
             coverage.noise_ratio([nemo.logits], [alone.logits], [together.logits]),
@@ -125,7 +125,8 @@ class Outputs:
         )
 
     @once
-    def _label_outputs(self, name: str) -> coverage.StepOutputs:
+    def label_outputs(self, name: str) -> coverage.StepOutputs:
+        """Return what a step gives for every symbol of the vocabulary, from real states."""
         drive, _ = self.nemo.labels()
         return self.sessions.call(name, coverage.drive_labels, drive)
 

@@ -44,8 +44,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--device": {
         "default": "host",
-        "metavar": "KIND[:ARGUMENT]",
-        "help": f"where the files run: {', '.join(DEVICES)}; default: %(default)s",
+        "metavar": "NAME",
+        "help": f"where the files run: {', '.join(DEVICES)}, some with an argument: "
+        "KIND:ARGUMENT or PACKAGE==VERSION; default: %(default)s",
     },
     "--report": {
         "type": Path,

@@ -1,0 +1,1 @@
+"""The same files on the same swipes on several devices: what differs, and by how much."""

@@ -1,0 +1,108 @@
+"""Run files on a reference device and on others, one device after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from exportgate.artifacts.sidecar import write_text
+from exportgate.errors import ExportGateError
+from harness.crossdevice.agreement import agreement
+from harness.measure.parity import spread
+from harness.run.context import RunContext
+from harness.run.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from harness.crossdevice.agreement import Agreement
+    from harness.devices.device import Device
+    from harness.run.request import Request
+
+    Say = Callable[[str], None]
+
+
+class DevicesError(ExportGateError, ValueError):
+    """The devices that were asked for cannot be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What came of a comparison.
+
+    Attributes:
+        agreements: For each device and each file.
+        environments: What each device is, by its name.
+    """
+
+    agreements: tuple[Agreement, ...]
+    environments: dict[str, dict[str, Any]]
+
+
+def compare_devices(
+    request: Request, devices: Sequence[Device], say: Say, *, timed: bool = True
+) -> Compared:
+    """Run the request's files on each device, beside the first of them.
+
+    Args:
+        request: Files and swipes; its device is not looked at.
+        devices: The reference, and at least one other.
+        say: Called with a line for whoever watches.
+        timed: Whether to time files in turns.
+
+    Raises:
+        DevicesError: There are fewer than two devices, or one twice.
+        ExportGateError: The files cannot be exported.
+    """
+    names = [device.name for device in devices]
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        msg = f"devices are {', '.join(names)}; expected at least two, none of them twice"
+        raise DevicesError(msg)
+    # A slow device says how many swipes it can run; all run the same.
+    most = min((n for each in devices if (n := getattr(each, "swipes_max", 0))), default=0)
+    if most:
+        manifest = fewer_swipes(request.manifest, most, request.workdir)
+        request = replace(request, manifest=manifest)
+    found: list[Agreement] = []
+    here = RunContext(replace(request, device=devices[0]), say)
+    try:
+        files = replace(request, artifacts=here.files.folder())
+        if lost := here.files.failed:
+            name, reason = next(iter(lost.items()))
+            msg = f"{name} could not be exported: {reason}"
+            raise DevicesError(msg)
+        for device in devices[1:]:
+            say(f"{device.name}: {len(files.variants)} files")
+            found += _beside(here, replace(files, device=device), timed=timed)
+    finally:
+        here.close()
+    return Compared(
+        tuple(found), {device.name: device.environment().to_json() for device in devices}
+    )
+
+
+def _beside(here: RunContext, request: Request, *, timed: bool) -> list[Agreement]:
+    """Judge all files on one device; what was started there ends with it."""
+    there = RunContext(request, here.progress, Workers())
+    there.share(here)
+    try:
+        return [agreement(here, there, row.name, timed=timed) for row in request.variants]
+    finally:
+        there.close()
+
+
+def fewer_swipes(manifest: Path, count: int, folder: Path) -> Path:
+    """Write every so-many-th line of a manifest to a file of its own.
+
+    Raises:
+        DevicesError: There is nothing to take.
+    """
+    lines = [line for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if count < 1 or not lines:
+        msg = f"{manifest}: {count} of {len(lines)} swipes; expected at least one"
+        raise DevicesError(msg)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{manifest.stem}-{count}.jsonl"
+    write_text(path, "\n".join(spread(lines, count)) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""``--device adb[:SERIAL]``: a phone at the end of a cable."""

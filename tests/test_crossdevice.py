@@ -1,0 +1,235 @@
+"""Files on several devices beside each other: what is the same, what differs, what is missing."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exportgate import resources
+from harness.crossdevice import gate_all
+from harness.crossdevice.agreement import Figures, Status, judge, least_db
+from harness.crossdevice.command import main
+from harness.crossdevice.comparing import DevicesError, fewer_swipes
+from harness.crossdevice.plan import How, Stage, plan, uncovered
+from harness.crossdevice.tables import markdown, passed
+from harness.devices.registry import DEVICES
+from harness.devices.runtimes.pins import pins
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.crossdevice.gate_all import Outcome
+
+INT8, FP32, FP16 = "encoder_int8.onnx", "encoder_fp32.onnx", "encoder_fp16.onnx"
+EQUAL = Figures(24, 0.0, 200.0, 45.0, 700, 0, (), (), 0.0)
+HOST_AND_ABSENT = ("host", "absent")
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("spoilt", "scaled", "mute"):
+        monkeypatch.setitem(DEVICES, kind, f"tests.devices.spoilt:{kind}")
+    for kind in ("far",):
+        monkeypatch.setitem(DEVICES, kind, f"tests.devices.far:{kind}")
+
+
+def test_integers_may_differ_at_edges_but_not_as_much_as_they_round() -> None:
+    # What other versions of ONNX Runtime and WebAssembly were measured to do: 62 dB and more.
+    assert judge(INT8, "there", "host", replace(EQUAL, sqnr_db=61.7)).status is Status.PASS
+    found = judge(INT8, "there", "host", replace(EQUAL, sqnr_db=50.9))
+    assert found.status is Status.FAIL
+    assert found.detail == "50.9 dB to host, but should be ≥ 51.0 dB"
+
+
+@pytest.mark.parametrize(("file", "kept", "broken"), [(FP32, 94.1, 93.9), (FP16, 34.1, 33.9)])
+def test_floating_point_keeps_its_format(file: str, kept: float, broken: float) -> None:
+    assert judge(file, "there", "host", replace(EQUAL, sqnr_db=kept)).status is Status.PASS
+    assert judge(file, "there", "host", replace(EQUAL, sqnr_db=broken)).status is Status.FAIL
+
+
+def test_one_word_that_differs_fails_and_is_named() -> None:
+    found = judge(INT8, "there", "host", replace(EQUAL, words_differing=("swipe 3: 'cat'",)))
+    assert found.status is Status.FAIL
+    assert found.detail == "1 word differs: swipe 3: 'cat'"
+    near = judge(INT8, "there", "host", replace(EQUAL, near_ties=("swipe 3: 'cat'",)))
+    assert near.status is Status.PASS
+
+
+def test_nan_passes_nothing() -> None:
+    for figures in (replace(EQUAL, sqnr_db=math.nan), replace(EQUAL, own_db=math.nan)):
+        assert judge(INT8, "there", "host", figures).status is Status.FAIL
+    assert least_db("int4", 24.0) == 30.0
+
+
+def test_nothing_compared_is_no_pass() -> None:
+    assert not passed([])
+
+
+def test_a_part_of_the_swipes_is_spread_over_all(tmp_path: Path) -> None:
+    manifest = tmp_path / "some.jsonl"
+    manifest.write_text("".join(f"{number}\n" for number in range(10)), encoding="utf-8")
+    part = fewer_swipes(manifest, 5, tmp_path / "out")
+    assert part.read_text(encoding="utf-8").split() == ["0", "2", "4", "6", "8"]
+    manifest.write_text("\n", encoding="utf-8")
+    with pytest.raises(DevicesError, match="expected at least one"):
+        fewer_swipes(manifest, 5, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        ("host", "expected at least two"),
+        ("host,host", "none of them twice"),
+        ("host,far,host", "none of them twice"),
+        ("host,nowhere", "unknown device 'nowhere'"),
+        ("host,onnxruntime==0.1", "onnxruntime==0.1: no such version is pinned"),
+    ],
+)
+def test_devices_that_cannot_be_compared(devices: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        main(["--devices", devices, "--workdir", str(tmp_path), "--artifacts", str(tmp_path)])
+
+
+def test_a_file_that_the_target_does_not_ship(tmp_path: Path) -> None:
+    words = ["--devices", "host,far", "--target", "web", "--variant", "encoder_int4.pte"]
+    with pytest.raises(DevicesError, match=r"target web has no encoder_int4.pte; it has encoder_"):
+        main([*words, "--workdir", str(tmp_path)])
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
+    """Run two files of golden on the host and on four other devices."""
+    out = tmp_path_factory.mktemp("devices")
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, module in (
+            ("far", "far"),
+            *((k, "spoilt") for k in ("spoilt", "scaled", "mute")),
+        ):
+            patch.setitem(DEVICES, kind, f"tests.devices.{module}:{kind}")
+        status = main(
+            [
+                "--devices", "host,far,spoilt,scaled,mute", "--target", "server",
+                "--variant", INT8, "--variant", "step_fp32.onnx", "--max-swipes", "24",
+                "--workdir", str(resources.build_folder()), "--out", str(out),
+            ]
+        )  # fmt: skip
+    assert status == 1
+    data = json.loads((out / "devices.json").read_text(encoding="utf-8"))
+    assert data["verdict"] == "FAIL"
+    assert "| encoder_int8.onnx | mute | no |" in (out / "devices.md").read_text(encoding="utf-8")
+    return {(row["device"], row["file"]): row for row in data["agreements"]}
+
+
+Rows = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.mark.slow
+def test_the_same_computation_elsewhere_passes(compared: Rows) -> None:
+    for file in (INT8, "step_fp32.onnx"):
+        row = compared["far", file]
+        assert row["status"] == "PASS"
+        assert row["figures"]["max_difference"] == 0.0
+        assert row["figures"]["swipes"] == 24
+        assert row["figures"]["decisions"] > 100
+
+
+@pytest.mark.slow
+def test_a_device_that_changes_words_is_red_and_they_are_named(compared: Rows) -> None:
+    row = compared["spoilt", INT8]
+    assert row["status"] == "FAIL"
+    assert len(row["figures"]["words_differing"]) > 3
+    assert row["figures"]["decisions_differing"] > 10
+    assert "words differ: swipe " in row["detail"]
+    assert compared["spoilt", "step_fp32.onnx"]["status"] == "PASS"
+
+
+@pytest.mark.slow
+def test_a_device_that_is_a_little_off_is_red_though_no_word_differs(compared: Rows) -> None:
+    row = compared["scaled", INT8]
+    assert row["status"] == "FAIL"
+    assert row["figures"]["words_differing"] == []
+    assert "dB to host, but should be ≥" in row["detail"]
+
+
+@pytest.mark.slow
+def test_a_device_that_opens_nothing_is_not_measured(compared: Rows) -> None:
+    row = compared["mute", INT8]
+    assert (row["status"], row["figures"]) == ("NOT_MEASURED", None)
+    assert "it is mute" in row["detail"]
+
+
+def test_every_target_has_a_stage_beyond_the_host() -> None:
+    stages = plan()
+    assert uncovered(stages) == []
+    assert uncovered(stages[:1]) == [
+        "web-dev", "web", "android-dev", "android", "server", "edge"
+    ]  # fmt: skip
+    on_server = next(stage for stage in stages if stage.target == "server")
+    assert {each.name for each in pins() if each.runtime == "onnxruntime"} < set(on_server.devices)
+
+
+def outcome(stage: Stage, tmp_path: Path, *, release: bool = False) -> Outcome:
+    return gate_all.run(stage, tmp_path, tmp_path / "out", release=release)
+
+
+def test_a_device_that_is_missing_fails_unless_it_is_a_phone(tmp_path: Path) -> None:
+    stage = Stage("web", HOST_AND_ABSENT, How.BESIDE)
+    found = outcome(stage, tmp_path)
+    assert found.status is Status.NOT_MEASURED
+    assert "unknown device 'absent'" in found.reason
+    assert not found.good
+    phone = replace(stage, optional=True)
+    assert outcome(phone, tmp_path).good
+    assert not outcome(phone, tmp_path, release=True).good
+
+
+def test_a_device_that_lacks_the_format_fails(tmp_path: Path) -> None:
+    name = next(each.name for each in pins() if each.runtime == "executorch")
+    found = outcome(Stage("web", ("host", name), How.BESIDE), tmp_path)
+    assert found.status is Status.NOT_MEASURED
+    assert found.reason == f"{name}: executorch runs .pte files only"
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "said"),
+    [
+        ("pass", Status.PASS, ""),
+        ("print('FAIL: 2 of 9'); raise SystemExit(1)", Status.FAIL, "FAIL: 2 of 9; "),
+        ("print('error: no disk'); raise SystemExit(2)", Status.NOT_MEASURED, "error: no disk; "),
+        ("import os; os.kill(os.getpid(), 9)", Status.NOT_MEASURED, "exit status -9; "),
+        ("import time; time.sleep(60)", Status.NOT_MEASURED, "took longer than 1.5 s; "),
+    ],
+)
+def test_the_verdict_of_a_stage_is_its_commands(
+    program: str, status: Status, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_all, "command_of", lambda *_: [sys.executable, "-c", program])
+    found = outcome(Stage("web", ("host",), How.SUITES, limit_s=1.5), tmp_path)
+    assert found.status is status
+    assert found.reason.startswith(said)
+    assert bool(found.reason) is (status is not Status.PASS)
+
+
+def test_gate_all_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate_all.main(["--list", "--only", "browser"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "web on browser (suites)"
+    with pytest.raises(DevicesError, match="no stage has a device of kind toaster"):
+        gate_all.main(["--only", "toaster"])
+
+
+def test_the_table_says_why_a_row_is_bad() -> None:
+    rows = [
+        judge(INT8, "there", "host", EQUAL),
+        judge(FP32, "there", "host", replace(EQUAL, sqnr_db=12.0)),
+    ]
+    lines = markdown(rows).splitlines()
+    assert len(lines) == 6
+    assert lines[2].endswith("| PASS |")
+    assert lines[-1] == (
+        "- encoder_fp32.onnx on there: FAIL: 12.0 dB to host, but should be ≥ 94.0 dB"
+    )
