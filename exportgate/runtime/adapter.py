@@ -76,20 +76,27 @@ class Mapping:
 class AdapterSession:
     """See ``session.Session``; names and axes are ours, whatever the file's are."""
 
-    def __init__(self, path: Path, contract: IoContract, foreign: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        contract: IoContract,
+        foreign: dict[str, Any],
+        inner: TimedSession | None = None,
+    ) -> None:
         """Open the file.
 
         Args:
             path: The file, under the name of one of our variants.
             contract: What our file of this kind would declare.
             foreign: ``mapping``, ``max_trace_len`` and ``subsampling_factor``.
+            inner: The file, opened somewhere else already; None to open it here.
 
         Raises:
             OpenError: The runtime does not load it.
         """
         self._mapping = Mapping.from_json(foreign["mapping"])
         self._bound, self._factor = foreign["max_trace_len"], foreign["subsampling_factor"]
-        self._inner = _open(path, self._mapping)
+        self._inner = inner or _open(path, self._mapping)
         self._dtypes = {spec.name: str(spec.dtype) for spec in self._inner.contract.inputs}
         self.contract = contract
 
@@ -144,8 +151,16 @@ def raw_shapes(
 def _open(path: Path, mapping: Mapping) -> TimedSession:
     if path.suffix == ".onnx":
         return OrtSession(path)
-    names = IoContract(_specs(mapping.inputs), _specs(mapping.outputs))
-    return PteSession(path, names)
+    return PteSession(path, _names(mapping))
+
+
+def foreign_names(foreign: dict[str, Any]) -> IoContract:
+    """Return the tensors of somebody else's file under its own names, for who opens it."""
+    return _names(Mapping.from_json(foreign["mapping"]))
+
+
+def _names(mapping: Mapping) -> IoContract:
+    return IoContract(_specs(mapping.inputs), _specs(mapping.outputs))
 
 
 def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:

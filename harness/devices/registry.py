@@ -10,7 +10,11 @@ from exportgate.errors import ExportGateError
 if TYPE_CHECKING:
     from harness.devices.device import Device
 
-DEVICES: dict[str, str] = {"host": "harness.devices.host:host"}
+DEVICES: dict[str, str] = {
+    "host": "harness.devices.host:host",
+    "qemu-arm64": "harness.devices.qemu.arm64:arm64",
+    "qemu-x86": "harness.devices.qemu.x86:x86",
+}
 """Kind to ``module:factory``; a factory takes what stands behind the kind's colon, or nothing.
 
 Imported when asked for: most devices need tools that are not installed everywhere.

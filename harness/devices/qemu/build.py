@@ -33,7 +33,7 @@ WHEELS = {
     "onnxruntime": ("1.31.1", "da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3"),
 }
 """Version and SHA-256 of each arm64 wheel: the versions that make and check the files here."""
-_EMULATOR, _GCC, _GXX = "qemu-aarch64", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++"
+EMULATOR, _GCC, _GXX = "qemu-aarch64", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++"
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 
@@ -49,7 +49,7 @@ def folder() -> Path:
 
 def missing() -> str:
     """Say what is not there, in one line; empty if files can be run."""
-    for tool in (_EMULATOR, "cc", _GCC, _GXX):
+    for tool in (EMULATOR, "cc", _GCC, _GXX):
         if shutil.which(tool) is None:
             return f"{tool} is not installed; {HOW}"
     stamp = folder() / "built.json"
@@ -78,7 +78,7 @@ def build() -> Path:
     home = folder()
     if not missing():
         return home
-    for tool in (_EMULATOR, "cc", _GCC, _GXX):
+    for tool in (EMULATOR, "cc", _GCC, _GXX):
         if shutil.which(tool) is None:
             msg = f"{tool} is not installed; on Debian: apt-get install {PACKAGES}"
             raise SetupError(msg)
@@ -101,7 +101,7 @@ def build() -> Path:
 
 def emulator_version() -> str:
     """Return QEMU's version."""
-    words = _run([_EMULATOR, "--version"]).split()
+    words = _run([EMULATOR, "--version"]).split()
     return words[words.index("version") + 1]
 
 
