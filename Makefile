@@ -13,14 +13,14 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
 .PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
-	bench-exporters bench-rewrites setup-exact
+	bench-exporters bench-rewrites setup-exact setup-arm64 test-arm64 gate-arm64
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
 		--history build/history.db
 
 test: setup lint  ## test the harness itself, fast tests first
-	$(BIN)/python -m pytest tests/ -m "not slow" -n 2
+	$(BIN)/python -m pytest tests/ -m "not slow and not arm64" -n 2
 	@mkdir -p build
 	@# The gate inside a test runs beside the other slow tests and ahead of them: it takes longest.
 	@$(BIN)/python -m pytest tests/ -m "slow and nested" > build/test-nested.log 2>&1 & nested=$$!; \
@@ -72,6 +72,20 @@ build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
 	apt-get install --yes qemu-user gcc
 	$(BIN)/exportgate instructions setup
+
+setup-arm64: setup  ## install the emulated processors (Debian, as root): emulator, compilers, wheels
+	@command -v qemu-aarch64 > /dev/null && command -v aarch64-linux-gnu-g++ > /dev/null \
+		&& command -v cc > /dev/null || (apt-get update --quiet && apt-get install --yes --quiet \
+		qemu-user gcc gcc-aarch64-linux-gnu g++-aarch64-linux-gnu)
+	$(BIN)/exportgate arm64 setup
+
+test-arm64: setup-arm64  ## test the emulated processors
+	$(BIN)/python -m pytest tests/ -m arm64
+
+CORE ?= cortex-a76
+gate-arm64: setup-arm64  ## judge the files of a target on an emulated core
+	$(BIN)/python -m pytest suites/ --target $(TARGET) --device qemu-arm64:$(CORE) \
+		--workdir build/$(CORE) --history build/history.db
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

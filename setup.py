@@ -16,6 +16,7 @@ DATA = {
         "expected_greedy.json", "expected_tensors.safetensors", "features/cases.json",
     ],
     "harness.measure.instructions": ["*.c"],
+    "harness.devices.qemu": ["native/*"],
 }  # fmt: skip
 
 

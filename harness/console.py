@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibration": ("harness.diagnose.calibration_report", "what more calibration swipes buy"),
     "history": ("harness.history.trends", "runs across checkpoints: list, compare, trend, …"),
     "sweep": ("harness.history.sweep", "gate many checkpoints"),
+    "arm64": ("harness.devices.qemu.command", "set up emulated arm64 cores, compare files there"),
     "instructions": ("harness.measure.instructions.command", "count instructions by emulation"),
 }
 

@@ -20,7 +20,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from exportgate.errors import ExportGateError
-from exportgate.exit import Exit
 from harness.devices.qemu.cores import CORES
 from harness.devices.qemu.shim import pool_source, provided, stub_source
 
@@ -231,16 +230,3 @@ def _run(command: list[str]) -> str:
         msg = f"{command[0]} failed with status {done.returncode}: {first[:300]}"
         raise SetupError(msg)
     return done.stdout
-
-
-def main() -> int:
-    """Build, and say where."""
-    print(f"ready: {build()}")
-    return Exit.PASSED
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except SetupError as error:
-        sys.exit(f"error: {error}")

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Runner:
             env=environment,
         )
         self._unread = b""
-        self.close = weakref.finalize(self, _end, self._process)
+        self.close = weakref.finalize(self, _end, self._process, self._stderr)
 
     @property
     def pid(self) -> int:
@@ -97,9 +97,11 @@ class Runner:
 
     def said(self) -> str:
         """End the process and return all that it wrote to standard error."""
-        _end(self._process, patience_s=LOAD_LIMIT_S)
+        _stop(self._process, patience_s=LOAD_LIMIT_S)
         self._stderr.seek(0)
-        return self._stderr.read().decode(errors="replace")
+        text = self._stderr.read().decode(errors="replace")
+        self.close()
+        return text
 
     def _answer(self, word: str, deadline: float) -> int:
         line = self._line(deadline)
@@ -163,10 +165,11 @@ class Runner:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     def _die(self, reason: str) -> None:
-        self.close()
+        _stop(self._process)
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(self._stderr.tell() - _TAIL_BYTES, 0))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        self.close()
         said = f"; it had printed: {lines[-1][:200]}" if lines else ""
         raise DeviceDiedError(self._device, reason + said)
 
@@ -175,7 +178,13 @@ def _split(axes: str) -> list[str]:
     return axes.split(",") if axes else []
 
 
-def _end(process: subprocess.Popen[bytes], patience_s: float = 0.0) -> None:
+def _end(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+    """Leave nothing of a process."""
+    _stop(process)
+    stderr.close()
+
+
+def _stop(process: subprocess.Popen[bytes], patience_s: float = 0.0) -> None:
     """Close the pipe, wait a little, and kill what is left."""
     if process.stdin is not None:
         process.stdin.close()
