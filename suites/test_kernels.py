@@ -21,6 +21,7 @@ def test_integers(artifact: str, context: RunContext, record: Callable[..., None
     found = count_on(
         context.request.device, context.files.path(artifact), short_input(context, artifact)
     )
+    best = " or ".join(found.integers)
     executed = ", ".join(f"{number} {name}" for name, number in found.classes.items())
-    detail = f"best on {found.guest}: {found.integers}; of {found.instructions}: {executed}"
+    detail = f"best on {found.guest}: {best}; of {found.instructions}: {executed}"
     record("integer_kernel_share", found.integer_kernel_share, detail)

@@ -29,7 +29,8 @@ class Core:
             slower to emulate, and INT8 came out wrong.
         part: Part number in Linux's ``/proc/cpuinfo``, by which runtimes tell cores apart.
         features: Capabilities in ``/proc/cpuinfo``.
-        integers: Class of the instructions that multiply 8-bit integers best on it.
+        integers: Class of the instructions that multiply matrices of 8-bit integers best on it.
+        one_row: Class that multiplies a single row as well: half of a matrix product is idle then.
         phones: Where one meets it, for a reader.
     """
 
@@ -38,6 +39,7 @@ class Core:
     part: int
     features: tuple[str, ...]
     integers: str
+    one_row: str
     phones: str
 
     @property
@@ -56,15 +58,15 @@ class Core:
 
 CORES: tuple[Core, ...] = (
     Core(
-        "cortex-a53", "cortex-a53", 0xD03, _BASE, "widening",
+        "cortex-a53", "cortex-a53", 0xD03, _BASE, "widening", "widening",
         "Armv8.0, in order: the cheapest phones, and the small cores of those up to 2018",
     ),
     Core(
-        "cortex-a76", "cortex-a76", 0xD0B, _V82, "dot",
+        "cortex-a76", "cortex-a76", 0xD0B, _V82, "dot", "dot",
         "Armv8.2 with dot products and FP16: phones since 2019",
     ),
     Core(
-        "i8mm", "max,sve=off,sme=off", 0xD47, (*_V82, "i8mm", "bf16"), "matrix",
+        "i8mm", "max,sve=off,sme=off", 0xD47, (*_V82, "i8mm", "bf16"), "matrix", "dot",
         "Armv8.6 with matrix products of 8-bit integers: phones since 2022",
     ),
 )  # fmt: skip

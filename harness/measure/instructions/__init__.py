@@ -81,14 +81,14 @@ class Count:
         guest: Who executed them.
         each: Of each inference.
         classes: Of the last inference, those that multiply vectors, by class.
-        integers: The class that multiplies 8-bit integers best on the guest; empty if its
+        integers: The classes that multiply 8-bit integers best on the guest; none if its
             instructions are not told apart.
     """
 
     guest: str
     each: tuple[int, ...]
     classes: Mapping[str, int] = field(default_factory=dict)
-    integers: str = ""
+    integers: tuple[str, ...] = ()
 
     @property
     def instructions(self) -> int:
@@ -99,7 +99,8 @@ class Count:
     def integer_kernel_share(self) -> float:
         """Share of the products of 8-bit integers that ran in the best instructions for them."""
         products = {name: self.classes.get(name, 0) * per for name, per in _PRODUCTS.items()}
-        return products[self.integers] / max(sum(products.values()), 1)
+        best = sum(products[name] for name in self.integers)
+        return best / max(sum(products.values()), 1)
 
     @property
     def spread(self) -> float:
