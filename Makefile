@@ -13,10 +13,11 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
-APART := long or browser or clients or runtimes
+APART := long or browser or clients or runtimes or arm64
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
-	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs
+	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs \
+	setup-arm64 test-arm64 gate-arm64
 
 gate: setup  ## export the golden checkpoint's files and judge them
 	$(BIN)/python -m pytest suites/ --target $(TARGET) --junitxml build/report/junit.xml \
@@ -131,6 +132,20 @@ bench-runtimes: setup-runtimes  ## run every file on every one of those versions
 
 gate-all: setup  ## judge every target on every device that it ships to
 	$(BIN)/exportgate gate-all
+
+setup-arm64: setup  ## install the emulated processors (Debian, as root): emulator, compilers, wheels
+	@command -v qemu-aarch64 > /dev/null && command -v aarch64-linux-gnu-g++ > /dev/null \
+		&& command -v cc > /dev/null || (apt-get update --quiet && apt-get install --yes --quiet \
+		qemu-user gcc gcc-aarch64-linux-gnu g++-aarch64-linux-gnu)
+	$(BIN)/exportgate arm64 setup
+
+test-arm64: setup-arm64  ## test the emulated processors
+	$(BIN)/python -m pytest tests/ -m arm64
+
+CORE ?= cortex-a76
+gate-arm64: setup-arm64  ## judge the files of a target on an emulated core
+	$(BIN)/python -m pytest suites/ --target $(TARGET) --device qemu-arm64:$(CORE) \
+		--workdir build/$(CORE) --history build/history.db
 
 golden: setup  ## train the golden checkpoint again and make everything pinned to it
 	$(BIN)/python -m golden.train

@@ -20,6 +20,7 @@ DATA = {
     "harness.devices.runtimes": ["pins.toml"],
     "harness.measure.instructions": ["*.c"],
     "harness.devices.browser": ["page/*", "npm/*.json"],
+    "harness.devices.qemu": ["native/*"],
 }  # fmt: skip
 
 

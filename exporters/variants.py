@@ -96,6 +96,7 @@ class Variant:
         baseline: Name of the FP32 file of the same graph and format, against which size and
             latency ratios are taken; None for that FP32 file itself.
         step: Name of the step that an encoder's words are decoded with; None for a step.
+        fp16: Whether it runs only on cores that calculate in FP16.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Variant:
     recipe: Recipe
     baseline: str | None = None
     step: str | None = None
+    fp16: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an encoder that no step decodes.
@@ -204,6 +206,7 @@ VARIANTS: tuple[Variant, ...] = (
         recipe=Recipe(cost=6),
         baseline="encoder_fp32.pte",
         step="step_fp32.pte",
+        fp16=True,
     ),
     Variant(
         name="encoder_int8_ultra.pte",

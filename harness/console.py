@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("harness.history.sweep", "gate many checkpoints"),
     "watch": ("harness.onboarding.watch", "gate the checkpoints of a running training"),
     "ci": ("harness.onboarding.ci", "a CI job: look, gate, bundle, seal, summarise"),
+    "arm64": ("harness.devices.qemu.command", "set up emulated arm64 cores, compare files there"),
     "instructions": ("harness.measure.instructions.command", "count instructions by emulation"),
 }
 

@@ -165,6 +165,10 @@ METRICS: dict[str, Metric] = {
     "delegates": Metric("", "subgraphs handed to XNNPACK"),
     "undelegated_qdq_ops": Metric("", "quantize and dequantize operators outside delegates"),
     "unexpected_fallback_ops": Metric("", "operators outside delegates that are not allowed"),
+    # kernels
+    "integer_kernel_share": Metric(
+        "", "share of the 8-bit products that ran in the core's best instructions for them"
+    ),
     # size
     "size_bytes": Metric("bytes", "size of the file"),
     "deflated_bytes": Metric("bytes", "size of the file after deflate, level 6"),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 T = TypeVar("T")
@@ -58,15 +58,20 @@ class Handle:
 class Worker:
     """A process that runs functions and keeps objects between calls."""
 
-    def __init__(self, name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self, name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, launcher: Sequence[str] = ()
+    ) -> None:
         """Start the process.
 
         Args:
             name: What runs in it, for messages.
             timeout_s: Longest time in seconds that a call may take.
+            launcher: What runs the process's Python: an emulator and its options. The process then
+                stays in the group of this one, and ends with it.
         """
         self.name = name
         self.timeout_s = timeout_s
+        self._leads = not launcher
         self._connection, theirs = Pipe()
         # A file, not a pipe: nobody has to drain it while the worker runs.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
@@ -76,14 +81,21 @@ class Worker:
         environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, sys.path))
         self._process = subprocess.Popen(
             # -P: a folder of the user's that is named like one of our packages is not imported.
-            [sys.executable, "-P", "-m", "exportgate.runtime.worker", str(theirs.fileno())],
+            [
+                *launcher,
+                sys.executable,
+                "-P",
+                "-m",
+                "exportgate.runtime.worker",
+                str(theirs.fileno()),
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
             env=environment,
             # A group of its own: what a device has started in it (a browser, an emulator) ends too.
-            start_new_session=True,
+            start_new_session=self._leads,
         )
         theirs.close()
 
@@ -149,7 +161,10 @@ class Worker:
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if self._leads:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
         self._process.wait()
 
     def _obituary(self, what: str) -> str:

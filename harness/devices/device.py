@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from exportgate.errors import ExportGateError
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from exportgate.runtime.session import Arrays, TimedSession
     from harness.measure.environment import Environment
+    from harness.measure.instructions import Count
     from harness.measure.latency import Latency
 
 
@@ -23,12 +24,14 @@ class Need(StrEnum):
         ONNX: To run an ONNX file.
         PAIRED_TIME: A clock that tells two files apart that run in turns.
         ALONE: To say what a file takes in a process of its own: load, first run, memory.
+        FP16: Arithmetic in 16-bit floating point.
     """
 
     PTE = "run .pte files"
     ONNX = "run .onnx files"
     PAIRED_TIME = "time files in turns"
     ALONE = "measure load time and memory of a file alone"
+    FP16 = "calculate in FP16"
 
 
 class DeviceLacksError(ExportGateError, RuntimeError):
@@ -79,6 +82,32 @@ class Device(Protocol):
         """Time a file in a process that runs nothing else; called in a worker."""
 
 
+@runtime_checkable
+class Sampled(Protocol):
+    """A device so slow that only some of the manifest's swipes are run on it."""
+
+    @property
+    def swipes_max(self) -> int:
+        """How many, spread evenly over the manifest."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A device that counts the instructions of an inference itself."""
+
+    @property
+    def cannot_count(self) -> str:
+        """Why it cannot just now; empty if it can."""
+
+    def count(self, artifact: Path, inputs: Arrays) -> Count:
+        """Count those of a file, which is opened for it.
+
+        Raises:
+            NotInstalledError: What counts is not installed.
+            ExactError: The count failed.
+        """
+
+
 def demand(device: Device, need: Need) -> None:
     """Go on only if a device can do something.
 
@@ -98,3 +127,8 @@ def open_on(device: Device, artifact: Path) -> TimedSession:
 def alone_on(device: Device, artifact: Path, inputs: Arrays) -> Latency:
     """Time a file alone on a device, in a worker."""
     return device.alone(artifact, inputs)
+
+
+def swipes_max(device: Device) -> int:
+    """Return how many swipes are run on a device; 0 for all."""
+    return device.swipes_max if isinstance(device, Sampled) else 0

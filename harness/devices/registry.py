@@ -19,6 +19,8 @@ DEVICES: dict[str, str] = {
     "onnxruntime": "harness.devices.runtimes.device:onnxruntime",
     "executorch": "harness.devices.runtimes.device:executorch",
     "adb": "harness.devices.adb.device:adb",
+    "qemu-arm64": "harness.devices.qemu.arm64:arm64",
+    "qemu-x86": "harness.devices.qemu.x86:x86",
 }
 """Kind to ``module:factory``; a factory takes what stands behind the kind's ``:`` or ``==``, or
 nothing.

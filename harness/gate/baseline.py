@@ -21,7 +21,7 @@ from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input, step_inputs
 from exportgate.runtime.isolate import Worker
 from harness.decode import greedy
-from harness.devices.device import Need, demand, open_on
+from harness.devices.device import Counting, Need, demand, open_on
 from harness.measure import instructions, parity
 from harness.measure.paired import PairedComparison, Plan, compare_samples, measure_files
 from harness.run.files import step_for
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from exportgate.runtime.session import Arrays
+    from harness.devices.device import Device
     from harness.measure.instructions import Count
     from harness.measure.paired import PairedSamples
     from harness.run.context import RunContext
@@ -164,14 +166,30 @@ def counted_cost(context: RunContext, baseline: Baseline, name: str) -> tuple[Co
         NotInstalledError: Nothing here can count them.
         ExactError: The emulated run failed.
     """
-    contract = baseline.sidecar(name).contract
-    context.files.sidecar(name)
-    inputs = step_inputs(contract)
-    if variant(name).graph == "encoder":
-        swipe = parity.typical_and_long(context.swipes.features())[1]
-        inputs = encoder_input(swipe[:, :COUNTED_FRAMES])
+    baseline.sidecar(name)
+    inputs, device = short_input(context, name), context.request.device
     # At the same time: what is counted does not depend on who else is busy.
     with ThreadPoolExecutor(2) as pool:
-        ours = pool.submit(instructions.count, context.files.path(name), inputs)
-        theirs = pool.submit(instructions.count, baseline.folder / name, inputs)
+        ours = pool.submit(count_on, device, context.files.path(name), inputs)
+        theirs = pool.submit(count_on, device, baseline.folder / name, inputs)
         return ours.result(), theirs.result()
+
+
+def short_input(context: RunContext, name: str) -> Arrays:
+    """Return what a file's instructions are counted on: a short swipe, or one call of the step."""
+    contract = context.files.sidecar(name).contract
+    if variant(name).graph == "step":
+        return step_inputs(contract)
+    swipe = parity.typical_and_long(context.swipes.features())[1]
+    return encoder_input(swipe[:, :COUNTED_FRAMES])
+
+
+def count_on(device: Device, artifact: Path, inputs: Arrays) -> Count:
+    """Count instructions on a device that does, or on an emulated processor of this machine's kind.
+
+    Raises:
+        NotInstalledError: What counts is not installed.
+        ExactError: The count failed.
+    """
+    count = device.count if isinstance(device, Counting) else instructions.count
+    return count(artifact, inputs)

@@ -4,7 +4,8 @@ A file has sections of three kinds. ``[profile.NAME]`` holds gates to share. A s
 an artifact (a variant's file name, or ``checkpoint``) takes profiles with ``profiles = [...]`` and
 adds or overrides gates. A gate's key is a metric and its direction, its value a limit with the
 reason for it, and perhaps the devices on which it is judged: ``speedup_min = {limit = 1.0, reason =
-"exact", devices = ["host"]}``. A limit alone, ``sqnr_db_min = 40``, is its user's own. Lists named
+"exact", devices = ["host"]}``, or, with an exclamation mark before each, those on which it is not:
+``["!qemu-x86"]``. A limit alone, ``sqnr_db_min = 40``, is its user's own. Lists named
 ``allowed_*`` are not gates but settings that a measurement needs. ``[levels]`` holds numbers that
 decide elsewhere (``exportgate.levels``). A file laid over another replaces single keys.
 """
@@ -15,7 +16,7 @@ import math
 import tomllib
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from exportgate.errors import ExportGateError
 from harness.devices.registry import DEVICES, parts_of
@@ -30,6 +31,8 @@ Direction = Literal["min", "max"]
 _PROFILE = "profile."
 LEVELS = "levels"
 """The section of numbers that decide outside gates."""
+NOT_ON = "!"
+"""Stands before a kind of device on which a gate is not judged."""
 _SETTINGS = {"allowed_fallback_ops"}
 
 
@@ -71,7 +74,8 @@ class Gate:
         direction: Whether the limit is the least or the most.
         limit: In the metric's unit.
         reason: Why it is that.
-        devices: Kinds of devices on which it is judged; empty for all.
+        devices: Kinds of devices on which it is judged, or, each behind an exclamation mark, on
+            which it is not; empty for all.
     """
 
     artifact: str
@@ -83,7 +87,10 @@ class Gate:
 
     def judged_on(self, device: str) -> bool:
         """Whether it is judged on a device, by its name."""
-        return not self.devices or parts_of(device)[0] in self.devices
+        kind = parts_of(device)[0]
+        if any(listed.startswith(NOT_ON) for listed in self.devices):
+            return NOT_ON + kind not in self.devices
+        return not self.devices or kind in self.devices
 
     @property
     def key(self) -> str:
@@ -330,7 +337,18 @@ def _stated(where: str, limit: object) -> tuple[float, Reason, tuple[str, ...]]:
     if reason not in list(Reason):
         msg = f"{where} has the reason {reason!r}, but should have {', '.join(Reason)}"
         raise GateError(msg)
-    if not isinstance(devices, list) or not all(kind in DEVICES for kind in devices):
-        msg = f"{where} is for {devices!r}, but devices are a list of {', '.join(DEVICES)}"
+    if not _are_devices(devices):
+        msg = (
+            f"{where} is for {devices!r}, but devices are a list of {', '.join(DEVICES)}, or all "
+            f"of it behind {NOT_ON!r}"
+        )
         raise GateError(msg)
     return float(number), Reason(str(reason)), tuple(devices)
+
+
+def _are_devices(listed: object) -> TypeGuard[list[str]]:
+    """Whether they are known kinds, either all to judge on or all not to."""
+    if not isinstance(listed, list) or not all(isinstance(kind, str) for kind in listed):
+        return False
+    known = all(kind.removeprefix(NOT_ON) in DEVICES for kind in listed)
+    return known and len({kind.startswith(NOT_ON) for kind in listed}) <= 1

@@ -59,6 +59,8 @@ class Sessions:
         self.files.sidecar(name)
         device, kind = self.request.device, variant(name).format
         demand(device, Need.PTE if kind == "pte" else Need.ONNX)
+        if variant(name).fp16:
+            demand(device, Need.FP16)
         worker = self.workers.get(self._runtime(name))
         return worker.make(open_on, device, self.files.path(name))
 

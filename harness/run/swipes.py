@@ -11,6 +11,8 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import Manifest, Swipe, load_manifest, read_manifest
 from exportgate.data.manifest_facts import ManifestFacts, manifest_facts, shared_lines, too_long
 from exportgate.errors import ExportGateError
+from harness.devices.device import swipes_max
+from harness.measure import parity
 from harness.run.memo import once
 
 if TYPE_CHECKING:
@@ -34,6 +36,15 @@ class Swipes:
 
     @once
     def all(self) -> list[Swipe]:
+        """Return the swipes that files are run on, in the manifest's order.
+
+        All of them, or those that a slow device takes.
+        """
+        swipes, most = self.whole(), swipes_max(self.request.device)
+        return parity.spread(swipes, most) if most else swipes
+
+    @once
+    def whole(self) -> list[Swipe]:
         """Return the manifest's swipes, in order.
 
         Raises:
@@ -57,14 +68,14 @@ class Swipes:
 
     def facts(self, labels: Sequence[str]) -> ManifestFacts:
         """Return what the manifest consists of, for a vocabulary."""
-        return manifest_facts(self.all(), labels)
+        return manifest_facts(self.whole(), labels)
 
     @once
     def shared_with_calibration(self) -> list[tuple[int, int]]:
         """Return the lines of swipes that stand in the manifest and in the calibration file."""
         if self.request.calibration is None:
             return []
-        return shared_lines(self.all(), read_manifest(self.request.calibration))
+        return shared_lines(self.whole(), read_manifest(self.request.calibration))
 
     @once
     def features(self) -> list[NDArray[np.float32]]:

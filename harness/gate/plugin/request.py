@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import Variant, variants_of
+from exporters.variants import VARIANTS, Variant, variants_of
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.data.features import FEATURE_DIM
 from exportgate.data.manifest import Swipe, load_manifest, read_manifest
 from exportgate.data.manifest_facts import too_long
 from exportgate.errors import ExportGateError
+from harness.devices.device import Need, swipes_max
 from harness.devices.registry import device
 from harness.gate.plugin.places import workdir
+from harness.measure.significance import PairedTest
 from harness.run.files import lacking
 from harness.run.request import Request
 from harness.third_party.folder import is_imported
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
     import pytest
 
     from exporters.nemo.peek import CheckpointSummary
+    from harness.devices.device import Device
 
+_TESTED_AT = 0.001
+"""Level of the paired tests in gates.toml, for a note on what few swipes show."""
 SYNTHETIC = "synthetic gestures"
 
 
@@ -85,7 +91,29 @@ def build_request(config: pytest.Config, variants: tuple[Variant, ...]) -> Reque
         device=device(config.getoption("--device")),
     )
     _check(request)
-    return request
+    return replace(request, variants=_runnable(request))
+
+
+def _runnable(request: Request) -> tuple[Variant, ...]:
+    """Return the files that are made for the processor of the device.
+
+    Raises:
+        RequestError: None is.
+    """
+    left_out = cannot_run(request.device)
+    kept = tuple(row for row in request.variants if row.name not in left_out)
+    if not kept:
+        names = ", ".join(row.name for row in request.variants)
+        reason = left_out[request.variants[0].name]
+        msg = f"{names}: cannot run on {request.device.name}: {reason}"
+        raise RequestError(msg)
+    return kept
+
+
+def cannot_run(device: Device) -> dict[str, str]:
+    """Return the files that are not made for a device's processor, and why."""
+    reason = device.lacks(Need.FP16)
+    return {row.name: reason for row in VARIANTS if row.fp16 and reason}
 
 
 def is_golden(checkpoint: Path) -> bool:
@@ -132,9 +160,15 @@ def _summary(checkpoint: Path) -> CheckpointSummary:
     return peek(checkpoint)
 
 
-def notes_on(request: Request) -> list[str]:
-    """Say what was mended in the swipes, and what of the checkpoint is left out or replaced."""
-    found = [*load_manifest(request.manifest).notes, *_summary(request.checkpoint).notes]
+def notes_on(request: Request, asked: tuple[Variant, ...]) -> list[str]:
+    """Say what the device leaves out, and what of swipes and checkpoint is mended or left out.
+
+    Args:
+        request: What is judged.
+        asked: The files that were asked for.
+    """
+    found = _device_notes(request, asked)
+    found += [*load_manifest(request.manifest).notes, *_summary(request.checkpoint).notes]
     if request.calibration is not None:
         found += load_manifest(request.calibration).notes
     if request.artifacts is not None and not is_imported(request.artifacts):
@@ -143,6 +177,24 @@ def notes_on(request: Request) -> list[str]:
             for name in lacking(request)
         ]
     return list(dict.fromkeys(found))
+
+
+def _device_notes(request: Request, asked: tuple[Variant, ...]) -> list[str]:
+    name, most = request.device.name, swipes_max(request.device)
+    reasons = cannot_run(request.device)
+    found = [
+        f"{row.name} is not judged: it cannot run on {name}: {reasons[row.name]}"
+        for row in asked
+        if row.name in reasons
+    ]
+    swipes = len(read_manifest(request.manifest))
+    if most and most < swipes:
+        visible = PairedTest(most, 0, 0).detectable_share(_TESTED_AT)
+        found.append(
+            f"{name} runs {most} of {swipes} swipes, spread over the manifest: one word shows "
+            f"where tokens are compared; tests at {_TESTED_AT} see a loss of {visible:.0%}"
+        )
+    return found
 
 
 def _must_be_file(option: str, path: Path) -> None:

@@ -50,9 +50,10 @@ class GatePlugin:
         """
         self.config = config
         self._start = time.perf_counter()
-        self.variants = selected(config)
+        asked = selected(config)
         check_places(config)
-        self.request = build_request(config, self.variants)
+        self.request = build_request(config, asked)
+        self.variants = self.request.variants
         self.book = read_book(config, self.request)
         self.gates = [
             gate
@@ -67,7 +68,7 @@ class GatePlugin:
         self.failed_tests: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self.report: Report | None = None
-        self.notes = [*notes_on(self.request), *config.stash.get(NOTES, [])]
+        self.notes = [*notes_on(self.request, asked), *config.stash.get(NOTES, [])]
         self.notes += left_to_others(self.book, [CHECKPOINT, *(row.name for row in self.variants)])
         self._printed = False
 

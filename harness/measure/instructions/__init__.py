@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -29,6 +29,8 @@ from exportgate import resources
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from exportgate.runtime.session import Arrays
 
 SOURCE = Path(__file__).with_name("count.c")
@@ -37,6 +39,8 @@ HOW_TO_INSTALL = "install it with: make setup-exact (apt-get install qemu-user g
 TIMEOUT_S = 900.0
 INFERENCES = 4
 COUNTED = (".onnx", ".pte")
+_PRODUCTS = {"dot": 16, "matrix": 32, "widening": 8}
+"""Products of an instruction, by its class: of two vectors of 128 bits, or of halves of them."""
 _LINE = re.compile(r"^EXACT (\d+) (\d+)$", re.MULTILINE)
 
 
@@ -71,15 +75,32 @@ X86_64 = Guest("qemu-x86_64", "qemu-x86_64", "max", sys.executable)
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Instructions of each inference after the first, and the guest that executed them."""
+    """Instructions of each inference after the first, and the guest that executed them.
+
+    Attributes:
+        guest: Who executed them.
+        each: Of each inference.
+        classes: Of the last inference, those that multiply vectors, by class.
+        integers: The classes that multiply 8-bit integers best on the guest; none if its
+            instructions are not told apart.
+    """
 
     guest: str
     each: tuple[int, ...]
+    classes: Mapping[str, int] = field(default_factory=dict)
+    integers: tuple[str, ...] = ()
 
     @property
     def instructions(self) -> int:
         """The median: a call in which Python did something else is left out."""
         return int(median(self.each))
+
+    @property
+    def integer_kernel_share(self) -> float:
+        """Share of the products of 8-bit integers that ran in the best instructions for them."""
+        products = {name: self.classes.get(name, 0) * per for name, per in _PRODUCTS.items()}
+        best = sum(products[name] for name in self.integers)
+        return best / max(sum(products.values()), 1)
 
     @property
     def spread(self) -> float:
