@@ -81,9 +81,15 @@ def test_states(artifact: str, context: RunContext, record: Callable[..., None])
 
 
 @pytest.mark.measures("layer_gain_error", "layer_shift", "unmatched_layers")
-def test_layers(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_layers(
+    artifact: str,
+    context: RunContext,
+    record: Callable[..., None],
+    show: Callable[..., None],
+) -> None:
     """Every layer gives what the FP32 file's does: small faults show where they are made."""
     found, missing = context.layers.of(artifact)
+    show("layers", [{"layer": layer.name, "sqnr_db": layer.sqnr_db} for layer in found])
     gain = max(found, key=lambda layer: layer.gain_error)
     shift = max(found, key=lambda layer: layer.shift)
     record("layer_gain_error", gain.gain_error, f"channel {gain.gain_channel} of {gain.name}")

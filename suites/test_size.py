@@ -27,7 +27,12 @@ def test_size(artifact: str, context: RunContext, record: Callable[..., None]) -
     "int8_mac_share", "macs", "weight_bytes", "nodes", "planned_memory_bytes", "size_bytes",
     "deflated_bytes",
 )  # fmt: skip
-def test_cost(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_cost(
+    artifact: str,
+    context: RunContext,
+    record: Callable[..., None],
+    show: Callable[..., None],
+) -> None:
     """Bytes, multiply-accumulates, weights and nodes, counted and not timed."""
     record("size_bytes", context.files.sidecar(artifact).size_bytes)
     record("deflated_bytes", context.files.deflated_bytes(artifact))
@@ -37,6 +42,7 @@ def test_cost(artifact: str, context: RunContext, record: Callable[..., None]) -
     record("macs", sum(found.macs.values()), by_type)
     by_type = ", ".join(f"{count} of {name}" for name, count in found.weight_bytes.items())
     record("weight_bytes", sum(found.weight_bytes.values()), by_type)
+    show("weight_bytes", [{"type": n, "bytes": count} for n, count in found.weight_bytes.items()])
     record("nodes", found.nodes, f"{found.subgraphs} delegates")
     if found.planned_memory_bytes is not None:
         record("planned_memory_bytes", found.planned_memory_bytes)

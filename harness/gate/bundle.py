@@ -36,7 +36,7 @@ from exporters.pipeline.bundle import (
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, write_text
 from exportgate.exit import Exit
 from harness.gate.gates import Status
-from harness.gate.report import REPORT_SCHEMA
+from harness.gate.report.outcome import REPORT_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
