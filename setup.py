@@ -15,6 +15,7 @@ DATA = {
         "golden.nemo", "val.jsonl", "calib.jsonl", "vocab.txt", "index.toml",
         "expected_greedy.json", "expected_tensors.safetensors", "features/cases.json",
     ],
+    "harness.gate.page": ["page.html", "page.css"],
     "harness.measure.instructions": ["*.c"],
 }  # fmt: skip
 

@@ -197,6 +197,11 @@ class GatePlugin:
         else:
             reporter.write_line(line)
 
+    def _sizes(self) -> dict[str, int]:
+        """Return the bytes of each file of the run that is there."""
+        paths = {row.name: self.request.folder / row.name for row in self.variants}
+        return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
+
     def _conclude(self, exitstatus: int) -> Report:
         absent = (
             "the run was cut short"
@@ -212,6 +217,7 @@ class GatePlugin:
             "notes": self.notes,
             # Two hashes, if a file changed during the run: nobody can seal that.
             "files": {name: " ".join(sorted(self.files[name])) for name in sorted(self.files)},
+            "file_bytes": self._sizes(),
         }
         return Report(
             request={**self.asked, **more},

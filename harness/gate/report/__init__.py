@@ -1,1 +1,1 @@
-"""What is told of a run: to people on the terminal, on a page and in a comment; to machines in JSON."""
+"""What is told of a run: on the terminal, on a page, in a comment, and to machines."""

@@ -55,19 +55,20 @@ def narrowest(verdicts: Sequence[Verdict], most: int) -> list[Margin]:
 
 
 def _used(gate: Gate, value: float) -> float | None:
-    unit, limit = METRICS[gate.metric].unit, gate.limit
-    least = gate.direction == "min"
-    if gate.metric.endswith("_p") and 0 < limit < 1:
-        return math.log(min(1.0, max(value, 1e-300))) / math.log(limit) if least else None
+    unit, limit, least = METRICS[gate.metric].unit, gate.limit, gate.direction == "min"
     if unit == "dB":
         return float(10 ** ((limit - value if least else value - limit) / 20))
     if unit == "" and gate.reason is Reason.EXACT:
         return None
-    if least and unit == "" and 0.5 < limit < 1 and value <= 1:
+    if gate.metric.endswith("_p") and least and 0 < limit < 1:
+        return math.log(min(1.0, max(value, 1e-300))) / math.log(limit)
+    if unit == "" and least and 0.5 < limit < 1 and value <= 1:
         return (1 - value) / (1 - limit)
-    # A ratio of two numbers of one sign; a limit of 0 has no scale.
-    if limit <= 0 or value < 0:
+    return _ratio(limit, value, least=least)
+
+
+def _ratio(limit: float, value: float, *, least: bool) -> float | None:
+    """Return the ratio of two numbers of one sign; a limit of 0 has no scale."""
+    if limit <= 0 or value < 0 or (least and value == 0):
         return None
-    if least:
-        return limit / value if value else math.inf
-    return value / limit
+    return limit / value if least else value / limit

@@ -11,7 +11,7 @@ from harness.gate.gates import Status, Verdict, json_number
 from harness.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 REPORT_SCHEMA = 1
 

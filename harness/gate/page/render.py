@@ -14,26 +14,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.gate.gates import Status
+from harness.gate.page.charts import charts
+from harness.gate.page.keyboard import changed_swipes, total_changed
 from harness.gate.report.changes import change_lines
-from harness.gate.report.charts import charts
-from harness.gate.report.keyboard import changed_swipes, total_changed
+from harness.gate.report.facts import file_facts, hashes
 from harness.gate.report.margins import narrowest
-from harness.gate.report.reasons import headline, reasons
-from harness.gate.report.summary import closing_line
+from harness.gate.report.reasons import headline, problems
 from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.gate.gates import Verdict
+    from harness.gate.page.svg import Picture
     from harness.gate.report.margins import Margin
     from harness.gate.report.outcome import Measured, Report
-    from harness.gate.report.reasons import Reason
-    from harness.gate.report.svg import Picture
     from harness.history.trends import Point, SeriesKey
 
-FIRST_REASONS = 4
-"""Reasons that stand on the first screen; more can be unfolded."""
+FIRST_PROBLEMS = 4
+"""Problems that stand on the first screen; more can be unfolded."""
 MARGINS = 10
 _MARKS = {"PASS": "✓", "FAIL": "✗", "NOT_MEASURED": "?", "waived": "~", "": "·"}
 
@@ -45,7 +44,7 @@ def html_of(report: Report, trend: Mapping[SeriesKey, Sequence[Point]] | None = 
         report: What to draw.
         trend: Lines of the history that the run was appended to.
     """
-    loader = PackageLoader("harness.gate.report", ".")
+    loader = PackageLoader("harness.gate.page", ".")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -56,10 +55,9 @@ def html_of(report: Report, trend: Mapping[SeriesKey, Sequence[Point]] | None = 
         "style": Markup(source),  # noqa: S704 - our own file
         "verdict": "PASS" if report.passed else "FAIL",
         "headline": headline(report),
-        "closing": closing_line(report),
-        "reasons": reasons(report),
-        "first": FIRST_REASONS,
-        "one_reason": _one_reason,
+        "problems": problems(report),
+        "first": FIRST_PROBLEMS,
+        "cut": _cut,
         "target": report.request["target"],
         "device": report.request["device"],
         "checkpoint": Path(report.request["checkpoint"]).name,
@@ -79,45 +77,9 @@ def html_of(report: Report, trend: Mapping[SeriesKey, Sequence[Point]] | None = 
     return environment.get_template("page.html").render(values)
 
 
-def hashes(report: Report) -> list[dict[str, str]]:
-    """Return what was judged, and with what: ``what`` it is, its ``name`` and SHA-256."""
-    request = report.request
-    found = [
-        {"what": what.capitalize(), "name": request[what], "digest": request[f"{what}_sha256"]}
-        for what in ("checkpoint", "manifest", "calibration")
-    ]
-    gates = request.get("gates_sha256", {})
-    found += [{"what": "Gates", "name": name, "digest": gates[name]} for name in gates]
-    files = request.get("files", {})
-    found += [{"what": "File", "name": name, "digest": files[name]} for name in files]
-    return [{**item, "name": _shown(item["name"])} for item in found]
-
-
-def file_facts(name: str, report: Report) -> dict[str, str]:
-    """Return a file's line: ``megabytes``, ``words``, ``speed``, ``margin`` and ``device``."""
-    verdicts = [verdict for verdict in report.verdicts if verdict.gate.artifact == name]
-    size, kept = report.of(name, "size_bytes"), report.of(name, "relative_word_accuracy")
-    loss, speed = report.of(name, "word_accuracy_loss"), report.of(name, "speedup")
-    near = narrowest(verdicts, 1)
-    words = "" if kept is None else f"{100 * kept.value:.1f} % of NeMo's"
-    if not words and loss is not None:
-        words = f"{-100 * loss.value + 0.0:+.1f} points"
-    margin = ""
-    if near:
-        gate = near[0].verdict.gate
-        margin = f"{gate.metric} ({near[0].percent} of {gate.bound} used)"
-    return {
-        "megabytes": "" if size is None else f"{size.value / 1e6:.2f}",
-        "words": words,
-        "speed": "" if speed is None else f"{METRICS['speedup'].format(speed.value)} FP32",
-        "margin": margin,
-        "device": verdicts[0].device,
-    }
-
-
 def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     wanted = {
-        "reasons": ("why", "Why"),
+        "problems": ("why", "Why"),
         "files": ("files", "Files"),
         "baseline": ("baseline", "Changes"),
         "margins": ("margins", "Margins"),
@@ -130,15 +92,6 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [section for name, section in wanted.items() if values[name]]
 
 
-def _one_reason(reason: Reason) -> Markup:
-    parts = [Markup("<strong>{}</strong>: {}").format(reason.artifact, reason.title)]
-    if reason.cause:
-        parts.append(Markup("<p>Cause: {}</p>").format(_cut(reason.cause, 600)))
-    if reason.command:
-        parts.append(Markup("<p class=dim>See it again:</p><pre>{}</pre>").format(reason.command))
-    return Markup("").join(parts)
-
-
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most].rstrip()} …"
 
@@ -149,16 +102,11 @@ def _facts(report: Report) -> dict[str, str]:
     flags = ", ".join(environment["cpu_flags"])
     return {
         "when": gate.get("finished_utc", "at an unknown time").replace("+00:00", " UTC"),
-        "gate": f"exportgate {gate.get('version', '?')}, commit {gate.get('commit', 'unknown')}",
+        "gate": f"exportgate {gate.get('version', '?')} at {gate.get('commit', '?')[:12]}",
+        "commit": gate.get("commit", "unknown"),
         "machine": f"{environment['cpu']} ({flags}), {environment['system']}",
         "versions": f"Python {environment['python']}, {versions}",
     }
-
-
-def _shown(path: str) -> str:
-    """Return a path as seen from here: a page that travels needs no folders."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def _file(name: str, report: Report) -> dict[str, Any]:
@@ -225,9 +173,16 @@ def _matrix(report: Report) -> dict[str, Any]:
         {"metric": metric, "boxes": [_box(by_place.get((metric, name), [])) for name in names]}
         for metric in metrics
     ]
-    # Broken gates first: on a phone the matrix is two screens long.
-    rows.sort(key=lambda row: all(box["status"] in {"PASS", "waived", ""} for box in row["boxes"]))
+    rows.sort(key=_rank)
     return {"files": names, "rows": rows}
+
+
+def _rank(row: dict[str, Any]) -> int:
+    """Broken gates first: on a phone the matrix is two screens long; the checkpoint's own last."""
+    statuses = [box["status"] for box in row["boxes"]]
+    if {"FAIL", "NOT_MEASURED"} & set(statuses):
+        return 0
+    return 1 if any(statuses[1:]) else 2
 
 
 def _box(verdicts: Sequence[Verdict]) -> dict[str, str]:
@@ -249,8 +204,9 @@ def _informational(report: Report) -> dict[str, Any] | None:
             found.setdefault(item.artifact, {})[item.metric] = _readable(item)
     names = list(dict.fromkeys(name for cells in found.values() for name in cells))
     rows = [
-        {"file": file, "cells": [(name, cells.get(name, "")) for name in names]}
-        for file, cells in found.items()
+        {"file": file, "cells": [(name, found[file].get(name, "")) for name in names]}
+        for file in report.artifacts
+        if file in found
     ]
     return {"names": names, "rows": rows} if rows else None
 

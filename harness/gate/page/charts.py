@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.gate.page.svg import BAD, DIM, INK, MARKERS, SERIES, WIDTH_IN, Picture, drawn
 from harness.gate.report.outcome import Kind
-from harness.gate.report.svg import BAD, DIM, INK, MARKERS, SERIES, WIDTH_IN, Picture, drawn
 from harness.measure.statistics import StatisticsError, bootstrap_ratio
 from harness.metrics import METRICS
 
@@ -77,7 +77,8 @@ def _stack(stacks: Mapping[str, Mapping[str, float]], axes: Any) -> None:  # noq
 
 def _ratios(report: Report, metric: str) -> Picture | None:
     """Draw a ratio of each file with the interval of its median, beside its limit."""
-    found = {m.artifact: m for m in report.measured if m.metric == metric and m.value > 0}
+    measured = {name: report.of(name, metric) for name in report.artifacts}
+    found = {name: item for name, item in measured.items() if item and item.value > 0}
     if not found:
         return None
     limits = {v.gate.artifact: v.gate.limit for v in report.verdicts if v.gate.metric == metric}
@@ -116,12 +117,12 @@ def _interval(item: Measured) -> tuple[float, float, float]:
 
 def _swipes(report: Report) -> Picture | None:
     """Draw the signal to noise of each swipe, a row of dots a file."""
+    measured = {name: report.of(name, "worst_sqnr_db") for name in report.artifacts}
     found = {
-        m.artifact: [s for s in m.samples if math.isfinite(s)]
-        for m in report.measured
-        if m.metric == "worst_sqnr_db" and len(m.samples) > 1
+        name: samples
+        for name, item in measured.items()
+        if item and len(samples := [s for s in item.samples if math.isfinite(s)]) > 1
     }
-    found = {name: samples for name, samples in found.items() if samples}
     if not found:
         return None
     limits = {
@@ -212,7 +213,8 @@ def _points(found: Mapping[str, Sequence[Mapping[str, Any]]], axes: Any) -> None
 
 def _wilson(right: int, swipes: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share (J. Amer. Statist. Assoc. 22 (1927), 209-212)."""
-    from scipy.stats import binomtest  # noqa: PLC0415 - a second, and only pictures need it
+    # A second to import, and only pictures need it.
+    from scipy.stats import binomtest  # type: ignore[import-untyped]  # noqa: PLC0415
 
     found = binomtest(right, swipes).proportion_ci(method="wilson")
     return float(found.low), float(found.high)

@@ -1,7 +1,7 @@
 """matplotlib figures as SVG that stands inside a page: small, themed, with text that stays text.
 
 matplotlib because it is a dependency already and writes plain SVG without a script; Plotly's and
-Vega's pages carry 1 to 4 MB of JavaScript each, which a self-contained page of 1 MB has no room for.
+Vega's pages carry 1 to 4 MB of JavaScript each, which a self-contained page of 1 MB cannot hold.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def drawn(
         "axes.edgecolor": GRID, "axes.labelcolor": DIM, "xtick.color": DIM, "ytick.color": DIM,
         "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": GRID,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-        "axes.prop_cycle": mpl.cycler(color=SERIES), "axes.axisbelow": True,
+        "axes.axisbelow": True,
     }  # fmt: skip
     with mpl.rc_context(style):
         figure = Figure(figsize=size_in, layout="constrained")
@@ -87,7 +87,8 @@ def drawn(
 def _inline(text: str, name: str, title: str) -> str:
     """Cut the element out, give it the page's colours and fonts, and ids of its own."""
     body = text[text.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r"\n\s*", "\n", body)
     body = re.sub(r'\s(width|height)="[\d.]+pt"', "", body, count=2)
     body = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
