@@ -12,7 +12,7 @@ CHECKPOINT ?= golden/golden.nemo
 CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 
-.PHONY: gate test lint setup golden lock clean release faults mutants accept bench-gate \
+.PHONY: gate test lint setup golden lock clean release faults mutants zoo gate-zoo accept bench-gate \
 	bench-exporters bench-rewrites setup-exact
 
 gate: setup  ## export the golden checkpoint's files and judge them
@@ -53,6 +53,14 @@ N ?= 1000
 SEED ?= 1
 mutants: setup  ## generate mutants of every file until N count, and show which survive the gate
 	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED)
+
+zoo: setup  ## train 14 other checkpoints and gate every target on each: two hours
+	$(BIN)/python -m benchmarks.zoo.train --out build/zoo
+	$(BIN)/python -m benchmarks.zoo.judge --zoo build/zoo --table benchmarks/results/zoo.md
+
+gate-zoo: setup  ## gate every target on the two smallest checkpoints of the zoo
+	rm -f build/gate-zoo/results.jsonl
+	$(BIN)/python -m benchmarks.zoo.judge --zoo golden/zoo --work build/gate-zoo
 
 accept: setup  ## make the files of the last green gate the baseline
 	$(BIN)/exportgate promote --report build/report/report.json --baseline $(BASELINE)

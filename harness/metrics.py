@@ -91,8 +91,15 @@ METRICS: dict[str, Metric] = {
     "length_buckets": Metric("", "length buckets that hold swipes"),
     "low_cosine": Metric("", "cosine between a frame and NeMo's that 99 of 100 exceed"),
     "nonfinite": Metric("", "NaN and infinite values in the outputs"),
-    "layer_gain_error": Metric("", "largest wrong factor of one channel of one layer"),
-    "layer_shift": Metric("", "largest wrong offset of one channel of one layer ÷ its RMS"),
+    "layer_gain_excess": Metric(
+        "×", "largest wrong factor of a layer's channel ÷ what its rounding explains"
+    ),
+    "layer_shift_excess": Metric(
+        "×", "largest wrong offset of a layer's channel ÷ what its rounding explains"
+    ),
+    "clip_noise_ratio": Metric(
+        "×", "noise of values beyond a static range ÷ noise of rounding, largest of a quantizer"
+    ),
     "unmatched_layers": Metric("", "layers of the FP32 file that this file lacks"),
     "encoded_length_mismatches": Metric("", "swipes whose encoded length differs from NeMo's"),
     "shape_failures": Metric("", "trace lengths from 1 to the bound that fail"),
@@ -150,6 +157,9 @@ METRICS: dict[str, Metric] = {
     "deflated_bytes": Metric("bytes", "size of the file after deflate, level 6"),
     "macs": Metric("", "multiply-accumulates of one inference on the longest input"),
     "int8_mac_share": Metric("", "share of the multiply-accumulates with 8-bit weights"),
+    "int8_compute_share": Metric(
+        "", "share of the matrices' weights that products take as integers"
+    ),
     "weight_bytes": Metric("bytes", "bytes of weights in the file"),
     "nodes": Metric("", "nodes that the runtime runs, those inside delegates included"),
     "planned_memory_bytes": Metric("bytes", "memory that a .pte plans for its activations"),

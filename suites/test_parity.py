@@ -80,7 +80,7 @@ def test_states(artifact: str, context: RunContext, record: Callable[..., None])
     record("logit_shift", found.shift, f"symbol {found.shifted_symbol}")
 
 
-@pytest.mark.measures("layer_gain_error", "layer_shift", "unmatched_layers")
+@pytest.mark.measures("layer_gain_excess", "layer_shift_excess", "unmatched_layers")
 def test_layers(
     artifact: str,
     context: RunContext,
@@ -90,8 +90,10 @@ def test_layers(
     """Every layer gives what the FP32 file's does: small faults show where they are made."""
     found, missing = context.layers.of(artifact)
     show("layers", [{"layer": layer.name, "sqnr_db": layer.sqnr_db} for layer in found])
-    gain = max(found, key=lambda layer: layer.gain_error)
-    shift = max(found, key=lambda layer: layer.shift)
-    record("layer_gain_error", gain.gain_error, f"channel {gain.gain_channel} of {gain.name}")
-    record("layer_shift", shift.shift, f"channel {shift.shift_channel} of {shift.name}")
+    gain = max(found, key=lambda layer: layer.gain_excess)
+    where = f"channel {gain.gain_channel} of {gain.name} is off by {gain.gain_error:.1%}"
+    record("layer_gain_excess", gain.gain_excess, where)
+    shift = max(found, key=lambda layer: layer.shift_excess)
+    where = f"channel {shift.shift_channel} of {shift.name} by {shift.shift:.1%} of its RMS"
+    record("layer_shift_excess", shift.shift_excess, where)
     record("unmatched_layers", len(missing), ", ".join(missing[:5]))

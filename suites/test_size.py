@@ -24,25 +24,21 @@ def test_size(artifact: str, context: RunContext, record: Callable[..., None]) -
 
 
 @pytest.mark.measures(
-    "int8_mac_share", "macs", "weight_bytes", "nodes", "planned_memory_bytes", "size_bytes",
-    "deflated_bytes",
+    "int8_mac_share", "int8_compute_share", "macs", "weight_bytes", "nodes",
+    "planned_memory_bytes", "size_bytes", "deflated_bytes",
 )  # fmt: skip
-def test_cost(
-    artifact: str,
-    context: RunContext,
-    record: Callable[..., None],
-    show: Callable[..., None],
-) -> None:
+def test_cost(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Bytes, multiply-accumulates, weights and nodes, counted and not timed."""
     record("size_bytes", context.files.sidecar(artifact).size_bytes)
     record("deflated_bytes", context.files.deflated_bytes(artifact))
     found = context.files.cost(artifact)
     by_type = ", ".join(f"{count} with {name}" for name, count in found.macs.items())
     record("int8_mac_share", found.int8_mac_share, by_type)
+    computed = ", ".join(f"{count} weights in {k}" for k, count in found.matrix_arithmetic.items())
+    record("int8_compute_share", found.int8_compute_share, computed or "no matrix in the file")
     record("macs", sum(found.macs.values()), by_type)
     by_type = ", ".join(f"{count} of {name}" for name, count in found.weight_bytes.items())
     record("weight_bytes", sum(found.weight_bytes.values()), by_type)
-    show("weight_bytes", [{"type": n, "bytes": count} for n, count in found.weight_bytes.items()])
     record("nodes", found.nodes, f"{found.subgraphs} delegates")
     if found.planned_memory_bytes is not None:
         record("planned_memory_bytes", found.planned_memory_bytes)

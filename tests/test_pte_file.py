@@ -20,7 +20,7 @@ from harness.inspect.pte_file import (
     read_constants,
     read_weights,
 )
-from harness.measure.layers import LayersError, first_bad, weight_errors
+from harness.measure.layers import LayerError, LayersError, first_bad, weight_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,6 +139,10 @@ def test_it_reads_every_constant(*, four_bits: bool | None, file: Path) -> None:
     assert all(c.values.size == 1 for c in outside)
 
 
+def errors(file: Path, weight: np.ndarray, precision: str) -> list[LayerError]:
+    return weight_errors(file, [("linear", weight)], smoothed=False, precision=precision)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_weights_name_the_first_bad_layer(
     plain: bytes, quantized: bytes, file: Path, precision: str
@@ -147,13 +151,15 @@ def test_the_weights_name_the_first_bad_layer(
     sound = weight_of_small()
     off = sound.copy()
     off[3] /= 1.05
-    assert first_bad(weight_errors(file, [("linear", sound)], smoothed=False), precision) is None
-    bad = first_bad(weight_errors(file, [("linear", off)], smoothed=False), precision)
+    assert first_bad(errors(file, sound, precision), precision) is None
+    bad = first_bad(errors(file, off, precision), precision)
     assert bad is not None
     assert (bad.name, bad.gain_channel) == ("linear", 3)
     assert bad.gain_error == pytest.approx(0.05, rel=0.1)
     with pytest.raises(LayersError, match="1 layers, which are not the checkpoint's 2"):
-        weight_errors(file, [("linear", sound), ("other", sound)], smoothed=False)
+        weight_errors(
+            file, [("linear", sound), ("other", sound)], smoothed=False, precision=precision
+        )
 
 
 def test_smoothing_is_undone(plain: bytes, file: Path) -> None:
@@ -161,8 +167,12 @@ def test_smoothing_is_undone(plain: bytes, file: Path) -> None:
     file.write_bytes(plain)
     scale = np.linspace(0.1, 10, 32)
     unscaled = [("front.out", weight_of_small() / scale)]
-    assert first_bad(weight_errors(file, unscaled, smoothed=True), "fp32") is None
-    assert first_bad(weight_errors(file, unscaled, smoothed=False), "fp32") is not None
+    undone, kept = (
+        weight_errors(file, unscaled, smoothed=smoothed, precision="fp32")
+        for smoothed in (True, False)
+    )
+    assert first_bad(undone, "fp32") is None
+    assert first_bad(kept, "fp32") is not None
 
 
 def test_it_lists_methods_delegates_operators_and_weights(plain: bytes, file: Path) -> None:

@@ -140,11 +140,15 @@ class Diagnosis:
         """Compare the artifact's layers with a fresh FP32 export's, or their weights."""
         if self.artifact.suffix == ".pte":
             weights = self.nemo.call(stages.pte_weights, self.checkpoint, self.sidecar)
-            return layers.weight_errors(
-                self.artifact, weights, smoothed=self.sidecar.calibration is not None
-            ), []
+            found = layers.weight_errors(
+                self.artifact,
+                weights,
+                smoothed=self.sidecar.calibration is not None,
+                precision=self.sidecar.precision,
+            )
+            return found, []
         result: tuple[list[layers.LayerError], list[str]] = self.runtime.call(
-            layers.layer_errors, self.artifact, self.fresh, self.feeds
+            layers.layer_errors, self.artifact, self.fresh, self.sidecar.precision, self.feeds
         )
         return result
 

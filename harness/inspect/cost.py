@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 from exportgate.errors import ExportGateError
 from exportgate.runtime.onnx_runtime import open_model, session_options
 from harness.inspect.audit import read_contents
+from harness.inspect.onnx_matrices import count_by_arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import onnx
 
     from exportgate.runtime.session import Arrays
 
@@ -45,6 +48,8 @@ class StaticCost:
         nodes: Nodes that run; of a .pte those inside delegates too.
         subgraphs: Delegates; 0 for ONNX.
         planned_memory_bytes: Activations' arena of a .pte; None for ONNX, which plans none.
+        matrix_arithmetic: Matrices' weights by the arithmetic that an ONNX file's products compute
+            in, ``int8`` or ``float``; empty for a .pte, whose kernels follow the stored type.
     """
 
     macs: Mapping[str, int]
@@ -52,6 +57,13 @@ class StaticCost:
     nodes: int
     subgraphs: int
     planned_memory_bytes: int | None
+    matrix_arithmetic: Mapping[str, int]
+
+    @property
+    def int8_compute_share(self) -> float:
+        """Share of the matrices' weights that products take as integers; 0 without a matrix."""
+        total = sum(self.matrix_arithmetic.values())
+        return self.matrix_arithmetic.get("int8", 0) / max(1, total)
 
     @property
     def int8_mac_share(self) -> float:
@@ -74,13 +86,13 @@ def static_cost(path: Path, inputs: Arrays) -> StaticCost:
     if path.suffix == ".pte":
         return _pte_cost(path)
     weights = read_contents(path).weight_bytes
-    events = profile_nodes(path, inputs)
+    events, running = _profiled(path, inputs)
     macs: Counter[str] = Counter()
     for event in events:
         dtype, count = node_macs(event["args"])
         if count:
             macs[dtype] += count
-    return StaticCost(dict(macs), weights, len(events), 0, None)
+    return StaticCost(dict(macs), weights, len(events), 0, None, count_by_arithmetic(running))
 
 
 def _pte_cost(path: Path) -> StaticCost:
@@ -94,12 +106,19 @@ def _pte_cost(path: Path) -> StaticCost:
         nodes=nodes,
         subgraphs=found.delegates,
         planned_memory_bytes=found.planned_memory_bytes,
+        matrix_arithmetic={},
     )
 
 
 def profile_nodes(path: Path, inputs: Arrays) -> list[dict[str, Any]]:
     """Run an ONNX file once with ONNX Runtime's profiler and return its nodes' events."""
-    import onnxruntime  # noqa: PLC0415 - only ONNX pays for it
+    return _profiled(path, inputs)[0]
+
+
+def _profiled(path: Path, inputs: Arrays) -> tuple[list[dict[str, Any]], onnx.ModelProto]:
+    """Return what ran, and the graph that the runtime made of the file."""
+    import onnx  # noqa: PLC0415 - only ONNX pays for it
+    import onnxruntime  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory() as folder:
         options = session_options()
@@ -109,10 +128,13 @@ def profile_nodes(path: Path, inputs: Arrays) -> list[dict[str, Any]]:
         # A packed weight is no input of its kernel any more, and the profile would lack its shape.
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.profile_file_prefix = str(Path(folder) / "profile")
+        options.optimized_model_filepath = str(Path(folder) / "running.onnx")
         session = open_model(path, options)
         session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return [event for event in events if event.get("name", "").endswith("_kernel_time")]
+        running = onnx.load(options.optimized_model_filepath)
+    ran = [event for event in events if event.get("name", "").endswith("_kernel_time")]
+    return ran, running
 
 
 def node_macs(node: Mapping[str, Any]) -> tuple[str, int]:

@@ -33,6 +33,8 @@ _PRODUCTS = ("Gemm", "MatMul", "Conv")
 # the fused query, key and value is in other units by design.
 _FUSED_QKV = "qkv"
 _SMOOTHED = "front.out"
+_SILENT = 1e-30
+"""Power below which a channel gives nothing."""
 
 
 class LayersError(ExportGateError, ValueError):
@@ -46,23 +48,58 @@ class LayerError:
     Attributes:
         name: The value's name in the graph.
         sqnr_db: Signal to noise over all channels, in dB.
-        gain_error: Largest |Σ ref·out ÷ Σ ref² − 1| of a channel: a scale that is off.
+        gain_error: |Σ ref·out ÷ Σ ref² − 1| of the channel where it is most above what rounding
+            explains: a scale that is off.
+        gain_excess: That ÷ what rounding explains there.
         gain_channel: Which channel that is.
-        shift: Largest |mean error| ÷ root mean square of a channel: a zero point that is off.
+        shift: |mean error| ÷ root mean square of a channel, likewise: a zero point that is off.
+        shift_excess: That ÷ what rounding explains there.
         shift_channel: Which channel that is.
     """
 
     name: str
     sqnr_db: float
     gain_error: float
+    gain_excess: float
     gain_channel: int
     shift: float
+    shift_excess: float
     shift_channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What rounding may do to a channel.
+
+    A rounded value is off by half a step at most, √3 times the noise of rounding, and by as much in
+    the mean over a channel that hardly moves. Weights are each rounded once, so that their errors
+    cancel in a channel's gain: its standard deviation is noise ÷ √weights; six are allowed.
+    GPTQ may lean a channel's roundings one way, where its inputs do not notice: less than the whole
+    step (√12 times the noise) of a zero point that is off by one.
+
+    Attributes:
+        relative: What a format's own roundings of constants move every value of a channel by.
+        independent: Whether values are weights.
+    """
+
+    relative: float
+    independent: bool
+
+    @classmethod
+    def of_values(cls, precision: str) -> Rounding:
+        """Return what a layer's output may be off by."""
+        return cls(level("layer_rounding", precision), independent=False)
+
+    @classmethod
+    def of_weights(cls, precision: str) -> Rounding:
+        """Return what a layer's weights may be off by."""
+        return cls(level("weight_rounding", precision), independent=True)
 
 
 def layer_errors(
     candidate: Path,
     baseline: Path,
+    precision: str,
     feeds: Sequence[Arrays],
     baseline_feeds: Sequence[Arrays] | None = None,
 ) -> tuple[list[LayerError], list[str]]:
@@ -71,6 +108,7 @@ def layer_errors(
     Args:
         candidate: An ONNX file.
         baseline: The FP32 file of the same graph.
+        precision: The candidate's.
         feeds: Inputs of single runs.
         baseline_feeds: The same for the baseline, where it has other names for them.
 
@@ -98,6 +136,7 @@ def layer_errors(
             name,
             _channels_last(name, wanted[name], reference[value[name]]),
             _channels_last(name, wanted[name], found[value[name]]),
+            Rounding.of_values(precision),
         )
         for name in shared
     ]
@@ -165,12 +204,10 @@ def first_bad(layers: Sequence[LayerError], precision: str) -> LayerError | None
     whose scale or zero point is off (INT8), which the decibels of the whole layer hide.
     """
     least, drop = level("healthy_layer_db", precision), level("bad_layer_drop_db")
-    gain = level("layer_gain_error", precision)
-    shift = level("layer_shift", precision)
     for layer in layers:
         if layer.sqnr_db < least - drop:
             return layer
-        if layer.gain_error > gain or layer.shift > shift:
+        if layer.gain_excess > 1 or layer.shift_excess > 1:
             return layer
         least = min(least, layer.sqnr_db)
     return None
@@ -182,7 +219,11 @@ def is_healthy(sqnr_db: float, precision: str) -> bool:
 
 
 def weight_errors(
-    candidate: Path, reference: Sequence[tuple[str, NDArray[np.float64]]], *, smoothed: bool
+    candidate: Path,
+    reference: Sequence[tuple[str, NDArray[np.float64]]],
+    *,
+    smoothed: bool,
+    precision: str,
 ) -> list[LayerError]:
     """Compare the weights in a .pte with those that it should hold, in the order of the graph.
 
@@ -194,6 +235,7 @@ def weight_errors(
         reference: Name and filter, (outputs, everything else), of each product and convolution.
         smoothed: Whether quantizing divided what the front end's linear reads, channel by channel,
             and multiplied its weights: this is undone.
+        precision: The file's.
 
     Raises:
         LayersError: The file has other layers.
@@ -203,11 +245,12 @@ def weight_errors(
     if [w.shape for w in stored] != [w.shape for _, w in reference]:
         msg = f"{candidate}: {len(stored)} layers, which are not the checkpoint's {len(reference)}"
         raise LayersError(msg)
-    pairs = zip(reference, stored, strict=True)
-    return [
-        layer_error(name, _smoothed_like(a, b).T if smoothed and name == _SMOOTHED else a.T, b.T)
-        for (name, a), b in pairs
-    ]
+    rounding = Rounding.of_weights(precision)
+    errors = []
+    for (name, exact), found in zip(reference, stored, strict=True):
+        wanted = _smoothed_like(exact, found) if smoothed and name == _SMOOTHED else exact
+        errors.append(layer_error(name, wanted.T, found.T, rounding))
+    return errors
 
 
 def _smoothed_like(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -223,7 +266,7 @@ def sentence(bad: LayerError | None) -> str:
     return (
         f"first bad layer: {bad.name} ({bad.sqnr_db:.1f} dB; channel {bad.gain_channel} is off by "
         f"a factor of {bad.gain_error:.2g}, channel {bad.shift_channel} by {bad.shift:.2g} of its "
-        "RMS)"
+        f"RMS: {bad.gain_excess:.2g} and {bad.shift_excess:.2g} times what rounding explains)"
     )
 
 
@@ -233,13 +276,16 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - onnx has no types
     return onnx.load(str(path))
 
 
-def layer_error(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> LayerError:
+def layer_error(
+    name: str, a: NDArray[np.float64], b: NDArray[np.float64], rounding: Rounding
+) -> LayerError:
     """Compare what a layer gives, or its weights, channel by channel.
 
     Args:
         name: The layer's.
         a: (samples, channels) of the reference.
         b: The same of the file.
+        rounding: What is no fault.
 
     Raises:
         LayersError: The shapes differ.
@@ -248,21 +294,48 @@ def layer_error(name: str, a: NDArray[np.float64], b: NDArray[np.float64]) -> La
         msg = f"{name}: shape {b.shape}, but in the FP32 file {a.shape}"
         raise LayersError(msg)
     error = b - a
-    power = np.maximum((a**2).sum(axis=0), 1e-30)
-    gain = np.abs((a * b).sum(axis=0) / power - 1.0)
-    shift = np.abs(error.mean(axis=0)) / np.sqrt(power / len(a))
-    noise = float((error**2).sum())
-    sqnr = ratio_db(float(power.sum()), noise)
     if not np.isfinite(error).all():
-        return LayerError(name, -EQUAL_DB, float("inf"), 0, float("inf"), 0)
+        infinite = float("inf")
+        return LayerError(name, -EQUAL_DB, infinite, infinite, 0, infinite, infinite, 0)
+    power = (a**2).mean(axis=0)
+    rms = np.sqrt(np.maximum(power, _SILENT))
+    gain = np.abs((a * error).mean(axis=0)) / rms**2
+    shift = np.abs(error.mean(axis=0)) / rms
+    noise = _noise(a, error, weights=rounding.independent) / rms
+    gain_spread = 6.0 / np.sqrt(len(a)) if rounding.independent else np.sqrt(3.0)
+    shift_spread = np.sqrt(6.0 if rounding.independent else 3.0)
+    gain_excess = gain / (rounding.relative + gain_spread * noise)
+    shift_excess = shift / (rounding.relative + shift_spread * noise)
+    worst, shifted = int(gain_excess.argmax()), int(shift_excess.argmax())
     return LayerError(
         name,
-        float(sqnr),
-        float(gain.max()),
-        int(gain.argmax()),
-        float(shift.max()),
-        int(shift.argmax()),
+        float(ratio_db(float(power.sum()), float((error**2).mean(axis=0).sum()))),
+        float(gain[worst]),
+        float(gain_excess[worst]),
+        worst,
+        float(shift[shifted]),
+        float(shift_excess[shifted]),
+        shifted,
     )
+
+
+def _noise(
+    a: NDArray[np.float64], error: NDArray[np.float64], *, weights: bool
+) -> NDArray[np.float64]:
+    """Return the RMS of what is left of each channel's error beside its gain and its shift.
+
+    A fault of one channel thus adds nothing to what excuses it. A channel has at least the noise
+    that the layer has on average: one that hardly moves may be rounded away whole. Of weights,
+    whose channels have steps of their own, it is the median beside a channel's largest weight.
+    """
+    moving, rest = a - a.mean(axis=0), error - error.mean(axis=0)
+    rest -= (moving * rest).sum(axis=0) / np.maximum((moving**2).sum(axis=0), _SILENT) * moving
+    power: NDArray[np.float64] = (rest**2).sum(axis=0) / max(1, len(a) - 2)
+    least = np.full_like(power, power.mean())
+    if weights:
+        largest = np.maximum((a**2).max(axis=0), _SILENT)
+        least = np.median(power / largest) * largest
+    return np.asarray(np.sqrt(np.maximum(power, least)))
 
 
 def _channels_last(name: str, op: str, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from exporters.variants import variant
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import encoder_input
 from harness.diagnose import stages
-from harness.measure import layers, parity
+from harness.measure import clipping, layers, parity
 from harness.run.memo import once
 
 if TYPE_CHECKING:
@@ -54,18 +54,34 @@ class LayerErrors:
         Raises:
             NoBaselineError: It has no FP32 file beside it.
         """
-        sidecar = self.files.sidecar(name)
-        if variant(name).format == "pte":
+        sidecar, row = self.files.sidecar(name), variant(name)
+        if row.format == "pte":
             smoothed = sidecar.calibration is not None
             weights = self.nemo.pte_weights(sidecar)
-            return layers.weight_errors(self.files.path(name), weights, smoothed=smoothed), []
-        baseline = variant(name).baseline
+            found = layers.weight_errors(
+                self.files.path(name), weights, smoothed=smoothed, precision=row.precision
+            )
+            return found, []
+        baseline = row.baseline
         if baseline is None:
             msg = f"{name} has no FP32 file to be compared with layer by layer"
             raise NoBaselineError(msg)
         self.files.sidecar(baseline)
         feeds = self.files.own_feeds(baseline, self._feeds(name))
         return self._against(name, self.files.path(baseline), feeds)
+
+    @once
+    def clipping(self, name: str) -> Sequence[clipping.Clipping]:
+        """Say what each static quantizer of an ONNX file clips, over all swipes."""
+        if variant(name).graph == "encoder":
+            feeds: Sequence[Arrays] = [encoder_input(item) for item in self.swipes.features()]
+        else:
+            feeds = self._feeds(name)
+        path, worker = self.files.path(name), self.workers.get(_WORKER)
+        found: Sequence[clipping.Clipping] = worker.call(
+            clipping.clipping, path, self.files.own_feeds(name, feeds)
+        )
+        return found
 
     @once
     def first_bad(self, name: str) -> str:
@@ -102,5 +118,10 @@ class LayerErrors:
     def _against(self, name: str, baseline: Path, baseline_feeds: Sequence[Arrays]) -> Found:
         feeds = self.files.own_feeds(name, self._feeds(name))
         return self.workers.get(_WORKER).call(
-            layers.layer_errors, self.files.path(name), baseline, feeds, baseline_feeds
+            layers.layer_errors,
+            self.files.path(name),
+            baseline,
+            variant(name).precision,
+            feeds,
+            baseline_feeds,
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.gate.page.svg import BAD, DIM, INK, MARKERS, SERIES, WIDTH_IN, Picture, drawn
 from harness.gate.report.outcome import Kind
+from harness.measure.compare import SQNR_OF_EQUAL_DB
 from harness.measure.statistics import StatisticsError, bootstrap_ratio
 from harness.metrics import METRICS
 
@@ -43,10 +44,11 @@ def _sizes(report: Report) -> Picture | None:
     """Stack each file's bytes: weights by their type, and what is no weight."""
     stacks: dict[str, dict[str, float]] = {}
     for name in report.artifacts:
-        rows, size = report.rows(name, Kind.WEIGHT_BYTES), report.of(name, "size_bytes")
+        rows = report.rows(name, Kind.WEIGHT_BYTES)
+        size = report.request.get("file_bytes", {}).get(name)
         if rows and size:
             parts = {row["type"]: row["bytes"] / 1e6 for row in rows}
-            rest = size.value / 1e6 - sum(parts.values())
+            rest = size / 1e6 - sum(parts.values())
             stacks[name] = parts | ({"no weights": rest} if rest > 0 else {})
     if not stacks:
         return None
@@ -156,12 +158,15 @@ def _layers(report: Report) -> Picture | None:
     for name in report.artifacts:
         values = [float(row["sqnr_db"]) for row in report.rows(name, Kind.LAYERS)]
         if len(values) > 1:
-            found[name] = [value if math.isfinite(value) else math.nan for value in values]
+            found[name] = [value if value < SQNR_OF_EQUAL_DB else math.nan for value in values]
     if not found:
         return None
     title = "Signal to noise by layer"
     svg = drawn("layers", title, partial(_lines, found), (WIDTH_IN, 2.7 + 0.18 * len(found)))
-    caption = "From the first layer to the last, against the FP32 file's (of a .pte: its weights)."
+    caption = (
+        "From the first layer to the last, against the FP32 file's (of a .pte: its weights); "
+        "where both are equal the line has a gap."
+    )
     return Picture(title, caption, svg)
 
 

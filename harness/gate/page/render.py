@@ -101,7 +101,9 @@ def _facts(report: Report) -> dict[str, str]:
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     flags = ", ".join(environment["cpu_flags"])
     return {
-        "when": gate.get("finished_utc", "at an unknown time").replace("+00:00", " UTC"),
+        "when": gate.get("finished_utc", "at an unknown time")
+        .replace("T", " ")
+        .replace("+00:00", " UTC"),
         "gate": f"exportgate {gate.get('version', '?')} at {gate.get('commit', '?')[:12]}",
         "commit": gate.get("commit", "unknown"),
         "machine": f"{environment['cpu']} ({flags}), {environment['system']}",

@@ -28,7 +28,7 @@ RECORDED_OUTPUTS = ("recorded_token_mismatches", "recorded_score_max_abs_error")
 _COUNTED_BY_EMULATOR = ("baseline_instruction_ratio",)
 _OF_OUR_PTE = (
     "delegated_node_ratio", "delegated_compute_ratio",
-    "layer_gain_error", "layer_shift", "unmatched_layers",
+    "layer_gain_excess", "layer_shift_excess", "unmatched_layers",
 )  # fmt: skip
 """Of a .pte they are counted while lowering, or compared with the graph that was lowered."""
 
