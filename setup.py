@@ -18,6 +18,7 @@ DATA = {
     "harness.client": ["*.json", "DECODE.md"],
     "harness.devices.adb": ["native/*.cpp"],
     "harness.devices.runtimes": ["pins.toml"],
+    "harness.gate.page": ["page.html", "page.css"],
     "harness.measure.instructions": ["*.c"],
     "harness.devices.browser": ["page/*", "npm/*.json"],
     "harness.devices.qemu": ["native/*"],

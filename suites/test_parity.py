@@ -82,9 +82,15 @@ def test_states(artifact: str, context: RunContext, record: Callable[..., None])
 
 
 @pytest.mark.measures("layer_gain_excess", "layer_shift_excess", "unmatched_layers")
-def test_layers(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_layers(
+    artifact: str,
+    context: RunContext,
+    record: Callable[..., None],
+    show: Callable[..., None],
+) -> None:
     """Every layer gives what the FP32 file's does: small faults show where they are made."""
     found, missing = context.layers.of(artifact)
+    show("layers", [{"layer": layer.name, "sqnr_db": layer.sqnr_db} for layer in found])
     gain = max(found, key=lambda layer: layer.gain_excess)
     where = f"channel {gain.gain_channel} of {gain.name} is off by {gain.gain_error:.1%}"
     record("layer_gain_excess", gain.gain_excess, where)

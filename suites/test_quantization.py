@@ -38,9 +38,15 @@ def test_clipping(artifact: str, context: RunContext, record: Callable[..., None
 
 
 @pytest.mark.measures("int8_matrix_share", "int4_weight_share", "weight_bytes_ratio")
-def test_matrices(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
+def test_matrices(
+    artifact: str,
+    context: RunContext,
+    record: Callable[..., None],
+    show: Callable[..., None],
+) -> None:
     """Every matrix has the precision of the file's name, and none is stored wider or twice."""
     found, row = context.files.contents(artifact), variant(artifact)
+    show("weight_bytes", [{"type": n, "bytes": count} for n, count in found.weight_bytes.items()])
     detail = ", ".join(f"{count} weights of {name}" for name, count in found.matrix_weights.items())
     record("int8_matrix_share", found.int8_matrix_share, detail or "no matrix in the file")
     record("int4_weight_share", found.int4_weight_share, detail or "no matrix in the file")

@@ -8,7 +8,7 @@ NeMo on the same swipes, by exact paired tests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -98,7 +98,11 @@ def test_free_search(
     "words_lost_p", "edits_p", "deletions_p",
 )  # fmt: skip
 def test_letters(
-    artifact: str, context: RunContext, record: Callable[..., None], limit_of: Level
+    artifact: str,
+    context: RunContext,
+    record: Callable[..., None],
+    show: Callable[..., None],
+    limit_of: Level,
 ) -> None:
     """Greedy decoding loses no words and no letters against NeMo beyond chance."""
     outcomes = context.words.outcomes(context.words.hypotheses(artifact))
@@ -123,6 +127,20 @@ def test_letters(
     )  # fmt: skip
     for metric, test, what in tests:
         record(metric, test.p_value, test.sentence(what, limit_of(artifact, metric)))
+    show("word_lengths", _by_length(outcomes, nemo))
+    show("changed_words", context.words.changed(artifact))
+
+
+def _by_length(outcomes: Sequence[Outcome], nemo: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return how many words of each length the file and NeMo get right."""
+    rows: dict[str, dict[str, Any]] = {}
+    for ours, theirs in zip(outcomes, nemo, strict=True):
+        group = length_group(ours.word)
+        row = rows.setdefault(group, {"group": group, "swipes": 0, "right": 0, "nemo_right": 0})
+        row["swipes"] += 1
+        row["right"] += ours.right
+        row["nemo_right"] += theirs.right
+    return [rows[group] for group in sorted(rows)]
 
 
 def _groups(context: RunContext, artifact: str, outcomes: Sequence[Outcome]) -> str:

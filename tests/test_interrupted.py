@@ -12,8 +12,8 @@ import pytest
 
 from exportgate.artifacts.sidecar import atomic_write, sidecar_path, write_text
 from exportgate.runtime.isolate import Worker, WorkerCrashError
-from harness.gate.report import Report
-from harness.gate.report_files import write_report
+from harness.gate.report.outcome import Report
+from harness.gate.report.writing import write_report
 from harness.measure.environment import environment
 from tests.faults.client_faults import kill_myself_while_writing
 

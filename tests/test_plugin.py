@@ -17,6 +17,7 @@ import pytest
 import exporters.nemo.peek  # noqa: F401
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
+from harness.gate.report.writing import REPORT_FILES
 from harness.history.store import read_runs
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def test_ctrl_c_is_no_pass_and_the_report_says_so(project: pytest.Pytester) -> N
     result = project.runpytest_inprocess(*args, no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     folder = project.path / "build" / "report"
-    assert {path.name for path in folder.iterdir()} == {"report.json", "report.html"}
+    assert {path.name for path in folder.iterdir()} == set(REPORT_FILES)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"] == "FAIL"
     gate = next(g for g in report["gates"] if g["metric"] == "size_bytes")
@@ -339,7 +340,7 @@ def test_an_absent_emulator_is_seen_and_not_counted_as_kept(
     row = report["gates"][-1]
     assert (row["status"], row["waived"], row["value"]) == ("NOT_MEASURED", True, None)
     page = (project.path / "build" / "report" / "report.html").read_text(encoding="utf-8")
-    assert '<td class="waived">NOT_MEASURED</td>' in page
+    assert 'class="waived dim">NOT_MEASURED</td>' in page
     assert "make setup-exact" in page
 
 
@@ -393,7 +394,7 @@ def test_what_is_informational_is_shown_beside_the_gates(project: pytest.Pyteste
     clock = next(m for m in report["measurements"] if m["metric"] == "latency_p50_ms")
     assert (clock["value"], clock["unit"], clock["samples"]) == (1.25, "ms", [1.0, 1.5])
     page = (project.path / "build" / "report" / "report.html").read_text(encoding="utf-8")
-    assert '<td class="informational">informational</td>' in page
+    assert '<td role="cell" data-label="load_ms">9 ms</td>' in page
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from exportgate.exit import Exit, Parser
 from exportgate.resources import build_folder
 from harness.client.specify import CLIENT_FILES, check_client_files, specify, unanswered
 from harness.gate.gates import Status
-from harness.gate.report import REPORT_SCHEMA
+from harness.gate.report.outcome import REPORT_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -127,6 +127,12 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
     return items.recorder(request.node)
 
 
+@pytest.fixture
+def show(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keep what the report draws: ``show("layers", rows)``, see ``harness.gate.report.outcome``."""
+    return items.shower(request.node)
+
+
 @pytest.fixture(scope="session")
 def gate_settings(pytestconfig: pytest.Config) -> Callable[[str, str], tuple[str, ...]]:
     """Read a list of gates.toml: ``gate_settings(artifact, "allowed_fallback_ops")``."""

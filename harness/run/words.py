@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exporters.variants import variant
 from harness.decode import beam, greedy
 from harness.decode.accuracy import Outcome
+from harness.decode.changed import changed_words
 from harness.decode.lexicon import Lexicon, open_lexicon
 from harness.decode.spelling import can_spell, has_capitals
 from harness.measure import parity
@@ -88,6 +89,11 @@ class Words:
             Outcome(word, (hypothesis.text(labels),))
             for word, hypothesis in zip(self.meant(), hypotheses, strict=True)
         ]
+
+    def changed(self, name: str) -> list[dict[str, Any]]:
+        """Return the swipes that a file decodes otherwise than NeMo, see ``changed_words``."""
+        nemo = self.nemo.reference().hypotheses
+        return changed_words(self.swipes.all(), nemo, self.hypotheses(name), self.nemo.spec)
 
     @once
     def margin_error(self, name: str, index: int) -> float:

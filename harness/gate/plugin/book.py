@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporters.variants import VARIANTS
-from exportgate import resources
 from exportgate.artifacts.sidecar import (
     ArtifactError,
     package_versions,
@@ -16,6 +15,7 @@ from exportgate.artifacts.sidecar import (
 from harness.devices.device import Counting, swipes_max
 from harness.gate.baseline import PREFIX, read_baseline
 from harness.gate.gates import Gate, GateBook, GateError, Verdict, read_gates, waive
+from harness.gate.plugin.request import gates_files
 from harness.measure import instructions
 from harness.measure.expected.golden_record import recorded_for
 from harness.third_party.folder import is_imported
@@ -51,8 +51,7 @@ def read_book(config: pytest.Config, request: Request) -> GateBook:
         ExportGateError: A gates file is malformed, the floor is no share, the record beside the
             checkpoint is of other files, or the baseline is not there.
     """
-    files = [resources.folder("suites") / "gates.toml", *(config.getoption("--gates") or [])]
-    book = read_gates(files, [CHECKPOINT, *(row.name for row in VARIANTS)])
+    book = read_gates(gates_files(config), [CHECKPOINT, *(row.name for row in VARIANTS)])
     book = _with_baseline(_with_record(book, config, request), request)
     return book.on(request.device.name)
 

@@ -11,7 +11,7 @@ from exportgate.artifacts.sidecar import Sidecar
 from exportgate.errors import ExportGateError
 from harness.gate.gates import GateBook, GateError, Status, Verdict, judge
 from harness.gate.plugin.book import CHECKPOINT
-from harness.gate.report import Measured
+from harness.gate.report.outcome import Evidence, Kind, Measured
 from harness.metrics import METRICS, Role
 from harness.run.context import RunContext
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from harness.gate.gates import Gate
 
 VERDICTS, MEASURED, FILE = "exportgate.verdicts", "exportgate.measured", "exportgate.file"
+EVIDENCE = "exportgate.evidence"
 """Names of the properties of a test's report, which reach the main process under xdist too."""
 
 _RECORDED: pytest.StashKey[list[Measured]] = pytest.StashKey()
+_SHOWN: pytest.StashKey[list[Evidence]] = pytest.StashKey()
 _JUDGED: pytest.StashKey[list[Verdict]] = pytest.StashKey()
 
 
@@ -81,6 +83,16 @@ def recorder(item: pytest.Item) -> Callable[..., None]:
             raise GateError(msg)
         found = Measured(artifact, metric, float(value), detail, tuple(map(float, samples)))
         item.stash.setdefault(_RECORDED, []).append(found)
+
+    return keep
+
+
+def shower(item: pytest.Item) -> Callable[[str, Sequence[dict[str, Any]]], None]:
+    """Return the function that keeps what a page draws of the artifact that a test judges."""
+
+    def keep(kind: str, rows: Sequence[dict[str, Any]]) -> None:
+        found = Evidence(artifact_of(item), Kind(kind), tuple(rows))
+        item.stash.setdefault(_SHOWN, []).append(found)
 
     return keep
 
@@ -143,6 +155,7 @@ def attach(
         report.user_properties += [
             (VERDICTS, json.dumps(verdicts)),
             (MEASURED, json.dumps(measured)),
+            (EVIDENCE, json.dumps([shown.to_json() for shown in item.stash.get(_SHOWN, [])])),
             (FILE, json.dumps(_judged_file(item))),
         ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exportgate import resources
 from exportgate.errors import ExportGateError
-from harness.gate.report_files import REPORT_FILES
+from harness.gate.report.writing import REPORT_FILES
 from harness.history.store import check_writable
 
 if TYPE_CHECKING:

@@ -229,12 +229,18 @@ def describe_request(config: pytest.Config, request: Request) -> dict[str, Any]:
         "manifest_sha256": sha256_of(request.manifest),
         "calibration": str(calibration) if calibration else SYNTHETIC,
         "calibration_sha256": sha256_of(calibration) if calibration else "synthetic",
+        "gates_sha256": {str(path): sha256_of(path) for path in gates_files(config)},
         "artifacts": str(request.artifacts) if request.artifacts else None,
         "folder": str(request.folder),
         "baseline": str(request.baseline) if request.baseline else None,
         "variants": [row.name for row in request.variants],
         "max_trace_len": request.max_trace_len,
     }
+
+
+def gates_files(config: pytest.Config) -> list[Path]:
+    """Return the files that hold the limits, each laid over those before it."""
+    return [resources.folder("suites") / "gates.toml", *(config.getoption("--gates") or [])]
 
 
 def manifest_lines(config: pytest.Config, request: Request) -> list[str]:

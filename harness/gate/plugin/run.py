@@ -11,10 +11,12 @@ import pytest
 
 from exportgate.errors import ExportGateError
 from harness.devices.device import Need
+from harness.gate.baseline import read_baseline
 from harness.gate.gates import Status, Verdict, judge
 from harness.gate.plugin import items
 from harness.gate.plugin.again import again
 from harness.gate.plugin.book import CHECKPOINT, left_to_others, read_book, waived
+from harness.gate.plugin.identity import gate_identity
 from harness.gate.plugin.places import check_places, report_folder
 from harness.gate.plugin.request import (
     build_request,
@@ -23,8 +25,9 @@ from harness.gate.plugin.request import (
     notes_on,
     selected,
 )
-from harness.gate.report import Measured, Report, summary_lines
-from harness.gate.report_files import write_report
+from harness.gate.report.outcome import Evidence, Measured, Report
+from harness.gate.report.summary import summary_lines
+from harness.gate.report.writing import write_report
 from harness.history.store import append
 from harness.metrics import METRICS, Role
 
@@ -64,6 +67,7 @@ class GatePlugin:
         self.asked = describe_request(config, self.request)
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.measured: list[Measured] = []
+        self.evidence: list[Evidence] = []
         self.files: dict[str, set[str]] = {}
         self.failed_tests: dict[str, str] = {}
         self.errors: dict[str, str] = {}
@@ -117,6 +121,8 @@ class GatePlugin:
                     broken |= self._take(Verdict.from_json(data), report.nodeid)
             elif name == items.MEASURED:
                 self.measured += [Measured.from_json(data) for data in json.loads(str(text))]
+            elif name == items.EVIDENCE:
+                self.evidence += [Evidence.from_json(data) for data in json.loads(str(text))]
             elif name == items.FILE:
                 for artifact, digest in json.loads(str(text)).items():
                     self.files.setdefault(artifact, set()).add(digest)
@@ -175,10 +181,11 @@ class GatePlugin:
         """Write report and history; say where they are, or why not."""
         history: Path | None = self.config.getoption("--history")
         try:
-            path = write_report(report, report_folder(self.config))
             if history is not None:
                 job = self.config.getoption("--history-job")
                 append(history, json.loads(report.to_json()), job)
+            # After the history: the page draws the trend, with this run as its last point.
+            path = write_report(report, report_folder(self.config), history)
         except (ExportGateError, OSError) as error:
             print(f"error: the verdict stands, but was not written: {error}", file=sys.stderr)
             return False
@@ -191,6 +198,11 @@ class GatePlugin:
             print(line, file=sys.stderr)
         else:
             reporter.write_line(line)
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the bytes of each file of the run that is there."""
+        paths = {row.name: self.request.folder / row.name for row in self.variants}
+        return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
 
     def _conclude(self, exitstatus: int) -> Report:
         absent = (
@@ -207,6 +219,7 @@ class GatePlugin:
             "notes": self.notes,
             # Two hashes, if a file changed during the run: nobody can seal that.
             "files": {name: " ".join(sorted(self.files[name])) for name in sorted(self.files)},
+            "file_bytes": self._sizes(),
         }
         return Report(
             request={**self.asked, **more},
@@ -217,4 +230,7 @@ class GatePlugin:
                 key: again(self.config, nodeid) for key, nodeid in self.failed_tests.items()
             },
             errors=self.errors,
+            evidence=tuple(sorted(self.evidence, key=lambda item: (item.artifact, item.kind))),
+            gate=gate_identity(),
+            baseline=read_baseline(self.request.baseline).values if self.request.baseline else {},
         )

@@ -1,89 +1,18 @@
-"""Tell people and machines what was judged: on the terminal, as ``report.json`` and as a page."""
+"""Tell people on the terminal what was judged."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import dataclass, field
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.gate.gates import Status, Verdict, json_number
+from harness.gate.gates import Status
 from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-REPORT_SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A value that was measured, gated or not, with what it was computed from."""
-
-    artifact: str
-    metric: str
-    value: float
-    detail: str = ""
-    samples: tuple[float, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            "subject": self.artifact,
-            "metric": self.metric,
-            "unit": METRICS[self.metric].unit,
-            "value": json_number(self.value),
-            "detail": self.detail,
-            "samples": [json_number(sample) for sample in self.samples],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measured:
-        """Read what ``to_json`` wrote."""
-        samples = tuple(float(sample) for sample in data["samples"])
-        return cls(data["subject"], data["metric"], float(data["value"]), data["detail"], samples)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The outcome of a run.
-
-    Attributes:
-        request: What was asked for, as plain data.
-        environment: Where it ran.
-        verdicts: Every gate that was asked for, judged.
-        measured: Every value, gated or not.
-        reproduce: For a failing gate, the command that runs it alone, by ``artifact`` and metric.
-        errors: What a test said that failed though no gate of its was broken, by the test's name.
-    """
-
-    request: dict[str, Any]
-    environment: dict[str, Any]
-    verdicts: tuple[Verdict, ...]
-    measured: tuple[Measured, ...]
-    reproduce: dict[str, str] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        """Whether something was judged, and everything that was demanded kept its limit."""
-        kept = any(verdict.status is Status.PASS for verdict in self.verdicts)
-        return kept and all(verdict.good for verdict in self.verdicts) and not self.errors
-
-    def to_json(self) -> str:
-        """Return the text of ``report.json``."""
-        data = {
-            "schema": REPORT_SCHEMA,
-            "verdict": "PASS" if self.passed else "FAIL",
-            "request": self.request,
-            "environment": self.environment,
-            "gates": [verdict.to_json() for verdict in self.verdicts],
-            "measurements": [item.to_json() for item in self.measured],
-            "reproduce": self.reproduce,
-            "errors": self.errors,
-        }
-        return json.dumps(data, indent=1, allow_nan=False, default=str) + "\n"
+    from harness.gate.report.outcome import Report
 
 
 def summary_lines(report: Report) -> list[str]:
