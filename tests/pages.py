@@ -56,10 +56,10 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     if name == "gate":
         return gate.parser()
 
-    def parse_args(self: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+    def parse(self: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
         raise _CapturedError(self)
 
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", parse_args):
+    with mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse):
         try:
             import_module(COMMANDS[name][0]).main([])
         except _CapturedError as captured:

@@ -18,6 +18,14 @@ GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 # Of each command: a file that is missing, and a path that cannot be read or written: one below a
 # regular file ({below}), a folder in the place of a file ({folder}), a device that is full.
 CASES: dict[str, list[str]] = {
+    # What it looks at may be missing: that is its answer, and status 1.
+    "doctor": ["{golden} --gates {missing}", "{golden} --gates {folder}"],
+    "import": [
+        "futo {missing} --out {folder}/m.jsonl",
+        "futo {file} --out {below}",
+        "neuroswipe {folder} --out {folder}/m.jsonl",
+    ],
+    "init": ["--artifacts {missing}", "--out {below}"],
     "gate": [
         "--target web-dev --checkpoint {missing}",
         "--target web-dev --checkpoint {folder}",
@@ -110,6 +118,12 @@ CASES: dict[str, list[str]] = {
         "{golden} --target web --history {below}",
         "{golden} --target web --history {folder}",
     ],
+    "watch": ["{missing} --target web --once", "{golden}/{below} --target web --once"],
+    "ci": [
+        "--target web-dev --checkpoint {missing}",
+        "--target web-dev --checkpoint {folder}",
+    ],
+    "arm64": ["compare {missing}", "compare {folder} --out {below}"],
     "instructions": ["count {missing}", "count {below}", "count {folder}"],
 }
 
@@ -178,7 +192,7 @@ def test_a_wrong_option_is_one_line_too(command: str, capfd: pytest.CaptureFixtu
         (["--help"], 0, ""),
         (["--version"], 0, ""),
         ([], 0, ""),
-        (["gates"], 2, "error: unknown command 'gates'; known: gate, release, "),
+        (["gates"], 2, "error: unknown command 'gates'; known: doctor, import, "),
     ],
 )
 def test_the_console_itself(

@@ -93,6 +93,7 @@ def test_a_full_disk_leaves_the_old_file(target: Path) -> None:
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = dict.fromkeys(("target", "device", "checkpoint", "manifest", "calibration"), "x")
+    request |= dict.fromkeys(("checkpoint_sha256", "manifest_sha256", "calibration_sha256"), "x")
     request |= {"artifacts": None, "variants": [], "max_trace_len": 200, "notes": []}
     report = Report(request, environment().to_json(), verdicts=(), measured=())
     before = write_report(report, tmp_path).read_text(encoding="utf-8")

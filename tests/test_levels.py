@@ -102,6 +102,6 @@ def test_every_level_is_asked_for_and_has_a_reason() -> None:
 
 def test_a_level_that_is_not_stated_is_an_error() -> None:
     assert level("broken_db", "int4") < level("broken_db", "int8")
-    for name, precision in (("no_such", ""), ("near_tie_nats", "int8"), ("suspect_db", "")):
+    for name, precision in (("no_such", ""), ("device_db", "int8"), ("suspect_db", "")):
         with pytest.raises(LevelError, match=r"gates.toml: .* has no number"):
             level(name, precision)

@@ -14,6 +14,7 @@ import pytest
 from harness.console import COMMANDS
 from harness.gate import command as gate
 from harness.gate.plugin.options import OPTIONS
+from harness.onboarding import ci
 from tests.pages import PARTS, ROOT, written
 
 if TYPE_CHECKING:
@@ -120,6 +121,9 @@ def parsed(command: str, arguments: list[str]) -> None:
         known.add_argument("--junitxml")
         known.parse_args(arguments)
         return
+    if command == "ci":  # its own option, and the gate's
+        parsed("gate", ci.parser().parse_known_args(arguments)[1])
+        return
     original = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, *given: object) -> None:
@@ -179,7 +183,7 @@ def test_every_command_that_is_named_exists(page: str, line: str) -> None:
     if program == "exportgate":
         assert words[1] in COMMANDS, f"{page}: {line}"
         known = text_of(COMMANDS_PAGE)
-        options = [word for word in words[2:] if word.startswith("--")]
+        options = [word for word in words[2:] if word.startswith("--") and word != "--help"]
         assert [option for option in options if f"`{option}" not in known] == []
     elif not any(word.isupper() or "." in word for word in words[2:]) or program == "make":
         check(words)

@@ -59,14 +59,22 @@ def file_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which files are run, on which swipes, and where the table goes."""
     build = resources.build_folder()
     parser.add_argument("--variant", action="append", metavar="NAME", help="only this file")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the golden one")
     parser.add_argument("--manifest", type=Path, metavar="FILE", help="default: golden's swipes")
-    parser.add_argument("--calibration", type=Path, metavar="FILE")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="default: as the gate's")
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="default: export the files")
-    parser.add_argument("--max-trace-len", type=positive, default=DEFAULT_MAX_TRACE_LEN)
+    parser.add_argument(
+        "--max-trace-len",
+        type=positive,
+        default=DEFAULT_MAX_TRACE_LEN,
+        metavar="T",
+        help="bound of the exported encoders in points (default %(default)s)",
+    )
     parser.add_argument("--max-swipes", type=positive, metavar="N", help="every so-many-th swipe")
-    parser.add_argument("--workdir", type=Path, default=build, metavar="DIR")
-    parser.add_argument("--out", type=Path, default=build / "devices", metavar="DIR")
+    parser.add_argument("--workdir", type=Path, default=build, metavar="DIR", help="default: build")
+    parser.add_argument(
+        "--out", type=Path, default=build / "devices", metavar="DIR", help="default: build/devices"
+    )
 
 
 def request_of(args: argparse.Namespace) -> Request:

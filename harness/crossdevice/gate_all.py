@@ -76,11 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", action="append", metavar="KIND", help="repeatable")
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--list", action="store_true", help="show the stages and stop")
     parser.add_argument("--release", action="store_true", help="a phone is demanded too")
     build = resources.build_folder()
-    parser.add_argument("--workdir", type=Path, default=build, metavar="DIR")
-    parser.add_argument("--out", type=Path, default=build / "gate-all", metavar="DIR")
+    parser.add_argument("--workdir", type=Path, default=build, metavar="DIR", help="default: build")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=build / "gate-all",
+        metavar="DIR",
+        help="default: build/gate-all",
+    )
     args = parser.parse_args(argv)
     stages = [stage for stage in plan() if _wanted(stage, args.only)]
     if not stages:

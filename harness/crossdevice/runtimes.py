@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setting = commands.add_parser("setup", help="make the environments of pinned versions")
     commands.add_parser("list", help="show the pinned versions, and which are installed")
     pinning = commands.add_parser("pin", help="pin another version by its hashes")
-    pinning.add_argument("version", metavar="RUNTIME==VERSION")
+    pinning.add_argument("version", metavar="RUNTIME==VERSION", help="onnxruntime==1.24.4")
     comparing = commands.add_parser("compare", help="run the released files on each version")
     comparing.add_argument("--target", default="all", help=f"its files: {', '.join(TARGETS)}, all")
     file_options(comparing)

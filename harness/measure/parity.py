@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,8 +27,6 @@ BUCKET_FRAMES = 32
 """Width of a length bucket, in trace points."""
 ALL_LENGTHS = 256
 """Largest bound up to which a sweep runs every length."""
-FLOAT32_DB = 120.0
-"""Signal to noise beyond which a length is not told from NeMo: 1e-6 of its signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +201,7 @@ def sweep_shapes(
         bound: Largest T.
         least_db: Signal-to-noise below which a length fails, as it would for a swipe.
     """
+    equal_db = -20 * math.log10(level("float32_noise"))
     failures, ratios = [], []
     for item, wanted in zip(inputs, references, strict=True):
         try:
@@ -210,7 +210,7 @@ def sweep_shapes(
             failures.append(f"T={item.shape[1]}: {error}")
             ratios.append(-SQNR_OF_EQUAL_DB)
             continue
-        ratios.append(min(found, FLOAT32_DB))
+        ratios.append(min(found, equal_db))
         if found < least_db:
             failures.append(f"T={item.shape[1]}: {found:.1f} dB against NeMo")
     longest = inputs[-1]

@@ -32,15 +32,16 @@ class CiError(ExportGateError, RuntimeError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     given = list(sys.argv[1:] if argv is None else argv)
-    args, options = _parser().parse_known_args(given)
+    args, options = parser().parse_known_args(given)
     asked = gate.parser().parse_known_args(options)[0]
     checkpoint = asked.checkpoint or resources.folder("golden") / "golden.nemo"
     findings, _ = examine(checkpoint, asked.manifest, asked.calibration, asked.gates or ())
     for part in findings:
         print("\n".join(part.lines()), end="\n\n", flush=True)
     if any(part.problems for part in findings):
-        print("FAIL: the problems above stand in the way of a gate")
-        return Exit.FAILED
+        count = sum(len(part.problems) for part in findings)
+        msg = f"{checkpoint}: {count} of the problems above stand in the way of a gate"
+        raise CiError(msg)
     status = _console("gate", *options)
     report = (asked.report or (asked.workdir or resources.build_folder()) / "report").resolve()
     if status == Exit.PASSED and args.bundle is not None:
@@ -82,12 +83,13 @@ def _console(*arguments: str) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def parser() -> argparse.ArgumentParser:
+    """Return a parser of the command's own options; all others are the gate's."""
+    found = Parser(
         prog="exportgate ci",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="write and seal this bundle")
-    return parser
+    found.add_argument("--bundle", type=Path, metavar="DIR", help="write and seal this bundle")
+    return found

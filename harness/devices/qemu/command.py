@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from exporters.variants import VARIANTS
 from exportgate import resources
-from exportgate.exit import Exit
+from exportgate.artifacts.sidecar import ArtifactError
+from exportgate.exit import Exit, Parser
 from harness.devices.qemu.build import build
 from harness.devices.qemu.table import comparison_table
 
@@ -25,7 +26,7 @@ SWIPES = 8
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exportgate arm64",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,7 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "setup":
         print(f"ready: {build()}")
         return Exit.PASSED
+    if not args.folder.is_dir():
+        msg = f"{args.folder}: no such folder; expected exported files and their sidecars"
+        raise ArtifactError(msg)
     files = [args.folder / row.name for row in VARIANTS if (args.folder / row.name).is_file()]
+    if not files:
+        msg = f"{args.folder}: none of the table's files lies there; export them with release"
+        raise ArtifactError(msg)
     manifest = args.manifest or resources.folder("golden") / "val.jsonl"
     text = comparison_table(files, manifest, args.swipes)
     if args.out:

@@ -25,6 +25,7 @@ _HARMLESS = (
     ("@", "@\u200b"), ("](", "]\u200b("),
 )  # fmt: skip
 _PROBLEMS, _FILES, _CHANGES, _MARGINS = 3, 13, 4, 4
+_TABLE_HEAD = 5
 
 
 def summary(report: Report) -> str:
@@ -41,7 +42,7 @@ def summary(report: Report) -> str:
         lines += ["", "**Changed since the released files**", ""]
         lines += [f"- {plain(line)}" for line in changes[:_CHANGES]] or ["- nothing by 1 % or more"]
         lines += _rest(len(changes), _CHANGES, "changes")
-    lines += _margin_table(report)
+    lines += _margin_table(report, MOST_LINES - len(lines) - _TABLE_HEAD)
     return "\n".join(lines) + "\n"
 
 
@@ -87,8 +88,9 @@ def file_table(report: Report) -> list[str]:
     return [*lines, *_rest(len(names), _FILES, "files")]
 
 
-def _margin_table(report: Report) -> list[str]:
-    found = narrowest(report.verdicts, _MARGINS)
+def _margin_table(report: Report, room: int) -> list[str]:
+    """Return the narrowest margins: as many rows as there is room for."""
+    found = narrowest(report.verdicts, max(0, min(_MARGINS, room)))
     if not found:
         return []
     lines = [
