@@ -1,7 +1,8 @@
 """Judge every target wherever its files run: on the host, in a browser, on ARM, on other runtimes.
 
     exportgate gate-all                 all stages, one after the other
-    exportgate gate-all --only browser  those with a device of this kind
+    exportgate gate-all --quick         the stages that a CI runs: a browser, a Cortex-A76
+    exportgate gate-all --only browser  those with this device, or one of this kind
     exportgate gate-all --list          what there is, without running it
 
 Each stage is a command of its own with a time limit; what it says goes to a file beside the table.
@@ -13,55 +14,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporters.variants import variants_of
 from exportgate import resources
-from exportgate.artifacts.sidecar import write_text
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
 from harness.crossdevice.agreement import Status
 from harness.crossdevice.command import say
 from harness.crossdevice.comparing import DevicesError
+from harness.crossdevice.outcome import Outcome, conclude, passed
 from harness.crossdevice.plan import How, Stage, plan
 from harness.devices.device import Need
 from harness.devices.registry import device, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a stage.
-
-    Attributes:
-        stage: What was judged where.
-        status: Outcome.
-        reason: Why, where it is not PASS.
-        seconds: How long it took.
-        waived: Not measured, and not demanded.
-    """
-
-    stage: Stage
-    status: Status
-    reason: str
-    seconds: float
-    waived: bool = False
-
-    @property
-    def good(self) -> bool:
-        """Whether the run may pass with it."""
-        return self.status is Status.PASS or self.waived
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", action="append", metavar="KIND", help="repeatable")
+    parser.add_argument("--only", action="append", metavar="DEVICE", help="or its kind; repeatable")
+    parser.add_argument("--quick", action="store_true", help="what a CI runs of it")
     parser.add_argument("--list", action="store_true", help="show the stages and stop")
     parser.add_argument("--release", action="store_true", help="a phone is demanded too")
     build = resources.build_folder()
@@ -88,11 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="default: build/gate-all",
     )
     args = parser.parse_args(argv)
-    stages = [stage for stage in plan() if _wanted(stage, args.only)]
+    asked = [stage for stage in plan() if stage.quick or not args.quick]
+    stages = [stage for stage in asked if _wanted(stage, args.only)]
     if not stages:
-        msg = (
-            f"no stage has a device of kind {', '.join(args.only)}; see exportgate gate-all --list"
-        )
+        msg = f"no stage has a device {', '.join(args.only)}; see exportgate gate-all --list"
         raise DevicesError(msg)
     if args.list:
         print(*(stage.name for stage in stages), sep="\n")
@@ -103,46 +78,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(stage.name)
         outcomes.append(run(stage, args.workdir, args.out, release=args.release))
         say(f"  {outcomes[-1].status} in {outcomes[-1].seconds:.0f} s {outcomes[-1].reason}")
-    return _conclude(outcomes, args.out)
+    print(conclude(outcomes, args.out))
+    return Exit.PASSED if passed(outcomes) else Exit.FAILED
 
 
 def run(stage: Stage, workdir: Path, out: Path, *, release: bool) -> Outcome:
     """Run a stage to its end, and take its verdict."""
     start = time.monotonic()
     absent = unavailable(stage)
-    status, reason = (Status.NOT_MEASURED, absent) if absent else _run(stage, workdir, out)
+    folder = out / re.sub(r"[^\w.=-]+", "-", stage.name).strip("-")[:100]
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
+    status, reason = (Status.NOT_MEASURED, absent) if absent else _run(stage, workdir, folder)
     seconds = time.monotonic() - start
     waived = bool(absent) and stage.optional and not release
-    return Outcome(stage, status, reason, seconds, waived)
+    return Outcome(stage, status, reason, seconds, folder, waived)
 
 
 def unavailable(stage: Stage) -> str:
     """Return why a stage's files cannot run on one of its devices; empty if they can."""
-    formats = {row.format for row in variants_of(stage.target)}
+    needs = [Need.PTE if kind == "pte" else Need.ONNX for kind in {r.format for r in stage.rows}]
     for name in stage.devices:
         try:
-            found = device(name)
+            reasons = [device(name).lacks(need) for need in sorted(needs)]
         except ExportGateError as error:
             return str(error)
-        for kind in sorted(formats):
-            if reason := found.lacks(Need.PTE if kind == "pte" else Need.ONNX):
-                return f"{name}: {reason}"
+        if all(reasons):
+            return f"{name}: {reasons[0]}"
     return ""
 
 
 def command_of(stage: Stage, workdir: Path, folder: Path) -> list[str]:
     """Return the command line of a stage."""
     words = ["--target", stage.target, "--workdir", str(workdir)]
+    words += [word for name in stage.files for word in ("--variant", name)]
     if stage.how is How.SUITES:
         words = ["gate", *words, "--device", *stage.devices, "--report", str(folder)]
     else:
         words = ["devices", *words, "--devices", ",".join(stage.devices), "--out", str(folder)]
         words += [] if stage.swipes is None else ["--max-swipes", str(stage.swipes)]
+        words += [] if stage.timed else ["--no-times"]
     return [sys.executable, "-P", "-m", "harness.console", *words]
 
 
-def _run(stage: Stage, workdir: Path, out: Path) -> tuple[Status, str]:
-    folder = out / re.sub(r"[^\w.=-]+", "-", stage.name).strip("-")[:100]
+def _run(stage: Stage, workdir: Path, folder: Path) -> tuple[Status, str]:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))}
@@ -168,33 +146,5 @@ def _run(stage: Stage, workdir: Path, out: Path) -> tuple[Status, str]:
     return (Status.FAIL if code == Exit.FAILED else Status.NOT_MEASURED), reason
 
 
-def _conclude(outcomes: Sequence[Outcome], out: Path) -> Exit:
-    """Write the table and say the verdict."""
-    rows = ["| Target | Devices | Judged by | Seconds | Verdict |", "|---|---|---|--:|---|"]
-    for each in outcomes:
-        stage, shown = each.stage, each.status + (" (waived)" if each.waived else "")
-        cells = [stage.target, ", ".join(stage.devices), stage.how, f"{each.seconds:.0f}", shown]
-        rows.append(f"| {' | '.join(cells)} |")
-    reasons = [f"- {each.stage.name}: {each.reason}" for each in outcomes if each.reason]
-    good = all(each.good for each in outcomes)
-    closing = f"{'PASS' if good else 'FAIL'}: {sum(e.status is Status.PASS for e in outcomes)} of "
-    closing += f"{len(outcomes)} stages, {sum(each.seconds for each in outcomes):.0f} s"
-    text = "\n".join([*rows, "", *reasons, *([""] if reasons else []), closing])
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "gate-all.md", f"{text}\n")
-    data = [
-        {
-            "target": each.stage.target, "devices": each.stage.devices, "how": each.stage.how,
-            "status": each.status, "reason": each.reason, "seconds": round(each.seconds, 1),
-            "waived": each.waived,
-        }
-        for each in outcomes
-    ]  # fmt: skip
-    verdict = {"schema": 1, "verdict": "PASS" if good else "FAIL", "stages": data}
-    write_text(out / "gate-all.json", json.dumps(verdict, indent=1) + "\n")
-    print(text)
-    return Exit.PASSED if good else Exit.FAILED
-
-
 def _wanted(stage: Stage, kinds: Sequence[str] | None) -> bool:
-    return not kinds or any(parts_of(name)[0] in kinds for name in stage.devices)
+    return not kinds or any({name, parts_of(name)[0]} & set(kinds) for name in stage.devices)
