@@ -24,6 +24,7 @@ from harness.devices.browser import alone, engine, installation
 from harness.devices.browser.devices import engine_of
 from harness.devices.device import DeviceDiedError, open_on
 from harness.devices.registry import device
+from tests.devices.full_disk import opened_on_a_full_disk
 from tests.devices.processes import alive, eventually, left, place
 from tests.test_devices import BASELINE, FILE, judged, project, verdicts, write_encoder
 
@@ -214,6 +215,11 @@ def test_nothing_outlives_the_worker(place: Path, files: Path, how: signal.Signa
     assert eventually(lambda: not left(place))
     with contextlib.suppress(OSError):
         found.close()
+
+
+@pytest.mark.parametrize("name", ["browser", "node"])
+def test_a_full_disk_stops_no_page_and_keeps_nothing(place: Path, files: Path, name: str) -> None:
+    assert opened_on_a_full_disk(name, files / FILE, place) == ("opened", "filling")
 
 
 def test_pages_run_beside_each_other_and_many_files_in_one(files: Path, worker: Worker) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from harness.devices.qemu.arm64 import Arm64
 from harness.devices.qemu.cores import core
 from harness.devices.registry import DEVICES, parts_of
 from harness.devices.runtimes.pins import pins
+from tests.devices.processes import alive, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -278,6 +281,30 @@ def test_the_verdict_of_a_stage_is_its_commands(
     assert found.status is status
     assert found.reason.startswith(said)
     assert bool(found.reason) is (status is not Status.PASS)
+
+
+ENDLESS = """
+import sys
+from harness.crossdevice import gate_all
+program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+gate_all.command_of = lambda *_: [sys.executable, "-c", program]
+gate_all.main(["--only", "host", "--out", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stage_ends_with_who_began_it(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)])
+
+    def stage() -> int:
+        said = "".join(log.read_text(encoding="utf-8") for log in tmp_path.glob("*/log.txt"))
+        return int(said) if said.endswith("\n") else 0
+
+    assert eventually(lambda: stage() > 0)
+    pid = stage()
+    process.send_signal(number)
+    assert process.wait(10) != 0
+    assert eventually(lambda: not alive(pid))
 
 
 def test_gate_all_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:

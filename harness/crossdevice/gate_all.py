@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -37,6 +38,8 @@ from harness.devices.registry import device, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,6 +132,7 @@ def _run(stage: Stage, workdir: Path, folder: Path) -> tuple[Status, str]:
             command_of(stage, workdir, folder),
             stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, env=environ,
             start_new_session=True,
+            preexec_fn=_end_with_us,  # noqa: PLW1509 - this process has one thread
         )  # fmt: skip
         try:
             code = process.wait(stage.limit_s)
@@ -144,6 +148,11 @@ def _run(stage: Stage, workdir: Path, folder: Path) -> tuple[Status, str]:
     last = next((line for line in reversed(lines) if line.startswith(("FAIL", "error:"))), "")
     reason = f"{last or f'exit status {code}'}; {log}"
     return (Status.FAIL if code == Exit.FAILED else Status.NOT_MEASURED), reason
+
+
+def _end_with_us() -> None:
+    """Let a stage end, and with it what it started, when this process is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _wanted(stage: Stage, kinds: Sequence[str] | None) -> bool:
