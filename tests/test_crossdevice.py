@@ -25,6 +25,7 @@ from harness.crossdevice.tables import markdown, passed, read, write
 from harness.devices.device import Need, not_for
 from harness.devices.qemu.arm64 import Arm64
 from harness.devices.qemu.cores import core
+from harness.devices.qemu.x86 import PROCESSORS, X86
 from harness.devices.registry import DEVICES, parts_of
 from harness.devices.runtimes.pins import pins
 from tests.devices.processes import alive, eventually
@@ -191,6 +192,8 @@ def test_a_file_for_other_devices_is_left_out_and_named() -> None:
     old = Arm64(core("cortex-a53"))
     assert not_for(old, rows["encoder_fp16.pte"]) == "the core has no FP16 arithmetic"
     assert not_for(old, rows["encoder_int8.pte"]) == ""
+    oldest = X86(next(each for each in PROCESSORS if each.name == "sse42"))
+    assert not_for(oldest, rows["encoder_fp16.pte"]) == "the processor cannot convert FP16"
     half = SimpleNamespace(lacks=lambda need: "no .pte" if need is Need.PTE else "")
     assert not_for(half, rows["step_fp32.pte"]) == "no .pte"
     assert not_for(half, rows["step_fp32.onnx"]) == ""

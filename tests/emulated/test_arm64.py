@@ -119,11 +119,14 @@ def test_onnx_gives_the_hosts_answers(device: Arm64, product: Path) -> None:
 
 
 @pytest.mark.parametrize("device", EACH, ids=BY_NAME)
-@pytest.mark.parametrize(("width", "four_bits"), [(32, False), (40, False), (64, True), (96, True)])
+@pytest.mark.parametrize(
+    ("width", "four_bits"),
+    [(32, False), (40, False), (64, True), (96, True), (40, True), (70, True)],
+)
 def test_a_quantised_program_gives_the_hosts_answers(
     device: Arm64, width: int, four_bits: bool, tmp_path: Path
 ) -> None:
-    """Widths that fill KleidiAI's blocks of 32, and one that does not; 8 bits and 4."""
+    """Widths that fill KleidiAI's blocks of 32, and some that do not; 8 bits and 4."""
     path = tmp_path / "program.pte"
     path.write_bytes(lowered(quantized=True, four_bits=four_bits, inputs=width))
     host, there = PteSession(path, NAMES), opened(device, path)
