@@ -15,12 +15,13 @@ import pytest
 
 from exporters.variants import TARGETS, VARIANTS
 from exportgate import resources
-from harness.crossdevice import gate_all
+from harness.crossdevice import gate_all, running
 from harness.crossdevice.agreement import Agreement, Figures, Status, judge, least_db
 from harness.crossdevice.command import main
 from harness.crossdevice.comparing import DevicesError, fewer_swipes
 from harness.crossdevice.outcome import Outcome, conclude
 from harness.crossdevice.plan import SHIPS_TO, How, Stage, plan, uncovered
+from harness.crossdevice.running import Places, run_all
 from harness.crossdevice.tables import markdown, passed, read, write
 from harness.devices.device import Need, not_for
 from harness.devices.qemu.arm64 import Arm64
@@ -231,7 +232,7 @@ def test_the_page_of_all_stages(tmp_path: Path) -> None:
     stages = [Stage("web", ("host", "there"), How.BESIDE), Stage("edge", ("<b>",), How.SUITES)]
     bad = Outcome(stages[0], Status.FAIL, "FAIL: 1 & 2", 61.0, folder)
     good = Outcome(stages[1], Status.PASS, "", 5.0, tmp_path / "edge")
-    assert conclude([bad, good], tmp_path).splitlines()[-1] == "FAIL: 1 of 2 stages, 66 s"
+    assert conclude([bad, good], tmp_path, 66.0).splitlines()[-1] == "FAIL: 1 of 2 stages, 66 s"
     page = (tmp_path / "gate-all.html").read_text(encoding="utf-8")
     assert '<a href="web/devices.md">web</a>' in page
     assert "12.0 dB to host, but should be ≥ 94.0 dB" in page
@@ -241,11 +242,13 @@ def test_the_page_of_all_stages(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "gate-all.json").read_text(encoding="utf-8"))
     assert [row["status"] for row in data["stages"]] == ["FAIL", "PASS"]
     assert data["verdict"] == "FAIL"
-    assert conclude([], tmp_path).endswith("FAIL: 0 of 0 stages, 0 s")
+    assert conclude([], tmp_path, 0.0).endswith("FAIL: 0 of 0 stages, 0 s")
 
 
 def outcome(stage: Stage, tmp_path: Path, *, release: bool = False) -> Outcome:
-    return gate_all.run(stage, tmp_path, tmp_path / "out", release=release)
+    places = Places(tmp_path, tmp_path / "out")
+    (found,) = run_all([stage], places, lambda _: None, release=release)
+    return found
 
 
 def test_a_device_that_is_missing_fails_unless_it_is_a_phone(tmp_path: Path) -> None:
@@ -279,7 +282,7 @@ def test_a_device_that_lacks_the_format_fails(tmp_path: Path) -> None:
 def test_the_verdict_of_a_stage_is_its_commands(
     program: str, status: Status, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate_all, "command_of", lambda *_: [sys.executable, "-c", program])
+    monkeypatch.setattr(running, "command_of", lambda *_: [sys.executable, "-c", program])
     found = outcome(Stage("web", ("host",), How.SUITES, limit_s=1.5), tmp_path)
     assert found.status is status
     assert found.reason.startswith(said)
@@ -288,9 +291,9 @@ def test_the_verdict_of_a_stage_is_its_commands(
 
 ENDLESS = """
 import sys
-from harness.crossdevice import gate_all
+from harness.crossdevice import gate_all, running
 program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-gate_all.command_of = lambda *_: [sys.executable, "-c", program]
+running.command_of = lambda *_: [sys.executable, "-c", program]
 gate_all.main(["--only", "host", "--out", sys.argv[1]])
 """
 
@@ -308,6 +311,21 @@ def test_a_stage_ends_with_who_began_it(number: signal.Signals, tmp_path: Path) 
     process.send_signal(number)
     assert process.wait(10) != 0
     assert eventually(lambda: not alive(pid))
+
+
+def test_stages_run_beside_each_other_but_for_those_that_judge_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    program = [sys.executable, "-c", "import time; time.sleep(0.5)"]
+    monkeypatch.setattr(running, "command_of", lambda *_: program)
+    names = ("web", "edge", "server", "android")
+    stages = [Stage(name, ("host",), How.SUITES, alone=name == "server") for name in names]
+    found = run_all(stages, Places(tmp_path, tmp_path), said.append, jobs=2)
+    assert [each.stage for each in found] == stages
+    assert all(each.good for each in found)
+    begun = [line.split()[0] if line[0] != " " else "end" for line in said]
+    assert begun == ["web", "edge", "end", "end", "server", "end", "android", "end"]
 
 
 def test_gate_all_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,8 +59,13 @@ def passed(outcomes: Sequence[Outcome]) -> bool:
     return bool(outcomes) and all(each.good for each in outcomes)
 
 
-def conclude(outcomes: Sequence[Outcome], out: Path) -> str:
+def conclude(outcomes: Sequence[Outcome], out: Path, seconds: float) -> str:
     """Write verdict, table and page; return the table with the verdict below it.
+
+    Args:
+        outcomes: What became of each stage.
+        out: Where to.
+        seconds: How long all of them took.
 
     ``gate-all.json``, ``gate-all.md`` and ``gate-all.html`` are about the stages; ``devices.json``
     and ``devices.md`` put what was run on several devices into one table.
@@ -69,10 +74,10 @@ def conclude(outcomes: Sequence[Outcome], out: Path) -> str:
     agreements, environments = compared(outcomes)
     if agreements:
         tables.write(out, agreements, {"command": "exportgate gate-all"}, environments)
-    text = _markdown(outcomes)
+    text = _markdown(outcomes, seconds)
     write_text(out / "gate-all.md", f"{text}\n")
-    write_text(out / "gate-all.json", json.dumps(_plain(outcomes), indent=1) + "\n")
-    write_text(out / "gate-all.html", page(outcomes, agreements, out))
+    write_text(out / "gate-all.json", json.dumps(_plain(outcomes, seconds), indent=1) + "\n")
+    write_text(out / "gate-all.html", page(outcomes, agreements, out, seconds))
     return text
 
 
@@ -89,7 +94,9 @@ def compared(outcomes: Sequence[Outcome]) -> tuple[list[Agreement], dict[str, di
     return found, environments
 
 
-def page(outcomes: Sequence[Outcome], agreements: Sequence[Agreement], out: Path) -> str:
+def page(
+    outcomes: Sequence[Outcome], agreements: Sequence[Agreement], out: Path, seconds: float
+) -> str:
     """Return the page: stages with links to their reports, and files by devices."""
     packages = ("harness.crossdevice", "harness.gate.page")
     loader = ChoiceLoader([PackageLoader(package, ".") for package in packages])
@@ -102,7 +109,7 @@ def page(outcomes: Sequence[Outcome], agreements: Sequence[Agreement], out: Path
     return environment.get_template("gate_all.html").render(
         style=Markup(style),  # noqa: S704 - our own file
         verdict="PASS" if passed(outcomes) else "FAIL",
-        closing=_closing(outcomes),
+        closing=_closing(outcomes, seconds),
         stages=[(each, _link(each, out)) for each in outcomes],
         heads=tables.HEADS,
         rows=[
@@ -121,24 +128,23 @@ def _link(each: Outcome, out: Path) -> str:
     return ""
 
 
-def _markdown(outcomes: Sequence[Outcome]) -> str:
+def _markdown(outcomes: Sequence[Outcome], seconds: float) -> str:
     rows = ["| Target | Devices | Judged by | Seconds | Verdict |", "|---|---|---|--:|---|"]
     for each in outcomes:
         stage = each.stage
         cells = [stage.what, ", ".join(stage.devices), stage.how, f"{each.seconds:.0f}", each.shown]
         rows.append(f"| {' | '.join(cells)} |")
     reasons = [f"- {each.stage.name}: {each.reason}" for each in outcomes if each.reason]
-    return "\n".join([*rows, "", *reasons, *([""] if reasons else []), _closing(outcomes)])
+    return "\n".join([*rows, "", *reasons, *([""] if reasons else []), _closing(outcomes, seconds)])
 
 
-def _closing(outcomes: Sequence[Outcome]) -> str:
+def _closing(outcomes: Sequence[Outcome], seconds: float) -> str:
     verdict = "PASS" if passed(outcomes) else "FAIL"
     kept = sum(each.status is Status.PASS for each in outcomes)
-    seconds = sum(each.seconds for each in outcomes)
     return f"{verdict}: {kept} of {len(outcomes)} stages, {seconds:.0f} s"
 
 
-def _plain(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _plain(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
     stages = [
         {
             "target": each.stage.target, "files": each.stage.files, "devices": each.stage.devices,
@@ -148,4 +154,4 @@ def _plain(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         for each in outcomes
     ]  # fmt: skip
     verdict = "PASS" if passed(outcomes) else "FAIL"
-    return {"schema": SCHEMA, "verdict": verdict, "stages": stages}
+    return {"schema": SCHEMA, "verdict": verdict, "seconds": round(seconds, 1), "stages": stages}

@@ -37,6 +37,7 @@ class Stage:
         files: Those of the target that are run; none for all of them.
         swipes: How many of the manifest's are run; None for as many as the device can.
         timed: Whether files are timed in turns too, where there is a clock.
+        alone: Whether it judges times, so that no other may run beside it.
         quick: Whether it is a part of what a CI runs (``--quick``): the devices that most users
             have.
         optional: Needs a thing that cannot be installed (a phone): without it NOT_MEASURED, which
@@ -50,6 +51,7 @@ class Stage:
     files: tuple[str, ...] = ()
     swipes: int | None = None
     timed: bool = True
+    alone: bool = False
     quick: bool = False
     optional: bool = False
     limit_s: float = 1200.0
@@ -93,8 +95,8 @@ def plan() -> tuple[Stage, ...]:
     beside, suites = How.BESIDE, How.SUITES
     ort, pte = versions_of("onnxruntime"), versions_of("executorch")
     return (
-        Stage("all", ("host",), suites),
-        Stage("web", ("browser",), suites, quick=True),
+        Stage("all", ("host",), suites, alone=True),
+        Stage("web", ("browser",), suites, alone=True, quick=True),
         Stage("web", ("host", *PAGES), beside),
         Stage("web-dev", ("host", *PAGES), beside),
         Stage("web", ("host", "webgpu"), beside, swipes=SOFTWARE_GPU_SWIPES),
