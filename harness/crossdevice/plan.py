@@ -36,7 +36,6 @@ class Stage:
         how: Which of the two.
         files: Those of the target that are run; none for all of them.
         swipes: How many of the manifest's are run; None for as many as the device can.
-        timed: Whether files are timed in turns too, where there is a clock.
         alone: Whether it judges times, so that no other may run beside it.
         quick: Whether it is a part of what a CI runs (``--quick``): the devices that most users
             have.
@@ -50,7 +49,6 @@ class Stage:
     how: How
     files: tuple[str, ...] = ()
     swipes: int | None = None
-    timed: bool = True
     alone: bool = False
     quick: bool = False
     optional: bool = False
@@ -107,7 +105,7 @@ def plan() -> tuple[Stage, ...]:
         Stage("android", (A53,), suites, files=("encoder_int8.pte",)),
         Stage("edge", (I8MM,), suites, files=("encoder_int4.pte",)),
         Stage("all", ("host", A53, A76, I8MM, *OLD_X86), beside, swipes=EMULATED_SWIPES),
-        Stage("all", ("host", *ort, *pte), beside, timed=False),
+        Stage("all", ("host", *ort, *pte), beside),
         Stage("android", ("host", "adb"), beside, optional=True),
     )
 

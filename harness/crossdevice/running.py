@@ -144,7 +144,7 @@ def unavailable(stage: Stage) -> str:
         except ExportGateError as error:
             return str(error)
         if all(reasons):
-            return f"{name}: {reasons[0]}"
+            return f"{name}: {'; '.join(dict.fromkeys(reasons))}"
     return ""
 
 
@@ -157,7 +157,7 @@ def command_of(stage: Stage, workdir: Path, folder: Path) -> list[str]:
     else:
         words = ["devices", *words, "--devices", ",".join(stage.devices), "--out", str(folder)]
         words += [] if stage.swipes is None else ["--max-swipes", str(stage.swipes)]
-        words += [] if stage.timed else ["--no-times"]
+        words += ["--no-times"]  # other stages run beside it
     return [sys.executable, "-P", "-m", "harness.console", *words]
 
 

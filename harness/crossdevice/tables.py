@@ -105,7 +105,7 @@ def write(
     }
     text = json.dumps(data, indent=1, allow_nan=False, default=str)
     write_text(folder / JSON, text + "\n")
-    title = f"# Files on {', '.join(environments)}\n\n"
+    title = "# The same files on several devices\n\n"
     page = folder / "devices.md"
     rest = "".join(f"{note}\n" if note.startswith("- ") else f"\n{note}\n" for note in notes)
     where = _where(environments)
