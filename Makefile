@@ -119,7 +119,7 @@ build/demo/bundle/known_answers.json: $(CHECKPOINT) | setup
 		--variant encoder_fp32.onnx --variant encoder_int8_web.onnx --variant step_fp32.onnx \
 		--out build/demo/files --cache build/gate/cache --package_dir build/demo/bundle
 	$(BIN)/exportgate bundle specify build/demo/bundle --manifest $(SWIPES)
-.PHONY: setup-runtimes test-runtimes bench-runtimes gate-all
+.PHONY: setup-runtimes test-runtimes bench-runtimes gate-all gate-devices bench-devices
 setup-runtimes: setup  ## install the runtime versions that applications pin, by their hashes (2 GB)
 	$(BIN)/exportgate runtimes setup
 
@@ -130,8 +130,14 @@ bench-runtimes: setup-runtimes  ## run every file on every one of those versions
 	$(BIN)/exportgate runtimes compare --out build/runtimes-table
 	cp build/runtimes-table/devices.md benchmarks/results/runtimes.md
 
-gate-all: setup  ## judge every target on every device that it ships to
+gate-all: setup-browser setup-arm64 setup-runtimes  ## judge every target on every device it ships to
 	$(BIN)/exportgate gate-all
+
+bench-devices: gate-all  ## the table of its files by devices
+	cp build/gate-all/devices.md benchmarks/results/devices.md
+
+gate-devices: setup-browser setup-arm64  ## the part of it that a CI runs: a browser, a Cortex-A76
+	$(BIN)/exportgate gate-all --quick --out build/gate-devices
 
 setup-arm64: setup  ## install the emulated processors (Debian, as root): emulator, compilers, wheels
 	@command -v qemu-aarch64 > /dev/null && command -v aarch64-linux-gnu-g++ > /dev/null \
