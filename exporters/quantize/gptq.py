@@ -146,12 +146,23 @@ class Gptq:
         blocks = hessian if isinstance(hessian, list) else [hessian]
         self._blocks: list[_BlockGptq] = []
         while blocks:
-            self._blocks.append(_BlockGptq(blocks.pop(0)))
+            self._blocks.append(_BlockGptq.of(blocks.pop(0)))
 
     @property
     def size_bytes(self) -> int:
         """Memory of what it was made from."""
         return 8 * sum(block.inputs**2 for block in self._blocks)
+
+    def to_plain(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Return order and factor of each block; of a factor what is not zero, row by row."""
+        return [block.to_plain() for block in self._blocks]
+
+    @classmethod
+    def from_plain(cls, blocks: list[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> Gptq:
+        """Make what ``to_plain`` described."""
+        found = cls([])
+        found._blocks = [_BlockGptq.from_plain(*block) for block in blocks]
+        return found
 
     def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
         """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
@@ -203,12 +214,28 @@ def _spread(scales: Tensor, weight: Tensor) -> Tensor:
 class _BlockGptq:
     """Rounds the weights of neighbouring inputs; blocks begin at even ones, so that pairs fit."""
 
-    def __init__(self, hessian: Tensor) -> None:
-        self.inputs = len(hessian)
+    def __init__(self, order: Tensor, factor: Tensor) -> None:
+        self.inputs = len(order)
+        self._order = order
+        self._factor = factor
+
+    @classmethod
+    def of(cls, hessian: Tensor) -> _BlockGptq:
         # Channels that carry most go first, while there are many left to make up for them.
-        self._order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
-        hessian = hessian[self._order[:, None], self._order]  # the caller's may be dropped here
-        self._factor = _inverse_factor(hessian)
+        order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
+        hessian = hessian[order[:, None], order]  # the caller's may be dropped here
+        return cls(order, _inverse_factor(hessian))
+
+    def to_plain(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        rows, columns = torch.triu_indices(self.inputs, self.inputs)
+        return self._order.numpy(), self._factor[rows, columns].numpy()
+
+    @classmethod
+    def from_plain(cls, order: NDArray[np.int64], upper: NDArray[np.float64]) -> _BlockGptq:
+        factor = torch.zeros(len(order), len(order), dtype=torch.float64)
+        rows, columns = torch.triu_indices(len(order), len(order))
+        factor[rows, columns] = torch.from_numpy(upper)
+        return cls(torch.from_numpy(order), factor)
 
     def round(self, weight: Tensor, steps: Tensor, codes: Codes) -> Tensor:
         """Return int8 codes (out, in) of a weight (out, in) float32 with these steps."""
