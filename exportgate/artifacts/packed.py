@@ -91,7 +91,7 @@ def _is_fortran(array: NDArray[Any]) -> bool:
 
 def _put(array: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> str:
     name = str(len(arrays))
-    arrays[name] = np.ascontiguousarray(array.T if _is_fortran(array) else array)
+    arrays[name] = np.asarray(array.T if _is_fortran(array) else array, order="C")
     return name
 
 
