@@ -17,8 +17,8 @@ from exportgate.artifacts import answers
 from exportgate.artifacts.answers import answer_key, arrays_sha256, keep, kept
 from exportgate.artifacts.packed import PackedError, pack, unpack
 from harness.measure.expected import reference
+from harness.measure.expected.answers import Answers
 from harness.measure.expected.each import EachError, each
-from harness.run.answers import Answers
 from harness.run.context import RunContext
 from harness.run.request import Request
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from exporters.graphs.step import StepGraph
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.expected import ExpectedFile, Rounding
-from exporters.quantize.gptq import EncoderPlan, matrix_layers, observe_hessians
+from exporters.quantize.gptq import EncoderPlan
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
 from exporters.variants import is_quantized
 from exporters.xnnpack.encoder_graph import rewrite_encoder

@@ -17,17 +17,8 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.graphs.folding import bias_of, linear_layer, weight_of
 from exporters.graphs.step import LabelEmbedding
-from exporters.quantize.gptq import (
-    S4,
-    S8,
-    Codes,
-    EncoderPlan,
-    Gptq,
-    MatrixCodes,
-    matrix_layers,
-    observe_hessians,
-    rows_to_int8,
-)
+from exporters.quantize.gptq import S4, S8, Codes, EncoderPlan, Gptq, MatrixCodes, rows_to_int8
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.smoothing import balance
 from exporters.xnnpack.attention import Table
 
@@ -120,7 +111,7 @@ def round_layers(
 
     Args:
         module: Rewritten encoder or step.
-        hessians: From ``gptq.observe_hessians``, of all its matrix layers; emptied on the way.
+        hessians: From ``hessians.observe_hessians``, of all its matrix layers; emptied on the way.
         precisions: ``int8``, ``int4`` or both.
     """
     found: dict[str, dict[str, MatrixCodes]] = {precision: {} for precision in precisions}

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram, export
 
 from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.quantize.calibration import checked_features
-from exporters.quantize.gptq import matrix_layers, observe_hessians
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
 from exporters.variants import check_supported, is_quantized
 from exporters.xnnpack.delegation import count_delegation

@@ -10,8 +10,8 @@ from harness.metrics import METRICS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from harness.history.points import Point, SeriesKey
     from harness.history.store import Run
-    from harness.history.trends import Point, SeriesKey
 
 
 def draw(found: Mapping[SeriesKey, Sequence[Point]], out: Path) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from exportgate import resources
 from exportgate.exit import Exit, Parser
 from harness.history.drawing import draw
+from harness.history.points import Point, SeriesKey
 from harness.history.same import differences
 from harness.history.store import (
     HistoryError,
@@ -43,25 +44,6 @@ Order = Literal["time", "name"]
 def default_history() -> Path:
     """Return where the history lies if ``--history`` does not say."""
     return resources.build_folder() / "history.db"
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A metric of an artifact in a run; ``status`` is None where no gate judges it."""
-
-    run: Run
-    value: float | None
-    status: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesKey:
-    """What may stand in one line."""
-
-    artifact: str
-    metric: str
-    device: str
-    environment: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from exportgate.levels import level
 from harness.diagnose import expected, stages
 from harness.measure import coverage, parity
 from harness.measure.expected import reference
-from harness.run.answers import Answers
+from harness.measure.expected.answers import Answers
 from harness.run.memo import once
 
 if TYPE_CHECKING:

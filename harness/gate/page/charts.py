@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.gate.report.outcome import Measured, Report
-    from harness.history.trends import Point, SeriesKey
+    from harness.history.points import Point, SeriesKey
 
 RATIOS = ("speedup", "baseline_latency_ratio", "baseline_instruction_ratio")
 TREND = ("word_accuracy", "sqnr_db", "size_bytes")
