@@ -118,6 +118,8 @@ def check_recipe(row: Variant) -> None:
     check(
         "intermediate", recipe.shares, [None, *_SHARES.get(half if recipe.quantizer else None, [])]
     )
+    if recipe.mixed is not None:
+        check("quantizer with a recipe of its layers", recipe.quantizer, ["eager"])
     for name, _ in recipe.rewrite:
         check("rewrite's switch", name, _switches(row))
 
@@ -146,6 +148,7 @@ def _encoder_pte(row: Variant, source: Source, shared: Any) -> Program:  # noqa:
         quantizer=row.recipe.quantizer or "eager",  # floating point has none
         options=RewriteOptions(**dict(row.recipe.rewrite)),
         plan=shared,
+        mixed=row.recipe.mixed,
     )
 
 

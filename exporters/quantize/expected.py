@@ -69,7 +69,7 @@ class Rounding:
         scales = channel_scales(self.weight, self.codes, group=self.group)
         steps = scales.repeat_interleave(self.weight.shape[1] // scales.shape[1], dim=1)
         found = (self.weight / steps).round().clamp(self.codes.lowest, self.codes.highest)
-        return MatrixCodes(found.to(torch.int8).numpy(), scales.numpy(), self.codes)
+        return MatrixCodes(found.to(torch.int8).numpy(), scales.numpy(), self.codes, self.group)
 
     def strays(self, given: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tell how far real numbers (out, in) are from a right rounding, in steps: Gptq.strays."""

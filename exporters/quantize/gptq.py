@@ -58,11 +58,13 @@ class MatrixCodes:
         codes: (out, in) int8, ``weight ~ codes * scales``.
         scales: (out, groups) float32: a step for each ``in / groups`` neighbouring inputs.
         range: What the codes may be.
+        group: Neighbouring inputs that share a step; None for all.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     range: Codes
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Gptq:
         steps = _spread(scales, weight)
         parts = zip(self._blocks, self._split(weight), self._split(steps), strict=True)
         found = torch.cat([block.round(part, step, codes) for block, part, step in parts], dim=1)
-        return MatrixCodes(found.numpy(), scales.numpy(), codes)
+        return MatrixCodes(found.numpy(), scales.numpy(), codes, group)
 
     def strays(
         self, weight: Tensor, given: Tensor, codes: Codes, *, group: int | None = None

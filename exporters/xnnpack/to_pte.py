@@ -15,6 +15,7 @@ from torch.export import ExportedProgram, export
 
 from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.quantize.calibration import checked_features
+from exporters.quantize.gptq import EncoderPlan
 from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
 from exporters.variants import check_supported, is_quantized
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from exporters.nemo.checkpoint import Checkpoint
-    from exporters.quantize.gptq import EncoderPlan, MatrixCodes
+    from exporters.quantize.gptq import MatrixCodes
+    from exporters.recipes import MixedRecipe
     from exporters.variants import Precision, Quantizer
 
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -50,6 +52,7 @@ def encoder_to_pte(
     options: RewriteOptions | None = None,
     plan: EncoderPlan | None = None,
     skip_passes: bool = True,
+    mixed: MixedRecipe | None = None,
 ) -> Program:
     """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
 
@@ -64,6 +67,7 @@ def encoder_to_pte(
         options: What to rewrite; everything by default.
         plan: From ``plan_encoder`` with the same arguments; made here by default.
         skip_passes: Lower without passes that change nothing (``pass_skipping``).
+        mixed: How each matrix is stored, in place of one precision for all; ``eager`` only.
 
     Raises:
         LoweringError: Another precision or quantizer, INT4 is asked of PT2E, or the program does
@@ -83,6 +87,7 @@ def encoder_to_pte(
         max_trace_len=max_trace_len,
         options=options,
         plan=plan,
+        mixed=mixed,
     )
     payload, lowering, recipe = _made(prepared, quantizer, skip_passes=skip_passes)
     return Program(
@@ -183,6 +188,7 @@ def prepare_encoder(
     max_trace_len: int,
     options: RewriteOptions | None = None,
     plan: EncoderPlan | None = None,
+    mixed: MixedRecipe | None = None,
 ) -> Prepared:
     """Rewrite the encoder; arguments as those of ``encoder_to_pte``."""
     options = options or RewriteOptions()
@@ -191,6 +197,15 @@ def prepare_encoder(
     )
     recipe: dict[str, Any] = {"rewrite": options.to_json()}
     codes: Mapping[str, MatrixCodes] = {}
+    if mixed is not None and plan is None:
+        swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
+        # On a copy: its front end is smoothed while the swipes are observed.
+        observed = rewrite_encoder(
+            checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+        )
+        with quiet_and_reproducible():
+            smoothing, found = quantization().plan_mixed(observed, swipes, mixed)
+        plan = EncoderPlan(smoothing, {precision: found})
     if is_quantized(precision):
         plan = plan or plan_encoder(
             checkpoint,
@@ -202,7 +217,7 @@ def prepare_encoder(
         quantize = quantization()
         quantize.smooth_front_end(encoder, plan.smoothing)
         codes = plan.codes[precision]
-        recipe |= {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        recipe |= mixed.to_json() if mixed else {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
     return Prepared(
         module=encoder,
         precision=precision,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporters.recipes import MixedRecipe
 from exporters.variants import variant
 from exportgate.artifacts.answers import keep, kept
 from harness.diagnose.stages import observed
@@ -72,6 +73,7 @@ def _pte(
         max_trace_len=sidecar.max_trace_len or 0,
         calibration=swipes,
         options=RewriteOptions(**dict(row.recipe.rewrite)),
+        mixed=MixedRecipe.from_json(sidecar.recipe) if "layers" in sidecar.recipe else None,
     )
 
 
