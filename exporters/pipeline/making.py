@@ -140,15 +140,24 @@ def _switches(row: Variant) -> list[str]:
 def _encoder_pte(row: Variant, source: Source, shared: Any) -> Program:  # noqa: ANN401
     from exporters.xnnpack import to_pte  # noqa: PLC0415
 
+    options, mixed = RewriteOptions(**dict(row.recipe.rewrite)), row.recipe.mixed
+    if mixed is not None:
+        shared = to_pte.plan_mixed(
+            source.checkpoint,
+            mixed,
+            row.precision,
+            calibration=source.calibration.features,
+            max_trace_len=source.max_trace_len,
+            options=options,
+        )
     return to_pte.encoder_to_pte(
         source.checkpoint,
         precision=row.precision,
         calibration=source.calibration.features,
         max_trace_len=source.max_trace_len,
         quantizer=row.recipe.quantizer or "eager",  # floating point has none
-        options=RewriteOptions(**dict(row.recipe.rewrite)),
+        options=options,
         plan=shared,
-        mixed=row.recipe.mixed,
     )
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from exporters.recipes import MixedRecipe
+
 _DAMPING = 0.01
 """Share of the mean diagonal added to it: the paper's; some channels are always zero."""
 
@@ -76,10 +78,12 @@ class EncoderPlan:
     Attributes:
         smoothing: (in,) float32: what the front end's linear has its input channels divided by.
         codes: By precision, the integers of each layer's weights, by its name.
+        mixed: What was asked for, where not all layers are stored alike.
     """
 
     smoothing: NDArray[np.float32]
     codes: Mapping[str, Mapping[str, MatrixCodes]]
+    mixed: MixedRecipe | None = None
 
 
 def channel_scales(weight: Tensor, codes: Codes, *, group: int | None = None) -> Tensor:

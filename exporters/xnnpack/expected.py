@@ -61,7 +61,7 @@ def expected_encoder(
             if mixed
             else _roundings(encoder, hessians, precision)
         )
-        plan = EncoderPlan(smoothing, {precision: _nearest(roundings)})
+        plan = EncoderPlan(smoothing, {precision: _nearest(roundings)}, mixed)
     prepared = prepare_encoder(
         checkpoint,
         precision=precision,
@@ -69,7 +69,6 @@ def expected_encoder(
         max_trace_len=max_trace_len,
         options=options,
         plan=plan,
-        mixed=mixed,
     )
     return ExpectedFile(lowered_payload(prepared, quantizer), roundings)
 

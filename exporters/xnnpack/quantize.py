@@ -153,7 +153,7 @@ def plan_mixed(
 
 
 def gptq_of(choice: LayerChoice, hessian: list[Tensor]) -> Gptq:
-    """Return what rounds a layer: without GPTQ, each weight to the nearest, as if none met another."""
+    """Return what rounds a layer: without GPTQ, each weight by itself, as if none met another."""
     if not choice.gptq:
         hessian = [torch.eye(len(block), dtype=torch.float64) for block in hessian]
     return Gptq(hessian)

@@ -52,7 +52,6 @@ def encoder_to_pte(
     options: RewriteOptions | None = None,
     plan: EncoderPlan | None = None,
     skip_passes: bool = True,
-    mixed: MixedRecipe | None = None,
 ) -> Program:
     """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
 
@@ -65,9 +64,8 @@ def encoder_to_pte(
         max_trace_len: Largest T.
         quantizer: ``pt2e`` or ``eager``; only ``eager`` makes INT4.
         options: What to rewrite; everything by default.
-        plan: From ``plan_encoder`` with the same arguments; made here by default.
+        plan: From ``plan_encoder`` or ``plan_mixed``, same arguments; by default the first.
         skip_passes: Lower without passes that change nothing (``pass_skipping``).
-        mixed: How each matrix is stored, in place of one precision for all; ``eager`` only.
 
     Raises:
         LoweringError: Another precision or quantizer, INT4 is asked of PT2E, or the program does
@@ -87,7 +85,6 @@ def encoder_to_pte(
         max_trace_len=max_trace_len,
         options=options,
         plan=plan,
-        mixed=mixed,
     )
     payload, lowering, recipe = _made(prepared, quantizer, skip_passes=skip_passes)
     return Program(
@@ -180,6 +177,31 @@ def plan_encoder(
     return plan
 
 
+def plan_mixed(
+    checkpoint: Checkpoint,
+    mixed: MixedRecipe,
+    precision: Precision,
+    *,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    options: RewriteOptions | None = None,
+) -> EncoderPlan:
+    """Decide on the integers of a recipe, for a file of this precision's name.
+
+    The other arguments are those of ``encoder_to_pte``, whose quantizer is ``eager`` then.
+
+    Raises:
+        RecipeError: It is another encoder's.
+    """
+    encoder = rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    )
+    swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
+    with quiet_and_reproducible():
+        smoothing, codes = quantization().plan_mixed(encoder, swipes, mixed)
+    return EncoderPlan(smoothing, {precision: codes}, mixed)
+
+
 def prepare_encoder(
     checkpoint: Checkpoint,
     *,
@@ -188,7 +210,6 @@ def prepare_encoder(
     max_trace_len: int,
     options: RewriteOptions | None = None,
     plan: EncoderPlan | None = None,
-    mixed: MixedRecipe | None = None,
 ) -> Prepared:
     """Rewrite the encoder; arguments as those of ``encoder_to_pte``."""
     options = options or RewriteOptions()
@@ -197,15 +218,6 @@ def prepare_encoder(
     )
     recipe: dict[str, Any] = {"rewrite": options.to_json()}
     codes: Mapping[str, MatrixCodes] = {}
-    if mixed is not None and plan is None:
-        swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
-        # On a copy: its front end is smoothed while the swipes are observed.
-        observed = rewrite_encoder(
-            checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
-        )
-        with quiet_and_reproducible():
-            smoothing, found = quantization().plan_mixed(observed, swipes, mixed)
-        plan = EncoderPlan(smoothing, {precision: found})
     if is_quantized(precision):
         plan = plan or plan_encoder(
             checkpoint,
@@ -217,7 +229,8 @@ def prepare_encoder(
         quantize = quantization()
         quantize.smooth_front_end(encoder, plan.smoothing)
         codes = plan.codes[precision]
-        recipe |= mixed.to_json() if mixed else {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        alike = {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        recipe |= plan.mixed.to_json() if plan.mixed else alike
     return Prepared(
         module=encoder,
         precision=precision,

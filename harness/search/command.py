@@ -225,14 +225,17 @@ def _sentences(
     held = outcome.held_out
     random = choose(trials, "random", args.max_loss, args.min_db)
     said = "refutes the bound" if outcome.refuted else "keeps the bound"
-    lines = [
+    found = (
         f"Budget: {budget}. Chosen: {outcome.size_bytes / 1e6:.3f} MB, "
         f"{outcome.chosen.sqnr_db:.1f} dB; on the search's half {outcome.chosen.worse} words lost, "
-        f"{outcome.chosen.better} gained.",
+        f"{outcome.chosen.better} gained."
+    )
+    judged = (
         f"On {swipes} swipes that the search never saw, on ExecuTorch: {held.test.worse} lost, "
         f"{held.test.better} gained, net {held.percent:.2f} of 100; this {said} "
-        f"(p of no loss at all: {held.test.p_value:.3f}).",
-    ]
+        f"(p of no loss at all: {held.test.p_value:.3f})."
+    )
+    lines = [found, judged]
     if random is None:
         return [*lines, "No random choice kept the bound."]
     more = (random.matrix_bytes - outcome.chosen.matrix_bytes) / 1e6

@@ -67,8 +67,8 @@ class Space:
 
     Attributes:
         layers: In the order of the graph.
-        noise: Noise-to-signal power that a layer's choice adds to the encoder's output, beside 8 bits
-            everywhere; by layer and choice.
+        noise: Noise-to-signal power that a layer's choice adds to the encoder's output, beside 8
+            bits everywhere; by layer and choice.
         base_noise: Noise-to-signal power of 8 bits everywhere.
     """
 

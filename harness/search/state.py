@@ -51,7 +51,8 @@ class State:
 
     Attributes:
         path: JSON lines; those of another question are in another file.
-        noise: Noise-to-signal power by smoothing, layer and choice; the layer "" is 8 bits everywhere.
+        noise: Noise-to-signal power by smoothing, layer and choice; the layer "" is 8 bits
+            everywhere.
         trials: By kind and number.
     """
 
