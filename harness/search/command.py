@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 FILE = "encoder_int4.pte"
 """The file of the table whose layers are chosen."""
 _TODAY = ("encoder_int8_ultra.pte", FILE)
-_REFUTED = 0.05
-"""Probability of the held-out losses below which the bound is refuted: one search of twenty whose
-recipe is exactly at the bound is called worse."""
 
 
 class SearchError(ExportGateError, RuntimeError):
@@ -111,7 +108,7 @@ def search(args: argparse.Namespace) -> Outcome:
     study = Study(lab, spread(swipes, PROBES), half, step, state, say)
     space = study.space()
     overhead = today[_TODAY[0]] - space.stored_bytes(space.alike(BASE))
-    most = round(args.max_mb * 1e6) - overhead if args.max_mb else None
+    most = _bytes(args.max_mb) - overhead if args.max_mb else None
     trials = study.trials(space, args.trials, most)
     fitting = [t for t in trials if most is None or t.matrix_bytes <= most]
     chosen = choose(fitting, "searched", args.max_loss, args.min_db)
@@ -121,6 +118,10 @@ def search(args: argparse.Namespace) -> Outcome:
         outcome = _judged(args, chosen, lab.alpha, other, step)
     _write(args, trials, overhead, outcome, other)
     return outcome
+
+
+def _bytes(megabytes: float) -> int:
+    return round(megabytes * 10**6)
 
 
 def _state_path(args: argparse.Namespace) -> Path:
@@ -193,7 +194,7 @@ def _judged(
         runs = worker.call(run_encoder, session, other.features)
     loss = other.loss(step, runs.encoded)
     share = args.max_loss / 100 + loss.test.better / loss.test.swipes
-    refuted = share_at_least(loss.test.worse, loss.test.swipes, share) < _REFUTED
+    refuted = share_at_least(loss.test.worse, loss.test.swipes, share) < level("search_refuted")
     return Outcome(chosen, done.files[0].raw_bytes, loss, refuted)
 
 
@@ -294,6 +295,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         msg = f"--trials is {args.trials}, but should be 2 or more"
         raise SearchError(msg)
     outcome = search(args)
-    too_large = bool(args.max_mb) and outcome.size_bytes > args.max_mb * 1e6
+    too_large = bool(args.max_mb) and outcome.size_bytes > _bytes(args.max_mb)
     failed = outcome.chosen is None or outcome.refuted or too_large
     return Exit.FAILED if failed else Exit.PASSED

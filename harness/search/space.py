@@ -126,7 +126,7 @@ class Space:
         return {
             layer.name: choice
             for (layer, choice), taken in zip(rows, found.x, strict=True)
-            if taken > 0.5
+            if round(taken)
         }
 
     def random(self, most_bytes: int, rng: np.random.Generator) -> Chosen:
