@@ -35,6 +35,7 @@ ELSEWHERE = {
     "harness/measure/significance.py": "the loss that a test would have seen, in words",
     "harness/metrics.py": "how a number is written",
     "harness/onboarding/": "advice before a run",
+    "harness/search/study.py": "which smoothings are tried",
     # Decide still, beside the tests that count them:
     "harness/client/answers.py": "how far an application's own numbers may be from the gate's",
     "harness/inspect/constants.py": "what float32 leaves of two sums of the same terms",

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from exporters.quantize.gptq import S8_PAIRS, Gptq, noisiest, observe_hessians
+from exporters.quantize.gptq import S8_PAIRS, Gptq, noisiest
+from exporters.quantize.hessians import observe_hessians
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
