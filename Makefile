@@ -15,7 +15,7 @@ SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
 APART := long or browser or clients or runtimes or arm64
 
-.PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
+.PHONY: gate test lint setup golden lock clean release faults fault-table mutants mutant-table zoo gate-zoo accept bench-gate \
 	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs \
 	setup-arm64 test-arm64 gate-arm64
 
@@ -65,6 +65,9 @@ N ?= 1000
 SEED ?= 1
 mutants: setup  ## generate mutants of every file until N count, and show which survive the gate
 	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED)
+
+mutant-table: setup  ## the same; writes the table of results
+	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED) --out benchmarks/results/mutants.md
 
 zoo: setup  ## train 14 other checkpoints and gate every target on each: two hours
 	$(BIN)/python -m benchmarks.zoo.train --out build/zoo

@@ -263,7 +263,7 @@ RECORD_FAULTS = (
           f"{ENCODER} shape_failures_max", exported(ENCODER, golden, max_trace_len=100)),
     fault("bound not kept", 8, "exported for 400 points, 200 promised",
           f"{ENCODER} overlong_accepted_max", exported(ENCODER, golden, max_trace_len=400)),
-    fault("calibrated on noise", 14, "randn instead of swipes", f"{INT8} layer_gain_excess_max",
+    fault("calibrated on noise", 14, "randn instead of swipes", f"{INT8} clip_noise_ratio_max",
           exported(INT8, golden, precision="int8", calibration=noise)),
     fault("FP32 under an INT8 name", 10, "a fallback without a word",
           f"{INT8} int8_matrix_share_min", under_the_name(INT8, ENCODER)),

@@ -17,7 +17,7 @@ from tests.mutants.generate import Generator
 from tests.mutants.judge import KILLED, SURVIVED, load_files
 from tests.mutants.log import Log, read_rows, state_of
 from tests.mutants.parallel import Judges
-from tests.mutants.table import report_lines, score, survivor_lines
+from tests.mutants.table import page_lines, report_lines, score, survivor_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--processes", type=int, default=2, help="judges beside each other (default %(default)s)"
     )
+    parser.add_argument("--out", type=Path, help="also write the page of results to this file")
     options = parser.parse_args(arguments)
     folder = options.artifacts.resolve() if options.artifacts else export()
     log = REPOSITORY / "build" / "mutants" / f"seed{options.seed}.jsonl"
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             rows = _sample(judges, generator, Log(log, state_of(folder)), options.seed, options.n)
         _print(report_lines(rows))
+        if options.out:
+            text = "\n".join(page_lines(rows, options.seed)) + "\n"
+            options.out.write_text(text, encoding="utf-8")
         return _verdict(judges, rows)
     finally:
         judges.close()
