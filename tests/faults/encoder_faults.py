@@ -175,7 +175,7 @@ def unfused(model: onnx.ModelProto) -> None:
     """Put between each product and what it dequantises an operator that no kernel takes in.
 
     It is a maximum with the least of all numbers, so that outputs stay as they are. The runtime
-    then dequantises weights and inputs at each run, and multiplies in FP32: slower than FP32 itself.
+    then dequantises weights and inputs at each run and multiplies in FP32: slower than FP32 itself.
     """
     put("least", np.array(np.finfo(np.float32).min, np.float32))(model)
     made = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}

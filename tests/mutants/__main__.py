@@ -82,9 +82,7 @@ def export() -> Path:
     return lab.artifacts
 
 
-def _sample(
-    judges: Judges, generator: Generator, log: Log, seed: int, count: int
-) -> list[Judged]:
+def _sample(judges: Judges, generator: Generator, log: Log, seed: int, count: int) -> list[Judged]:
     """Judge a seed's mutants in the order of their drawing until ``count`` of them count."""
     drawn, names = generator.draw(seed), []
     start = time.monotonic()

@@ -143,10 +143,14 @@ class Judge:
         if first or otherwise:
             return KILLED, first or otherwise, otherwise
         nearest = sorted(seen, key=lambda v: -_slack_used(v, unharmed.verdicts[v.gate.key]))
-        return SURVIVED, "; ".join(
-            f"{_described(v)} ({_slack_used(v, unharmed.verdicts[v.gate.key]):.0%} of the way)"
-            for v in nearest[:NEAREST]
-        ), ""
+        return (
+            SURVIVED,
+            "; ".join(
+                f"{_described(v)} ({_slack_used(v, unharmed.verdicts[v.gate.key]):.0%} of the way)"
+                for v in nearest[:NEAREST]
+            ),
+            "",
+        )
 
     def _broken(
         self, checks: Sequence[Check], mutant: Mutant, context: RunContext, seen: list[Verdict]
@@ -158,7 +162,9 @@ class Judge:
                 seen.append(verdict)
                 kept = before[verdict.gate.key].status is Status.PASS
                 # What may be left out fails no run.
-                lacking = verdict.value is None and METRICS[verdict.gate.metric].role is Role.OPTIONAL
+                lacking = (
+                    verdict.value is None and METRICS[verdict.gate.metric].role is Role.OPTIONAL
+                )
                 if verdict.status is not Status.PASS and kept and not lacking:
                     return _described(verdict)
         return ""
