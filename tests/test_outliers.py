@@ -118,7 +118,8 @@ def test_a_fault_of_some_lengths_is_seen_though_swipes_have_it_too(first: int, l
     lengths, swipes = draws(rng, "normal", 200), draws(rng, "normal", 320)
     harmed = (first <= LENGTHS) & (last >= LENGTHS)
     lengths[harmed] += 15.0
-    swipes[(SWIPE_FRAMES * 4 >= first) & (SWIPE_FRAMES * 4 <= last)] += 15.0
+    points = SWIPE_FRAMES * 4
+    swipes[(first <= points) & (last >= points)] += 15.0
     found = farthest_length(lengths, FRAMES, swipes, SWIPE_FRAMES)
     assert found.p_value < LIMIT
     assert harmed[found.index]

@@ -31,11 +31,11 @@ STEPS = 255
 
 HEADROOM = 1.25
 """How far beyond the calibration's extremes a code reaches: calibrated on 200 swipes, one of the
-next 300 reaches 1.8 times as far in some layer of 1 of 14 checkpoints, and a clipped acceleration is
-the largest error that there is. A factor h costs 20 log10 h dB in each layer, and layers that become
-too noisy by it get a second code. Measured on five checkpoints, 1.25 lifts the worst swipe by 0.7 to
-3.2 dB and changes the mean by -0.2 to 0.7 dB and the time by up to 7 %; 1.5 is better on two, worse on
-three."""
+next 300 reaches 1.8 times as far in some layer of 1 of 14 checkpoints, and a clipped acceleration
+is the largest error that there is. A factor h costs 20 log10 h dB in each layer, and layers that
+become too noisy by it get a second code. Measured on five checkpoints, 1.25 lifts the worst swipe
+by 0.7 to 3.2 dB and changes the mean by -0.2 to 0.7 dB and the time by up to 7 %; 1.5 is better on
+two, worse on three."""
 
 RESIDUAL_HEADROOM = 4.0
 """The same where code and residual have steps to spare."""

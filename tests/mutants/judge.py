@@ -114,6 +114,8 @@ class Judge:
                 status, gate, otherwise = self._verdict(mutant, context, unharmed)
         finally:
             self.bench.restore(mutant.file)
+            if mutant.place.startswith("scalar "):
+                self.bench.begin_anew()
         seconds = time.perf_counter() - start
         return Judged(
             mutant.name, harm.note, status, effect.ratio, effect.where, gate, seconds, otherwise
@@ -161,11 +163,7 @@ class Judge:
             for verdict in self.bench.run_check(check, mutant.file, context):
                 seen.append(verdict)
                 kept = before[verdict.gate.key].status is Status.PASS
-                # What may be left out fails no run.
-                lacking = (
-                    verdict.value is None and METRICS[verdict.gate.metric].role is Role.OPTIONAL
-                )
-                if verdict.status is not Status.PASS and kept and not lacking:
+                if _is_broken(verdict) and kept:
                     return _described(verdict)
         return ""
 
@@ -196,6 +194,8 @@ class Judge:
     def unharmed(self, file: str) -> Unharmed:
         """Return what is known of an unharmed file, measured when it is first asked for."""
         if file not in self._known:
+            # A mutant may have written where it must not, in a worker that still runs.
+            self.bench.begin_anew()
             cases, noise = self._noise(file)
             verdicts, seconds = {}, {}
             for check in self.bench.checks_of(file):
@@ -232,6 +232,12 @@ class Judge:
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]
+
+
+def _is_broken(verdict: Verdict) -> bool:
+    """Whether a verdict fails a run: what may be left out does not where it was."""
+    optional = METRICS[verdict.gate.metric].role is Role.OPTIONAL
+    return verdict.status is not Status.PASS and not (verdict.value is None and optional)
 
 
 def _described(verdict: Verdict) -> str:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 _TITLE = """# Generated mutants
 
-`make mutant-table` draws changes of real files by seed {seed}: an operator, a file, a place in it (a
-constant, a node, an attribute, a field of the sidecar, a rule of the decoder), as many from each
+`make mutant-table` draws changes of real files by seed {seed}: an operator, a file, a place in it
+(a constant, a node, an attribute, a field of the sidecar, a rule of the decoder), as many from each
 operator and file, until {counted} count. A mutant counts if some valid input that the gate does not
-use shows it above the file's own rounding (`tests/mutants/noise.py`). It is killed if a gate is broken
-that the unharmed file keeps. `python -m tests.mutants --only NAME` judges one again."""
+use shows it above the file's own rounding (`tests/mutants/noise.py`). It is killed if a gate is
+broken that the unharmed file keeps. `python -m tests.mutants --only NAME` judges one again."""
 _CELLS = """Killed ÷ counted; in brackets how many of them die without the comparison of constants,
 where that is fewer."""
 _ONLY = """`constant_mismatches` compares a file of ours with what this version's exporters make of
-checkpoint and calibration. It is blind to what those exporters themselves do wrong, and to files that
-somebody else exported: for both the other gates are all there is. They do not see:"""
+checkpoint and calibration. It is blind to what those exporters themselves do wrong, and to files
+that somebody else exported: for both the other gates are all there is. They do not see:"""
 
 
 def score(found: Sequence[Judged]) -> float:
