@@ -15,8 +15,8 @@ SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
 APART := long or browser or clients or runtimes or arm64
 
-.PHONY: gate test lint setup golden lock clean release faults fault-table mutants mutant-table zoo gate-zoo accept bench-gate \
-	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs \
+.PHONY: gate test lint setup golden lock clean release faults fault-table mutants mutant-table zoo gate-zoo accept \
+	bench-gate bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs \
 	setup-arm64 test-arm64 gate-arm64
 
 gate: setup  ## export the golden checkpoint's files and judge them
@@ -72,6 +72,7 @@ mutant-table: setup  ## the same; writes the table of results
 zoo: setup  ## train 14 other checkpoints and gate every target on each: two hours
 	$(BIN)/python -m benchmarks.zoo.train --out build/zoo
 	$(BIN)/python -m benchmarks.zoo.judge --zoo build/zoo --table benchmarks/results/zoo.md
+	$(BIN)/python -m benchmarks.zoo.false_alarms --work build/zoo/gate --out benchmarks/results/false_alarms.md
 
 gate-zoo: setup  ## gate every target on the two smallest checkpoints of the zoo
 	rm -f build/gate-zoo/results.jsonl

@@ -4,7 +4,7 @@ Noise of rounding comes from every layer, so that each channel's is a sum of ver
 decibels such sums spread about as a normal distribution does, by as much as the checkpoint makes
 them. So the spread is not a limit, it is measured on the file itself: on the other channels, or on
 the swipes, which a fault of one channel or of one length leaves as they are. What is stated is how
-probable the farthest one is by chance; benchmarks/results/outliers.md counts false alarms.
+probable the farthest one is by chance; benchmarks/results/false_alarms.md counts false alarms.
 """
 
 from __future__ import annotations
