@@ -65,7 +65,7 @@ class Comparison:
         """The channel that is least like the others; of broken outputs none is like another."""
         if self.nonfinite:
             return Farthest(0, 2 * SQNR_OF_EQUAL_DB, 0.0, 0.0)
-        return farthest(-np.array(self.channel_db), self.arrays)
+        return farthest(-np.array(self.channel_db), self.arrays, normal=True)
 
 
 def compare(references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> Comparison:

@@ -214,7 +214,7 @@ def label_errors(drive: LabelDrive, nemo: StepOutputs, ours: StepOutputs) -> Lab
         shift_nats=mean_error - np.median(mean_error),
         # The less probable of two.
         fed=replace(fed, p_value=min(1.0, len(after) * fed.p_value)),
-        scored=farthest(relative, len(drive.y_prev)),
+        scored=farthest(relative, len(drive.y_prev), normal=False),
     )
 
 
@@ -227,7 +227,8 @@ def _farthest_fed(
     powers = np.array([each[drive.y_prev == symbol].mean() for symbol in range(symbols)])
     signal = float((wanted.astype(np.float64) ** 2).mean())
     powers = np.where(np.isfinite(powers), np.maximum(powers, 1e-30), np.inf)
-    return farthest(10 * np.log10(powers / max(signal, 1e-30)), len(drive.y_prev) // symbols)
+    noise_db = 10 * np.log10(powers / max(signal, 1e-30))
+    return farthest(noise_db, len(drive.y_prev) // symbols, normal=False)
 
 
 def noise_ratio(

@@ -1,16 +1,21 @@
 """Whether one of many is farther from NeMo than chance puts it: a channel, a symbol, a length.
 
-Noise of rounding comes from every layer, so that each channel's is a sum of very many parts. In
-decibels such sums spread about as a normal distribution does, by as much as the checkpoint makes
-them. So the spread is not a limit, it is measured on the file itself: on the other channels, or on
-the swipes, which a fault of one channel or of one length leaves as they are. What is stated is how
-probable the farthest one is by chance; benchmarks/results/false_alarms.md counts false alarms.
+How much the noise of rounding differs between channels depends on the checkpoint. So that is no
+limit, it is measured on the file itself: on the other channels, or on the swipes, which a fault of
+one channel or of one length leaves as they are. What is stated is how probable the farthest one is
+by chance, and benchmarks/results/false_alarms.md counts whether that is true:
+
+* A channel of an encoder sums up the noise of all layers. In decibels such sums spread about as a
+  normal distribution does.
+* Symbols differ: a logit is one row of one matrix, and rows of rare symbols are unlike the others.
+  Powers of their noise may have the tail of a power law, which in decibels is exponential, and so
+  may those of single swipes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +27,13 @@ if TYPE_CHECKING:
 
 _OF_A_NORMAL = 1.4826
 """Standard deviation of a normal distribution ÷ its median absolute deviation."""
-_EFFICIENCY = 0.37
-"""A median absolute deviation of N values is as sure as a standard deviation of 0.37 N."""
+_NORMAL_EFFICIENCY, _EXPONENTIAL_EFFICIENCY = 0.37, 0.48
+"""Of N values, the median deviation tells the width as surely as all deviations of so many times N
+do; 0.48 is the square of ln 2."""
+_NO_SPREAD_DB = 1e-6
+"""Where all are equal."""
 _TAIL = 10
 """One of so many swipes, the farthest, show how the others could go on."""
-_OF_POWER_DB = 10 / math.log(10)
-"""Decibels of a relative change of a power."""
 _NO_NUMBER_DB = 200.0
 
 
@@ -55,30 +61,39 @@ class Farthest:
         )
 
 
-def farthest(noise_db: NDArray[np.float64], independent: int) -> Farthest:
-    """Find the farthest of some that are alike: Student's test, times their number (Bonferroni).
+def farthest(noise_db: NDArray[np.float64], independent: int, *, normal: bool) -> Farthest:
+    """Find the farthest of some that are alike, and how probable it is by chance.
 
-    What is within float32's own rounding is not suspected.
+    Two things may explain it, how the others spread, and that so few inputs were taken: it is as
+    probable as the better explanation says, times the number of those it is the farthest of. What
+    is within float32's own rounding is not suspected.
 
     Args:
         noise_db: (N,) noise ÷ signal of each, in dB; NaN for one that has no signal.
-        independent: Inputs that each mean was taken over. The power of a mean over n squares that
-            move together has a relative standard deviation of √(2/n): a spread below that says
-            nothing.
+        independent: Inputs that each power is the mean of. All of an input's values may move
+            together, so that it is one square, and the mean of n has a chi-square distribution.
+        normal: Whether the others spread normally; if not, the tail is exponential.
     """
     given = np.where(np.isposinf(noise_db), _NO_NUMBER_DB, noise_db)
-    judged = np.flatnonzero(~np.isnan(given))
-    if not len(judged):
+    judged = given[~np.isnan(given)]
+    if len(judged) < 2:
         return Farthest(0, 0.0, 0.0, 1.0)
-    index = int(judged[np.argmax(given[judged])])
-    middle = float(np.median(given[judged]))
-    deviation = float(np.median(np.abs(given[judged] - middle)))
-    spread = max(_OF_A_NORMAL * deviation, _OF_POWER_DB * math.sqrt(2 / max(independent, 1)))
+    index = int(np.nanargmax(given))
+    middle = float(np.median(judged))
+    deviation = float(np.median(np.abs(judged - middle)))
+    if not normal:
+        # Half of what is above the median; of a tail on this side only, the other half says less.
+        deviation = max(deviation, float(np.quantile(judged, 0.75)) - middle)
     excess = float(given[index]) - middle
-    if given[index] <= 20 * math.log10(level("float32_noise")) or len(judged) < 2:
-        return Farthest(index, excess, spread, 1.0)
-    p_value = len(judged) * _student_tail(excess / spread, _EFFICIENCY * (len(judged) - 1))
-    return Farthest(index, excess, spread, min(1.0, p_value))
+    found = Farthest(index, excess, _OF_A_NORMAL * deviation, 1.0)
+    if excess <= 0 or given[index] <= 20 * math.log10(level("float32_noise")):
+        return found
+    spread = _normal_tail if normal else _exponential_tail
+    explained = max(
+        spread(excess / max(deviation, _NO_SPREAD_DB), len(judged)),
+        _mean_of_squares_tail(10 ** (excess / 10), independent),
+    )
+    return replace(found, p_value=min(1.0, len(judged) * explained))
 
 
 def farthest_length(
@@ -120,11 +135,34 @@ def farthest_length(
     return Farthest(index, float(noise_db[index]) - middle, usual, p_value)
 
 
-def _student_tail(value: float, freedom: float) -> float:
-    """Return the probability that Student's t is above a value."""
+def _normal_tail(deviations: float, count: int) -> float:
+    """Return how probable an excess is, in median deviations of ``count`` normal values.
+
+    The width was measured on them: Student's distribution.
+    """
     from scipy.special import stdtr  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second
 
-    return float(stdtr(freedom, -value))
+    freedom = _NORMAL_EFFICIENCY * (count - 1)
+    return float(stdtr(freedom, -deviations / _OF_A_NORMAL))
+
+
+def _exponential_tail(deviations: float, count: int) -> float:
+    """Return how probable an excess is, in median deviations of ``count`` values.
+
+    Half of an exponential's values deviate by less than ln 2 of its mean. That mean was measured,
+    which makes the tail a little heavier than an exponential one.
+    """
+    known = _EXPONENTIAL_EFFICIENCY * count
+    return float((1 + deviations * math.log(2) / known) ** -known / 2)
+
+
+def _mean_of_squares_tail(ratio: float, count: int) -> float:
+    """Return how probable it is that a mean of squares is so many times its own median."""
+    from scipy.special import chdtrc  # noqa: PLC0415 - as above
+
+    number = max(count, 1)
+    median = number * (1 - 2 / (9 * number)) ** 3
+    return float(chdtrc(number, ratio * median))
 
 
 def _power_law_tail(

@@ -287,7 +287,7 @@ ENCODER_FAULTS = (
     int8("INT8 scales of two layers exchanged", 22, "the weight scales of two blocks",
          "sqnr_db_min", int8_scales_swapped),
     int8("activation outlier", 15, "one swipe of calibration stretched a layer's range × 16",
-         "layer_gain_excess_max", scale_part("blocks.0.ff1_out.first.step", slice(None), 16.0),
+         "layer_shift_excess_max", scale_part("blocks.0.ff1_out.first.step", slice(None), 16.0),
          scale_part("blocks.0.ff1_out.bias.scale", slice(None), 16.0),
          change_constant("blocks.0.ff1_out.bias.codes", lambda b: b // 16)),
     int8("front end quantised with one scale", 15, "accelerations and positions share 256 codes",
