@@ -14,7 +14,8 @@ from tests.faults.run import open_lab
 from tests.mutants.bench import Bench
 from tests.mutants.generate import Generator
 from tests.mutants.judge import BELOW, FAILS, KILLED, SURVIVED, UNFIT, Judge
-from tests.mutants.mutant import Harm, Mutant, UnfitError
+from tests.mutants.mutant import Harm, Mutant, UnfitError, parse_name
+from tests.mutants.parallel import Judges
 from tests.mutants.probes import Case, run_cases
 from tests.mutants.table import report_lines, score
 
@@ -126,6 +127,24 @@ def test_fifty_mutants(judge: Judge) -> None:
     assert states.count(FAILS) <= 10
     assert score(rows) >= GOAL
     assert judge.red_unharmed() == []
+
+
+def test_judges_beside_each_other_say_the_same(judge: Judge, folder: Path) -> None:
+    names = [
+        "step_fp32.onnx:zero:const joint.out.weight:1",
+        "step_int8.onnx:claim:blank_id:1",
+        "step_fp32.pte:claim:size_bytes:1",
+    ]
+    judges, found = Judges(folder, 2), {}
+    try:
+        judges.judge(names, lambda row: found.__setitem__(row.name, row))
+        assert judges.red_unharmed() == []
+    finally:
+        judges.close()
+    assert set(found) == set(names)
+    for name, row in found.items():
+        alone = judge.judge(parse_name(name))
+        assert (row.status, row.gate, row.otherwise) == (KILLED, alone.gate, alone.otherwise)
 
 
 def test_a_crash_leaves_the_next_mutant_alone(judge: Judge, folder: Path) -> None:
