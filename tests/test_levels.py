@@ -31,6 +31,7 @@ ELSEWHERE = {
     "harness/gate/plugin/request.py": "what few swipes can show, in words",
     "harness/gate/report/": "how a report is written",
     "harness/inspect/declared.py": "what most weights are: more than half",
+    "harness/measure/outliers.py": "constants of statistics, of a normal and of an exponential",
     "harness/measure/layers.py": "keeps silence from being divided by",
     "harness/measure/significance.py": "the loss that a test would have seen, in words",
     "harness/metrics.py": "how a number is written",

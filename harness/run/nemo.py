@@ -33,8 +33,9 @@ T = TypeVar("T")
 
 ROLLOUTS = 16
 """Swipes for which every call of the step is kept and compared."""
+LABEL_CALLS = 512
 LABEL_REPEATS = 4
-"""Real states from which each symbol of the vocabulary is fed."""
+"""Calls that feed every symbol of the vocabulary, and the least number of real states for each."""
 _WORKER = "NeMo"
 _TIMEOUT_S = 3600.0
 """All swipes of a manifest are one call, and so is lowering a large model: minutes, more on a busy
@@ -82,7 +83,9 @@ class Nemo:
     @once
     def labels(self) -> tuple[coverage.LabelDrive, coverage.StepOutputs]:
         """Return inputs that feed a step every symbol from real states, and what NeMo gives."""
-        drive = coverage.label_drive(self.reference().rollouts, self.spec.vocab_size, LABEL_REPEATS)
+        symbols = self.spec.vocab_size
+        repeats = max(LABEL_REPEATS, LABEL_CALLS // symbols)
+        drive = coverage.label_drive(self.reference().rollouts, symbols, repeats)
         arrays = [*drive.whole.values()]
         return drive, self._answers.of(
             "labels", arrays, {}, lambda: self.call(reference.step_outputs, drive)
