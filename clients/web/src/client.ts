@@ -14,7 +14,8 @@ const SELF_TEST_SWIPES = 3;
 
 export class Client {
   private constructor(
-    readonly spec: Specification, readonly decoder: Decoder, readonly selfTestMs: number,
+    readonly spec: Specification, readonly decoder: Decoder,
+    readonly warmUpMs: number, readonly selfTestMs: number,
   ) {}
 
   /**
@@ -43,13 +44,12 @@ export class Client {
     const words = new TextDecoder().decode(await checkedBytes(read, file, sha256));
     const decoder = new Decoder(
       ort, spec, await open(pair.encoder), await open(pair.step), new Lexicon(words, spec.spellings));
-    const begin = performance.now();
     try {
-      await selfTest(decoder, spec, known, pair, SELF_TEST_SWIPES);
+      const took = await selfTest(decoder, spec, known, pair, SELF_TEST_SWIPES);
+      return new Client(spec, decoder, took.warmUpMs, took.selfTestMs);
     } catch (error) {
       throw error instanceof SelfTestError ? error : new SelfTestError(`self-test: ${error}`);
     }
-    return new Client(spec, decoder, performance.now() - begin);
   }
 
   /** Return what a swipe is decoded as, and every value on the way. */
