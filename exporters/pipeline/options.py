@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exportgate.artifacts.sidecar import sha256_of
+from exportgate.contract import OURS, Interface
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ExportOptions:
         lexicon: Word list for that bundle.
         jobs: Files to export at once.
         progress_fd: Descriptor that events are written to (``pipeline.events``); None for none.
+        interface: How the files are called.
     """
 
     checkpoint: Path
@@ -59,6 +61,7 @@ class ExportOptions:
     lexicon: Path | None = None
     jobs: int = 1
     progress_fd: int | None = None
+    interface: Interface = OURS
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ExportOptions:
@@ -79,6 +82,11 @@ class ExportOptions:
             lexicon=given.get("lexicon"),
             jobs=given.get("jobs", 1),
             progress_fd=given.get("progress_fd"),
+            interface=Interface(
+                given.get("lengths_dtype", OURS.lengths_dtype),
+                given.get("step_batch", OURS.step_batch),
+                log_probs=given.get("log_probs", OURS.log_probs),
+            ),
         )
 
 

@@ -19,6 +19,7 @@ from exporters.xnnpack.to_pte import (
     quantization,
     quiet_and_reproducible,
 )
+from exportgate.contract import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from exporters.quantize.gptq import MatrixCodes
     from exporters.variants import Precision, Quantizer
     from exporters.xnnpack.options import RewriteOptions
+    from exportgate.contract import Interface
 
 
 def expected_encoder(
@@ -41,6 +43,7 @@ def expected_encoder(
     max_trace_len: int,
     calibration: Sequence[NDArray[np.float32]] | None,
     options: RewriteOptions,
+    interface: Interface = OURS,
 ) -> ExpectedFile:
     """Return what an encoder must hold; arguments as those of ``encoder_to_pte``."""
     roundings: Mapping[str, Rounding] = {}
@@ -61,6 +64,7 @@ def expected_encoder(
         max_trace_len=max_trace_len,
         options=options,
         plan=plan,
+        interface=interface,
     )
     return ExpectedFile(lowered_payload(prepared, quantizer), roundings)
 
@@ -70,9 +74,10 @@ def expected_step(
     *,
     precision: Precision,
     calibration: Sequence[NDArray[np.float32]] | None,
+    interface: Interface = OURS,
 ) -> ExpectedFile:
     """Return what a step must hold; arguments as those of ``step_to_pte``."""
-    prepared = prepare_step(checkpoint, precision="fp32", calibration=None)
+    prepared = prepare_step(checkpoint, precision="fp32", calibration=None, interface=interface)
     if not is_quantized(precision):
         return ExpectedFile(lowered_payload(prepared), {})
     swipes = checked_features(calibration, checkpoint.spec.feature_dim)

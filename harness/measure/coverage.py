@@ -7,7 +7,7 @@ honest file's two answers differ by no more than each differs from NeMo.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from exportgate.decibel import ratio_db
 from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
+from harness.measure.expected.rollout import log_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +74,10 @@ class StepOutputs:
     logits: NDArray[np.float32]
     h1: NDArray[np.float32]
     c1: NDArray[np.float32]
+
+    def with_log_probs(self) -> StepOutputs:
+        """Return them with log-softmax of the logits in their place."""
+        return replace(self, logits=log_softmax(self.logits))
 
     @property
     def states(self) -> NDArray[np.float32]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from exportgate.garbage import uncollected
 from exportgate.levels import level
+from exportgate.runtime.canonical import canonical
 from harness.measure.statistics import (
     Decision,
     RatioEstimate,
@@ -215,7 +216,7 @@ def measure_files(
     for number in range(plan.openings):
         # In turns: who is opened first gets other memory.
         paths = [candidate, baseline] if number % 2 else [baseline, candidate]
-        sessions = [device.open(path) for path in paths]
+        sessions = [canonical(device.open(path)) for path in paths]
         ours, theirs = sessions if number % 2 else sessions[::-1]
         parts.append(
             measure_blocks(
