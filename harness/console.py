@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.crossdevice.runtimes",
         "other runtime versions: install, compare",
     ),
+    "latency": ("harness.end_to_end.command", "from the last touch of a swipe to its words"),
     "promote": ("harness.gate.promote", "make the files of a green run the baseline"),
     "bundle": ("harness.gate.bundle", "verify a release bundle, complete it for clients, seal it"),
     "localize": ("harness.diagnose.localize", "stage, layer and half where a file goes wrong"),

@@ -52,6 +52,11 @@ export class Client {
     }
   }
 
+  /** Return the words to show for a swipe, best first. */
+  async words(points: Point[]): Promise<Word[]> {
+    return this.decoder.search(await this.decoder.encode(features(points, this.spec)));
+  }
+
   /** Return what a swipe is decoded as, and every value on the way. */
   async decode(points: Point[]): Promise<{ rows: Float32Array[]; greedy: Decoded; words: Word[] }> {
     const rows = features(points, this.spec);
