@@ -290,7 +290,7 @@ def is_quantized(precision: Precision) -> bool:
 
 
 _NAME = re.compile(
-    r"(?P<stem>.+?)(?P<int32>_int32)?(_batch(?P<batch>\d+))?(?P<log_probs>_log_probs)?(?P<kind>\.\w+)"
+    r"(?P<stem>.+?)(?P<int32>_int32)?(_batch(?P<batch>[1-9]\d*))?(?P<log_probs>_log_probs)?(?P<kind>\.\w+)"
 )
 
 

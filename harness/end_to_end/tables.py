@@ -32,8 +32,8 @@ EXPLANATION = """\
 From the points of a swipe to its words: features, encoder, search in the bundle's word list, one
 thread. *p50*, *p95*: over every run of every swipe, on the wall; *processor*: the same by the
 client's own clock, which other work on the machine does not move. *start*: files read and opened,
-words read, self-test done. *first*: the middle swipe, right after that. *peak*: of the process (of a
-page the renderer). *soak*: swipes given to one client, what it held more at the end, swipes whose
+words read, self-test done. *first*: the middle swipe, right after that. *peak*: of the process, of
+a page the renderer. *soak*: swipes given to one client, what it held more at the end, swipes whose
 words changed."""
 
 
