@@ -68,6 +68,12 @@ CASES: dict[str, list[str]] = {
         "--devices host,executorch==1.5.1 --manifest {file} --target edge --out {below}",
         "--devices host --manifest {file}",
     ],
+    "latency": [
+        "{missing}",
+        "{file}",
+        "{folder} --out {below}",
+        "{folder} --manifest {missing}",
+    ],
     "gate-all": [
         "--only {missing}",
         "--out {below}",
