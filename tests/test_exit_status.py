@@ -68,12 +68,6 @@ CASES: dict[str, list[str]] = {
         "--devices host,executorch==1.5.1 --manifest {file} --target edge --out {below}",
         "--devices host --manifest {file}",
     ],
-    "latency": [
-        "{missing}",
-        "{file}",
-        "{folder} --out {below}",
-        "{folder} --manifest {missing}",
-    ],
     "gate-all": [
         "--only {missing}",
         "--out {below}",
@@ -85,6 +79,12 @@ CASES: dict[str, list[str]] = {
         "compare host --manifest {file}",
         "setup {missing}",
         "pin {below}",
+    ],
+    "latency": [
+        "{missing}",
+        "{file}",
+        "{folder} --out {below}",
+        "{folder} --manifest {missing}",
     ],
     "promote": ["--report {missing}", "--report {folder}", "--report {file} --baseline {below}"],
     "bundle": [
