@@ -156,8 +156,7 @@ def test_a_changed_file_is_refused(
 
 
 def test_a_self_test_is_quick(bundle: Path, web_client: Path, android_client: Path) -> None:
-    # The quickest of some first starts, each in a process of its own: other work on the machine only
-    # adds to it.
+    # The quickest of some first starts, each in a process of its own: other work only adds to it.
     command = web_command(web_client, bundle, *WEB_PAIRS[1])
     times = [run(command, [])[0][0]["self_test_ms"] for _ in range(5)]
     assert min(times) <= SELF_TEST_MS, times
