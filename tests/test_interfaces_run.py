@@ -270,8 +270,10 @@ def test_raw_logits_that_are_called_log_probabilities_are_red(files: Path, tmp_p
 
 
 def test_what_a_file_is_compared_with_is_log_probabilities_too(files: Path) -> None:
-    feeds = step_feeds(files, 30)
-    drive = coverage.LabelDrive(**feeds)
+    symbols = read_sidecar(files / PLAIN[2]).model.vocab_size
+    drive = coverage.LabelDrive(
+        **{**step_feeds(files, symbols), "y_prev": np.arange(symbols, dtype=np.int64)}
+    )
     nemo = coverage.drive_labels(open_artifact(files / PLAIN[2]), drive)
     ours = coverage.drive_labels(open_artifact(files / CALLED[3]), drive)
     assert coverage.label_errors(drive, nemo.with_log_probs(), ours).logits_db > 100
