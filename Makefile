@@ -117,6 +117,20 @@ setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as ro
 test-clients: setup-clients  ## hold the clients of a bundle against the harness
 	$(BIN)/python -m pytest tests/clients -m clients
 
+SOAK ?= 10000
+.PHONY: bench-latency
+bench-latency: setup-clients setup-browser setup-arm64 build/clients/bundle/known_answers.json  ## from swipe to word in every client; SOAK swipes
+	$(BIN)/exportgate latency build/clients/bundle --on cpp --on browser --on python --on arm64 \
+		--manifest $(SWIPES) --soak $(SOAK) --out build/end_to_end
+
+build/clients/bundle/known_answers.json: $(CHECKPOINT) | setup
+	rm -rf build/clients
+	$(BIN)/python -m exporters.release --checkpoint $(CHECKPOINT) --calibration $(CALIBRATION) \
+		--variant encoder_int8.pte --variant step_fp32.pte \
+		--variant encoder_int8_web.onnx --variant step_fp32.onnx \
+		--out build/clients/files --cache build/gate/cache --package_dir build/clients/bundle
+	$(BIN)/exportgate bundle specify build/clients/bundle --manifest $(SWIPES)
+
 DEMO_PORT ?= 8017
 demo: setup-clients build/demo/bundle/known_answers.json  ## a page that decodes what you draw
 	node clients/web/demo/serve.mjs build/demo/bundle $(DEMO_PORT)

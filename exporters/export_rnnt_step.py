@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.option(
         "--hidden", type=positive, metavar="H", help="LSTM width; must equal the checkpoint's"
     )
+    parser.step_interface_options()
     parser.calibration_option()
     args = parser.parse_args(argv)
     outputs = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporters.recipes import read_recipe
 from exportgate.artifacts.sidecar import sha256_of
+from exportgate.contract import OURS, Interface
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ExportOptions:
         jobs: Files to export at once.
         recipe: How each matrix of the quantized .pte encoders is stored; None: as the table says.
         progress_fd: Descriptor that events are written to (``pipeline.events``); None for none.
+        interface: How the files are called.
     """
 
     checkpoint: Path
@@ -63,6 +65,7 @@ class ExportOptions:
     jobs: int = 1
     progress_fd: int | None = None
     recipe: MixedRecipe | None = None
+    interface: Interface = OURS
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ExportOptions:
@@ -84,6 +87,11 @@ class ExportOptions:
             jobs=given.get("jobs", 1),
             progress_fd=given.get("progress_fd"),
             recipe=read_recipe(path) if (path := given.get("recipe")) else None,
+            interface=Interface(
+                given.get("lengths_dtype", OURS.lengths_dtype),
+                given.get("step_batch", OURS.step_batch),
+                log_probs=given.get("log_probs", OURS.log_probs),
+            ),
         )
 
 

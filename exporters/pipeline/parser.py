@@ -67,6 +67,7 @@ class Parser(PlainParser):
             metavar="T",
             help="longest trace in points that the file takes (default %(default)s)",
         )
+        self.lengths_option()
         self.calibration_option()
         self.option(
             "--calibration_samples",
@@ -86,6 +87,33 @@ class Parser(PlainParser):
             type=positive,
             metavar="N",
             help=f"swipes in such a batch (default with --calib_batches: {CALIBRATION_BATCH_SIZE})",
+        )
+
+    def lengths_option(self) -> None:
+        """Add the option for applications that give an encoder other lengths."""
+        self.option(
+            "--lengths_dtype",
+            choices=["int64", "int32"],
+            default="int64",
+            help="of an encoder's lengths, in and out, for an application that gives int32 "
+            "(default %(default)s)",
+        )
+
+    def step_interface_options(self) -> None:
+        """Add the options for applications that call a step otherwise."""
+        self.option(
+            "--step_batch",
+            type=positive,
+            default=1,
+            metavar="N",
+            help="hypotheses that a .pte step takes at each call (default %(default)s); an ONNX "
+            "step takes any number",
+        )
+        self.option(
+            "--log_probs",
+            action="store_true",
+            help="a step gives log-softmax, as log_probs, in the place of logits, for an "
+            "application that adds them up; the file's name says so",
         )
 
     def calibration_option(self) -> None:

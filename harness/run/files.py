@@ -16,7 +16,7 @@ from exporters.pipeline.events import FileFailed, Stage, read_events
 from exporters.variants import VARIANTS, variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
-from exportgate.runtime.inputs import encoder_input, step_inputs
+from exportgate.runtime.inputs import as_declared, encoder_input, step_inputs
 from exportgate.runtime.opening import own_feeds
 from harness.devices.browser.devices import Browser
 from harness.inspect import audit
@@ -123,9 +123,10 @@ class Files:
         return self.workers.get(_WORKER).call(static_cost, self.path(name), inputs)
 
     def own_feeds(self, name: str, feeds: Sequence[Arrays]) -> Sequence[Arrays]:
-        """Return inputs under a file's own names, for who runs it without its session."""
+        """Return inputs under a file's own names and types, for who runs it without its session."""
         if not self.is_third_party(name):
-            return feeds
+            contract = self.sidecar(name).contract
+            return [as_declared(contract, feed) for feed in feeds]
         worker = self.workers.get(_WORKER)
         return worker.call(own_feeds, self.path(name), feeds)
 

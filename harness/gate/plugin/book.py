@@ -51,7 +51,8 @@ def read_book(config: pytest.Config, request: Request) -> GateBook:
         ExportGateError: A gates file is malformed, the floor is no share, the record beside the
             checkpoint is of other files, or the baseline is not there.
     """
-    book = read_gates(gates_files(config), [CHECKPOINT, *(row.name for row in VARIANTS)])
+    names = dict.fromkeys(row.name for row in (*VARIANTS, *request.variants))
+    book = read_gates(gates_files(config), [CHECKPOINT, *names])
     book = _with_baseline(_with_record(book, config, request), request)
     return book.on(request.device.name)
 
