@@ -320,6 +320,15 @@ def variant(name: str) -> Variant:
     raise UnknownVariantError(name)
 
 
+def is_variant(name: str) -> bool:
+    """Tell whether a row has this name, as it is in the table or called otherwise."""
+    try:
+        variant(name)
+    except UnknownVariantError:
+        return False
+    return True
+
+
 def presented(row: Variant, interface: Interface) -> Variant:
     """Return a row of the table as it is called by an interface, as far as that is about it.
 
@@ -354,14 +363,10 @@ def plain_name(row: Variant) -> str:
 
 def contract_of(row: Variant, spec: ModelSpec) -> IoContract:
     """Return the inputs and outputs that a model implies for a file."""
-    if row.graph == "encoder":
-        batch = 1 if row.format == "pte" else "B"
-        return encoder_contract(spec, batch=batch, interface=row.interface)
-    return step_contract(
-        spec,
-        batch=row.interface.step_batch if row.format == "pte" else "B",
-        interface=row.interface,
-    )
+    one = row.interface.step_batch if row.graph == "step" else 1
+    batch = one if row.format == "pte" else "B"
+    make = encoder_contract if row.graph == "encoder" else step_contract
+    return make(spec, batch=batch, interface=row.interface)
 
 
 def decoding_step(row: Variant) -> Variant:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.pipeline.events import FileFailed, Stage, read_events
-from exporters.variants import VARIANTS, variant
+from exporters.variants import VARIANTS, is_variant, variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import as_declared, encoder_input, step_inputs
@@ -100,14 +100,15 @@ class Files:
 
     @once
     def identical(self, name: str) -> list[str]:
-        """Return the other files of the table that are there and hold the same bytes."""
+        """Return the other files of ours that are there and hold the same bytes."""
         mine = self.sidecar(name).sha256
-        others = [row.name for row in VARIANTS if row.name != name]
-        return [
+        there = [path.name for path in self.folder().iterdir() if is_variant(path.name)]
+        others = {*(row.name for row in VARIANTS), *there} - {name}
+        return sorted(
             other
             for other in others
             if self.path(other).is_file() and sha256_of(self.path(other)) == mine
-        ]
+        )
 
     @once
     def contents(self, name: str) -> audit.Contents:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from exporters.variants import (
     VARIANTS,
-    UnknownVariantError,
     Variant,
+    is_variant,
     plain_name,
     variant,
     variants_of,
@@ -75,10 +74,8 @@ def _with_interfaces(rows: tuple[Variant, ...], folder: Path | None) -> tuple[Va
     if folder is None or not folder.is_dir():
         return rows
     others: dict[str, list[Variant]] = {}
-    for path in sorted(folder.iterdir()):
-        with contextlib.suppress(UnknownVariantError):
-            row = variant(path.name)
-            others.setdefault(plain_name(row), []).append(row)
+    for row in (variant(path.name) for path in sorted(folder.iterdir()) if is_variant(path.name)):
+        others.setdefault(plain_name(row), []).append(row)
     found = []
     for row in rows:
         there = [item for item in others.get(row.name, []) if item.name != row.name]
