@@ -65,6 +65,15 @@ class Contents:
     matrix_weights: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def parameters(self) -> int:
+        """How many numbers the file holds, whatever their type."""
+        return round(sum(8 * size / _bits(name) for name, size in self.weight_bytes.items()))
+
+    def bytes_of(self, bits: int) -> int:
+        """Return the bytes of the numbers that are stored in so many bits."""
+        return sum(size for name, size in self.weight_bytes.items() if _bits(name) == bits)
+
+    @property
     def int8_weight_share(self) -> float:
         """Share of the weights stored in 8 or fewer bits, each counted as its FP32 bytes.
 
