@@ -13,7 +13,7 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
-APART := long or browser or clients or runtimes or arm64
+APART := long or browser or clients or runtimes or arm64 or report
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table fault-limits mutants mutant-table \
 	zoo gate-zoo accept bench-gate bench-exporters bench-rewrites setup-exact setup-browser test-browser \
@@ -108,6 +108,15 @@ setup-browser: setup  ## install Chromium, Node and onnxruntime-web, pinned (Deb
 
 test-browser: setup-browser  ## test the devices that are pages
 	$(BIN)/python -m pytest tests/ -m browser
+
+.PHONY: setup-report test-report
+setup-report: setup  ## what opens the report: Chromium, axe-core, pinned (Debian, as root)
+	@command -v chromium > /dev/null && command -v npm > /dev/null \
+		|| (apt-get update --quiet && apt-get install --yes --quiet chromium nodejs npm)
+	cd tests/report_page && npm ci --no-audit --no-fund
+
+test-report: setup-report  ## open reports wide and on a phone, light and dark, and ask axe-core
+	$(BIN)/python -m pytest tests/ -m report
 
 setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as root)
 	@command -v npm > /dev/null && command -v g++ > /dev/null && command -v chromium > /dev/null \

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.checkpoint_options()
     parser.encoder_options()
     parser.step_interface_options()
+    parser.quantization_options()
     parser.option("--target", choices=[*TARGETS, "all"], default="all", help="whose files")
     parser.option("--variant", action="append", metavar="NAME", help="only this file; repeatable")
     parser.option(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import onnx
 import pytest
 
+from exportgate.artifacts.contents.pte_file import read_weights
 from exportgate.artifacts.sidecar import sidecar_path
 from harness.diagnose import localize
 from harness.gate.gates import Status
-from harness.inspect.pte_file import read_weights
 from harness.third_party.folder import CONTRACT_FILE
 from harness.third_party.guess import guess
 from tests.faults.fault import red_gates, run_fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -303,12 +303,9 @@ def test_android_file_has_standard_operators_and_web_file_is_fused(
     assert _sqnr_db(*results) >= 55.0
 
 
-@pytest.mark.parametrize("container", ["onnx", "ort"])
-def test_ahead_optimised_program_computes_the_same(
-    encoders: Encoders, swipes: Swipes, container: Literal["onnx", "ort"]
-) -> None:
+def test_ahead_optimised_program_computes_the_same(encoders: Encoders, swipes: Swipes) -> None:
     program = encoders["fp32", "standard"]
-    optimised = ort_optimized(program, container=container)
+    optimised = ort_optimized(program)
     assert optimised.payload != program.payload
     assert optimised.contract == program.contract
     results = [

@@ -60,6 +60,7 @@ class LogProbs(nn.Module):
         self.step = step
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return log-probabilities (B, V), and the states as they are."""
         logits, *states = self.step(*inputs)
         return torch.log_softmax(logits, dim=-1), *states
 

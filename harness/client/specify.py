@@ -67,7 +67,7 @@ def specify(
     files = dict(bundle.files) | {name: sha256_of(folder / name) for name in CLIENT_FILES}
     files.pop(REPORT, None)
     (folder / REPORT).unlink(missing_ok=True)
-    done = Bundle(bundle.checkpoint_sha256, files)
+    done = Bundle(bundle.checkpoint_sha256, files, assets=bundle.assets)
     write_text(folder / INDEX, done.to_json())
     check_client_files(folder, done, sidecars)
     return done

@@ -14,12 +14,12 @@ import numpy as np
 
 from exporters.pipeline.events import FileFailed, Stage, read_events
 from exporters.variants import VARIANTS, is_variant, variant
+from exportgate.artifacts.contents import reading
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import as_declared, encoder_input, step_inputs
 from exportgate.runtime.opening import own_feeds
 from harness.devices.browser.devices import Browser
-from harness.inspect import audit
 from harness.inspect.cost import StaticCost, static_cost
 from harness.run.memo import once
 from harness.third_party.folder import is_imported
@@ -111,11 +111,11 @@ class Files:
         )
 
     @once
-    def contents(self, name: str) -> audit.Contents:
+    def contents(self, name: str) -> reading.Contents:
         """Return what the file itself says is in it."""
         self.sidecar(name)
         self.progress(f"{name}: read what is inside")
-        return self.workers.get(_WORKER).call(audit.read_contents, self.path(name))
+        return self.workers.get(_WORKER).call(reading.read_contents, self.path(name))
 
     @once
     def cost(self, name: str) -> StaticCost:
