@@ -337,15 +337,12 @@ def presented(row: Variant, interface: Interface) -> Variant:
     """
     if row.interface != OURS:
         return row
-    mine = OURS
     if row.graph == "encoder":
-        mine = replace(mine, lengths_dtype=interface.lengths_dtype)
+        mine = replace(OURS, lengths_dtype=interface.lengths_dtype)
     else:
-        mine = replace(mine, log_probs=interface.log_probs)
+        mine = replace(OURS, log_probs=interface.log_probs)
     if row.graph == "step" and row.format == "pte":
         mine = replace(mine, step_batch=interface.step_batch)
-    if mine == OURS:
-        return row
     baseline = presented(variant(row.baseline), mine).name if row.baseline else None
     return replace(row, name=named(row.name, mine), baseline=baseline, interface=mine)
 

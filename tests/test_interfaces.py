@@ -100,7 +100,7 @@ def test_a_folder_is_judged_by_what_is_in_it(tmp_path: Path) -> None:
 
 
 def test_log_probabilities_are_in_a_files_name() -> None:
-    asked = {"step_fp32.onnx": Path("my.onnx"), "encoder_fp32.onnx": None}
+    asked = {"step_fp32.onnx": Path("my.onnx")}
     assert _as_called(asked, ALL) == {"step_fp32_log_probs.onnx": Path("my_log_probs.onnx")}
     said = {"step_fp32.pte": Path("log_probs.pte")}
     assert _as_called(said, Interface(log_probs=True)) == {
