@@ -178,6 +178,7 @@ def claimed(source: Path, name: str, folder: Path, payload: bytes | None = None)
         sidecar,
         variant=name,
         sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
         contract=contract_of(variant(name), sidecar.model),
     )
     sidecar_path(path).write_text(sidecar.to_json(), encoding="utf-8")

@@ -259,7 +259,7 @@ def test_int8_holds_its_matrices_in_eight_bits_that_do_not_saturate(encoders: En
 def test_only_the_layers_that_need_it_are_computed_twice(encoders: Encoders) -> None:
     twice = encoders["int8", "standard"].recipe["residual_layers"]
     assert "front_end.out" in twice  # raw accelerations beside positions
-    assert len(twice) <= 8
+    assert len(twice) <= 12  # of 25: a second code costs time, and most layers do without
 
 
 def test_int8_executes_every_matrix_as_integers(encoders: Encoders) -> None:
