@@ -131,6 +131,11 @@ SOAK ?= 10000
 bench-latency: setup-clients setup-browser setup-arm64 build/clients/bundle/known_answers.json  ## from swipe to word in every client; SOAK swipes
 	$(BIN)/exportgate latency build/clients/bundle --on cpp --on browser --on python --on arm64 \
 		--manifest $(SWIPES) --soak $(SOAK) --out build/end_to_end
+	cp build/end_to_end/end_to_end.md benchmarks/results/end_to_end.md
+
+.PHONY: bench-latency-gate
+bench-latency-gate: setup-clients build/clients/bundle/known_answers.json  ## count its false alarms and detections
+	$(BIN)/python -m benchmarks.bench_latency --bundle build/clients/bundle --out build/bench_latency.txt
 
 build/clients/bundle/known_answers.json: $(CHECKPOINT) | setup
 	rm -rf build/clients

@@ -66,6 +66,11 @@ class Measured:
         values = self.times.processor_ms if processor else self.times.wall_ms
         return float(np.percentile(values, percent)) if values else float("nan")
 
+    def quickest_ms(self, percent: float) -> float:
+        """Return a percentile over the swipes, each by its quickest run on the wall."""
+        runs = np.reshape(self.times.wall_ms, (-1, self.runs))
+        return float(np.percentile(runs.min(axis=1), percent))
+
 
 def measure(
     place: Place,
