@@ -29,7 +29,8 @@ from exportgate.artifacts.sidecar import (
 )
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import CHANNELS, feature_spec
-from harness.client.answers import FEATURE_TOLERANCE, TOLERANCES
+from exportgate.levels import level
+from harness.client.answers import tolerances
 from harness.client.schema import SchemaError
 from harness.client.specification import WORDS, specification
 from harness.client.specify import CLIENT_FILES, words_entry, write_client_files
@@ -88,13 +89,17 @@ def answer(bundle: Path, *names: str) -> None:
         "encoder": names[0],
         "step": names[-1],
         "sha256": {name: files[name] for name in names},
-        "tolerances": dict(TOLERANCES["int8"]),
+        "tolerances": tolerances(["int8"]),
         "answers": [{**found, "score": 0, "words": [word]}] * 3,
     }
     swipe = {"word": "ab", "points": [[0, 0, 0], [1, 1, 9]], "features": [[0], [1]]}
     answers = {"$schema": "known_answers.schema.json", "schema": 1}
     answers |= {"checkpoint_sha256": read_bundle(bundle).checkpoint_sha256}
-    answers |= {"feature_tolerance": FEATURE_TOLERANCE, "swipes": [swipe] * 3, "pairs": [pair]}
+    answers |= {
+        "feature_tolerance": level("client_features"),
+        "swipes": [swipe] * 3,
+        "pairs": [pair],
+    }
     write_client_files(bundle, specification(sidecars, words_entry(bundle / WORDS)), answers)
     edit(bundle / "bundle.json", lambda data: data["files"].update(dict.fromkeys(CLIENT_FILES, "")))
     rehash(bundle, *CLIENT_FILES)
