@@ -216,7 +216,7 @@ def _number_findings(
     finite = np.isfinite(wanted)
     size = float(np.sqrt((wanted[finite] ** 2).mean())) if finite.any() else 0.0
     with np.errstate(invalid="ignore"):
-        close = np.abs(found - wanted) <= relative * (np.abs(wanted) + 0.01 * size)
+        close = np.abs(found - wanted) <= relative * (np.abs(wanted) + size / 100)
     wrong = ~np.where(finite, close, found == wanted)
     if not wrong.any():
         return []
