@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _TELLING = ("onnxruntime", "executorch", "chromium", "onnxruntime-web", "qemu")
 _HEADING = """\
-| Where | Encoder | Step | p50 ms | p95 ms | quickest p95 | processor p50 | processor p95 | start ms \
-| first ms | peak MB | soak |
+| Where | Encoder | Step | p50 ms | p95 ms | quickest p95 | processor p50 | processor p95 \
+| start ms | first ms | peak MB | soak |
 |---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|"""
 _BESIDE = """\
 | Where | Encoder | cost ÷ baseline | 99 % interval | decision |
