@@ -135,7 +135,7 @@ def _soaked(
     before = unit.memory().held
     for first in range(0, swipes, _CHUNK):
         last = min(first + _CHUNK, swipes)
-        unit.times([number % len(words) for number in range(first, last)])
+        unit.elapsed([number % len(words) for number in range(first, last)])
     growth = unit.memory().held - before
     changed = tuple(n for n, known in enumerate(words) if unit.words(n) != known)
     return Soak(swipes, growth, changed)

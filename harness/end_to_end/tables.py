@@ -31,12 +31,12 @@ _EXECUTED = """\
 |---|---|---|--:|"""
 EXPLANATION = """\
 From the points of a swipe to its words: features, encoder, search in the bundle's word list, one
-thread. *p50*, *p95*: over every run of every swipe, on the wall; *quickest*: over the quickest
-run of each swipe, since other work on the machine only adds; *processor*: over every run by the
-client's own clock, which other work does not move. *start*: files read and opened,
-words read, self-test done. *first*: the middle swipe, right after that. *peak*: of the process, of
-a page the renderer. *soak*: swipes given to one client, what it held more at the end, swipes whose
-words changed."""
+thread. *p50*, *p95*: over every run of every swipe, on the wall; *quickest*: over the quickest run
+of each swipe, since other work on the machine only adds; *processor*: over every run by the
+client's own clock, which other work does not move (of a page its thread, with the message that
+asks). *start*: files read and opened, words read, self-test done. *first*: the middle swipe, right
+after that. *peak*: of the process, of a page the renderer. *soak*: swipes given to one client, what
+it held more at the end, swipes whose words changed."""
 
 
 def markdown(
