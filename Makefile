@@ -94,6 +94,10 @@ bench-exporters: setup build/full.nemo  ## our files beside NeMo's own export an
 bench-rewrites: setup build/full.nemo  ## what each part of the rewrites buys
 	$(BIN)/python -m benchmarks.rewrites --out build/bench_rewrites.md
 
+.PHONY: bench-growth
+bench-growth: setup  ## how export and gate grow with parameters, swipes, checkpoints: an hour
+	$(BIN)/python -m benchmarks.growth --out benchmarks/results/growth.md
+
 build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 	$(BIN)/python -m benchmarks.full_model --out $@
 
