@@ -98,6 +98,10 @@ bench-rewrites: setup build/full.nemo  ## what each part of the rewrites buys
 bench-growth: setup  ## how export and gate grow with parameters, swipes, checkpoints: an hour
 	$(BIN)/python -m benchmarks.growth --out benchmarks/results/growth.md
 
+.PHONY: bench-figures
+bench-figures: setup build/full.nemo  ## size, latency, fidelity, cost of a release in one table
+	$(BIN)/python -m benchmarks.figures --out benchmarks/results/figures.md
+
 build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 	$(BIN)/python -m benchmarks.full_model --out $@
 
