@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.pipeline.exporting import export
 from exporters.pipeline.options import ExportOptions
-from exporters.release import export
 from exportgate.contract import IoContract, encoder_contract
 from exportgate.runtime.executorch_runtime import PteSession
 from exportgate.runtime.onnx_runtime import OrtSession
