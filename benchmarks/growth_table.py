@@ -22,6 +22,12 @@ SERIES = {
     "swipes": ("gate of golden, `--target android`, nothing cached", "swipes"),
     "sweep": ("sweep of models of 1 M, `--target web-dev`, 320 swipes", "checkpoints"),
 }
+_STEPS = {
+    "million parameters": (1, "million parameters"),
+    "swipes": (1000, "1,000 swipes"),
+    "checkpoints": (1, "checkpoint"),
+}
+"""By unit: of how many of them the slope is told."""
 _LEAST_POINTS = 2
 
 
@@ -95,8 +101,7 @@ def _fit(points: Sequence[tuple[int, ProcessCost]], unit: str) -> str:
     seconds, memory = [c.cpu_s for _, c in points], [c.peak_mb for _, c in points]
     constant, slope = line(sizes, seconds)
     base, more = line(sizes, memory)
-    one = "checkpoint" if unit == "checkpoints" else unit.removesuffix("s")
-    scale, label = (1000, "1,000 swipes") if unit == "swipes" else (1, one)
+    scale, label = _STEPS[unit]
     return (
         f"CPU: exponent {exponent(sizes, seconds):.2f}; {constant:.0f} s and {slope * scale:.1f} s "
         f"for each {label}. Memory of one process: exponent {exponent(sizes, memory):.2f}; "
