@@ -47,7 +47,7 @@ def rows_of(checkpoint: Path, swipes: int | None, peer_formats: Sequence[str]) -
         bench = exporters.Bench(model, Path(folder), WORK / "release")
         try:
             bench.make("step_fp32.onnx")
-            peers = exporters.peers_of(model, Path(folder), peer_formats)
+            peers = exporters.peers_of(model, Path(folder), peer_formats, bench.spec)
             rows = [bench.peer_row(peer) for peer in peers]
             rows += [bench.our_row(row.name) for row in VARIANTS]
         finally:

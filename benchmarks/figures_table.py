@@ -11,9 +11,15 @@ if TYPE_CHECKING:
     from benchmarks.process_cost import ProcessCost
 
 ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "encoder_fp32.onnx": ("FP32 ONNX", ("nemo_fp32.onnx",)),
-    "encoder_fp16.onnx": ("FP16 ONNX", ()),
-    "encoder_int8.onnx": ("INT8 ONNX", ("nemo_dynamic_int8.onnx", "nemo_static_int8.onnx")),
+    "encoder_fp32.onnx": (
+        "FP32 ONNX",
+        ("nemo_fp32.onnx", "ort_optimizer_fp32.onnx", "olive_fp32.onnx"),
+    ),
+    "encoder_fp16.onnx": ("FP16 ONNX", ("ort_optimizer_fp16.onnx",)),
+    "encoder_int8.onnx": (
+        "INT8 ONNX",
+        ("nemo_dynamic_int8.onnx", "nemo_static_int8.onnx", "olive_int8.onnx", "optimum_int8.onnx"),
+    ),
     "encoder_int8_web.onnx": ("INT8 ONNX for the web", ()),
     "encoder_fp32.pte": ("FP32 .pte", ("plain_fp32.pte",)),
     "encoder_fp16.pte": ("FP16 .pte", ()),

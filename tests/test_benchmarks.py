@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks import peer_commands
 from benchmarks.exporter_work import Cost
 from benchmarks.exporters import Row
 from benchmarks.figures_table import ENCODERS
@@ -15,10 +16,12 @@ from benchmarks.growth import GrowthError, stages_of
 from benchmarks.growth_table import drawn, exponent, line, markdown
 from benchmarks.process_cost import CommandError, ProcessCost, cost_of
 from exporters.variants import is_variant
+from exportgate.contract import ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+SPEC = ModelSpec(37, 96, 3, 4, 15, "striding", 4, 96, 1, 128, ("a", "b"), 10)
 COST = ProcessCost(20.0, 10.0, 500.0, 900.0, 0)
 
 
@@ -82,3 +85,28 @@ def test_figures_stand_beside_their_peers() -> None:
     assert "INT4" not in text  # it was not measured
     unread = figures(rows, COST, gates, "about it", judged=False)
     assert "0.38; 14.89; 46.7; – |" in unread
+
+
+def test_a_peer_that_breaks_off_leaves_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes in the place of other projects' programs."""
+    base, target = tmp_path / "base.onnx", tmp_path / "made.onnx"
+    base.write_bytes(b"a model")
+    monkeypatch.setattr(peer_commands, "ENVIRONMENT", tmp_path / "env")
+    copies = peer_commands.Command("olive-ai", target.name, "cp IN/model.onnx OUT/HEADS-WIDTH.onnx")
+    with pytest.raises(peer_commands.PeerError, match="make setup-peers"):
+        peer_commands.run(copies, base, base, SPEC, target)
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    for name in ("cp", "sh"):
+        (tmp_path / "env" / "bin" / name).symlink_to(f"/bin/{name}")
+    peer_commands.run(copies, base, base, SPEC, target)
+    assert target.read_bytes() == b"a model"
+    fails = peer_commands.Command("olive-ai", target.name, "cp IN/none.onnx OUT")
+    with pytest.raises(peer_commands.PeerError, match="No such file"):
+        peer_commands.run(fails, base, base, SPEC, target)
+    writes_none = peer_commands.Command("olive-ai", target.name, "cp IN/model.onnx OUT/model.bin")
+    with pytest.raises(peer_commands.PeerError, match="wrote 0 ONNX files"):
+        peer_commands.run(writes_none, base, base, SPEC, target)
+    assert peer_commands.last_words("KeyError: a\nat exit\n") == "KeyError: a"
+    assert all(command.maker for command in peer_commands.COMMANDS)  # each has its version
