@@ -25,12 +25,14 @@ from exporters.pipeline.options import file_sha256
 from exporters.variants import VARIANTS
 from exportgate.artifacts.sidecar import write_text
 from exportgate.exit import Exit, end
+from harness.history.same import differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WORK = Path("build/figures")
 GATE = "android"
+GATES = ("cold", "cached")
 
 
 def rows_of(checkpoint: Path, swipes: int | None, peer_formats: Sequence[str]) -> list[Any]:
@@ -74,11 +76,12 @@ def gate_costs() -> dict[str, Any]:
         sys.executable, "-m", "harness.console", "gate", "--target", GATE,
         "--workdir", str(folder),
     ]  # fmt: skip
-    found = {}
-    for name in ("cold", "cached"):
+    found: dict[str, Any] = {}
+    for name in GATES:
         report = ["--report", str(folder / name)]
         found[name] = asdict(cost_of([*command, *report], WORK / f"gate-{name}.log"))
-    return found
+    reports = [folder / name / "report.json" for name in GATES]
+    return {**found, "differences": differences(*reports)}
 
 
 def kept(name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain values
@@ -120,11 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.part:
         return Exit.PASSED
     rows = [exporters.Row(**{**row, "cost": Cost(**row["cost"])}) for row in found["rows"]]
-    gates = {name: ProcessCost(**cost) for name, cost in found["gate"].items()}
+    gates = {name: ProcessCost(**found["gate"][name]) for name in GATES}
     text = markdown(
         rows,
         ProcessCost(**found["release"]),
         gates,
+        found["gate"]["differences"],
         about(args.checkpoint, args.swipes, untrained=args.untrained),
         judged=not args.untrained,
     )

@@ -36,6 +36,7 @@ def markdown(
     rows: Sequence[Row],
     release: ProcessCost,
     gates: Mapping[str, ProcessCost],
+    differences: Sequence[str],
     about: str,
     *,
     judged: bool,
@@ -46,6 +47,7 @@ def markdown(
         rows: Peers' files and ours.
         release: Cost of the export of all files.
         gates: Cost of a gate of golden, ``cold`` and ``cached``.
+        differences: Places at which the reports of these two gates differ, clocks aside.
         about: A sentence on the model and the machine.
         judged: Whether the model's words mean anything.
     """
@@ -80,6 +82,10 @@ def markdown(
         "|---|--:|--:|--:|--:|",
         _cost("release of all 13 files of this model", release),
         *(_cost(f"gate of golden, `--target android`, {name}", gates[name]) for name in gates),
+        "",
+        "`exportgate history same` finds the reports of the two gates "
+        + ("the same, clocks aside." if not differences else "different:"),
+        *(f"- {place}" for place in differences),
         "",
     ]
     return "\n".join(lines)

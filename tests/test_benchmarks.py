@@ -77,14 +77,16 @@ def test_figures_stand_beside_their_peers() -> None:
         Row("encoder_int8.onnx", "**ours**", 14_890_000, 46.7, 0.991, 0.38, Cost()),
     ]
     gates = {"cold": COST, "cached": COST}
-    text = figures(rows, COST, gates, "about it", judged=True)
+    text = figures(rows, COST, gates, [], "about it", judged=True)
     row = next(line for line in text.splitlines() if line.startswith("| INT8 ONNX |"))
     assert "ORT dynamic INT8: 0.88; 24.89; −0.3; 0.003<br>" in row
     assert "`quantize_static`: it broke |" in row
     assert row.endswith("| 0.38; 14.89; 46.7; 0.991 |")
     assert "INT4" not in text  # it was not measured
-    unread = figures(rows, COST, gates, "about it", judged=False)
+    unread = figures(rows, COST, gates, ["words: 1, and then 2"], "about it", judged=False)
     assert "0.38; 14.89; 46.7; – |" in unread
+    assert "the same, clocks aside." in text
+    assert "different:\n- words: 1, and then 2" in unread
 
 
 def test_a_peer_that_breaks_off_leaves_its_error(
