@@ -18,8 +18,8 @@ from exportgate.data.manifest import read_manifest
 from harness.measure.significance import share_at_least
 from harness.search.budget import Budget
 from harness.search.halves import HalvesError, halves
-from harness.search.price import Price, PriceError, check
-from harness.search.space import BASE, Layer, Space, SpaceError
+from harness.search.price import PriceError, check
+from harness.search.space import BASE, Layer, Price, Space, SpaceError
 from harness.search.state import State, Trial
 from harness.search.study import choose
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.search.price import Unit
+    from harness.search.space import Unit
 
 
 @dataclass(frozen=True, slots=True)

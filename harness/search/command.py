@@ -41,7 +41,7 @@ from harness.measure.significance import share_at_least
 from harness.search import chart, price
 from harness.search.budget import Budget
 from harness.search.halves import halves, prepared
-from harness.search.space import BASE
+from harness.search.space import BASE, Price
 from harness.search.state import State
 from harness.search.study import ALPHAS, PROBES, Study, choose
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from harness.search.halves import Half, Loss
     from harness.search.lab import Lab
+    from harness.search.space import Unit
     from harness.search.state import Trial
 
 FILE = "encoder_int4.pte"
@@ -129,7 +130,7 @@ def search(args: argparse.Namespace) -> Outcome:
 
 def budget_of(args: argparse.Namespace) -> Budget:
     """Return what the command line bounds."""
-    unit: price.Unit | None = None
+    unit: Unit | None = None
     if args.max_instructions is not None:
         unit = "instructions"
     elif args.max_ms is not None:
@@ -143,7 +144,7 @@ def budget_of(args: argparse.Namespace) -> Budget:
     )
 
 
-def _price(args: argparse.Namespace, budget: Budget, state: State) -> price.Price | None:
+def _price(args: argparse.Namespace, budget: Budget, state: State) -> Price | None:
     """Measure what today's files cost, or take what is known."""
     if budget.unit is None:
         return None
@@ -153,7 +154,7 @@ def _price(args: argparse.Namespace, budget: Budget, state: State) -> price.Pric
         state.add_costs(
             budget.unit, dict(zip(bits, price.measured(files, budget.unit), strict=True))
         )
-    return price.Price(budget.unit, {b: state.costs[budget.unit, b] for b in price.ALIKE})
+    return Price(budget.unit, {b: state.costs[budget.unit, b] for b in price.ALIKE})
 
 
 def _bytes(megabytes: float) -> int:

@@ -8,8 +8,7 @@ search ends with is measured itself.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,13 +20,12 @@ from harness.measure.instructions.command import counted_inputs
 from harness.measure.paired import undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from exportgate.runtime.session import Arrays
-    from harness.search.space import Chosen, Layer
+    from harness.search.space import Unit
 
-Unit = Literal["instructions", "ms"]
 ALIKE = {32: "encoder_fp32.pte", 8: "encoder_int8_ultra.pte", 4: "encoder_int4.pte"}
 """Files whose matrices all have so many bits."""
 _BLOCKS, _RUNS = 30, 5
@@ -35,33 +33,6 @@ _BLOCKS, _RUNS = 30, 5
 
 class PriceError(ExportGateError, RuntimeError):
     """What an inference costs cannot be measured here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What an inference costs if all layers have so many bits.
-
-    Attributes:
-        unit: ``instructions`` or ``ms``, of one inference.
-        alike: By bits.
-    """
-
-    unit: Unit
-    alike: Mapping[int, float]
-
-    def shares(self, layers: Sequence[Layer]) -> dict[tuple[str, int], float]:
-        """Return what each layer brings to the whole, by its name and bits."""
-        total = sum(layer.outputs * layer.inputs for layer in layers)
-        return {
-            (layer.name, bits): cost * layer.outputs * layer.inputs / total
-            for layer in layers
-            for bits, cost in self.alike.items()
-        }
-
-    def of(self, layers: Sequence[Layer], chosen: Chosen) -> float:
-        """Predict the cost of a choice."""
-        shares = self.shares(layers)
-        return sum(shares[layer.name, chosen[layer.name].bits] for layer in layers)
 
 
 def measured(paths: Sequence[Path], unit: Unit) -> list[float]:

@@ -8,7 +8,7 @@ to the optimum within seconds: nothing has to be tried at random.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from harness.search.price import Price
-
 Chosen = dict[str, LayerChoice]
+Unit = Literal["instructions", "ms"]
 
 BASE = LayerChoice(8)
 """What all layers have while the noise of one is measured."""
@@ -63,6 +62,33 @@ class Layer:
     def stored_bytes(self, choice: LayerChoice) -> int:
         """Return what it takes then."""
         return choice.stored_bytes(self.outputs, self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an inference costs if all layers have so many bits.
+
+    Attributes:
+        unit: ``instructions`` or ``ms``, of one inference.
+        alike: By bits.
+    """
+
+    unit: Unit
+    alike: Mapping[int, float]
+
+    def shares(self, layers: Sequence[Layer]) -> dict[tuple[str, int], float]:
+        """Return what each layer brings to the whole, by its name and bits."""
+        total = sum(layer.outputs * layer.inputs for layer in layers)
+        return {
+            (layer.name, bits): cost * layer.outputs * layer.inputs / total
+            for layer in layers
+            for bits, cost in self.alike.items()
+        }
+
+    def of(self, layers: Sequence[Layer], chosen: Chosen) -> float:
+        """Predict the cost of a choice."""
+        shares = self.shares(layers)
+        return sum(shares[layer.name, chosen[layer.name].bits] for layer in layers)
 
 
 @dataclass(frozen=True, slots=True)

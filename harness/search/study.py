@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.search.space import BASE, CHOICES, Space
+from harness.search.space import BASE, CHOICES, Price, Space
 from harness.search.state import Trial
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from harness.search.budget import Budget
     from harness.search.halves import Half
     from harness.search.lab import Lab
-    from harness.search.price import Price
     from harness.search.state import State
 
 PROBES = 12
