@@ -39,8 +39,8 @@ class Command:
     Attributes:
         package: Whose version is told.
         name: Of the file that it gives.
-        words: Command line; ``IN`` is a folder with ``model.onnx``, ``NEMO`` the checkpoint,
-            ``OUT`` a folder that is empty, ``WIDTH`` and ``HEADS`` the encoder's.
+        words: Command line; ``IN`` is a folder with ``model.onnx`` and ``model.nemo``,
+            ``OUT`` one that is empty, ``WIDTH`` and ``HEADS`` the encoder's.
     """
 
     package: str
@@ -74,7 +74,7 @@ COMMANDS = (
         "olive run-pass -m IN/model.onnx --pass-name OnnxDynamicQuantization -o OUT",
     ),
     Command(
-        "optimum-onnx", "optimum_export.onnx", "optimum-cli export onnx --model NEMO OUT"
+        "optimum-onnx", "optimum_export.onnx", "optimum-cli export onnx --model IN OUT"
     ),
     Command(
         "optimum-onnx", "optimum_o2.onnx",
@@ -115,20 +115,21 @@ def run(command: Command, base: Path, checkpoint: Path, spec: ModelSpec, target:
         for place in places.values():
             place.mkdir()
         copy_file(base, places["IN"] / "model.onnx")
-        values = {"WIDTH": spec.d_model, "HEADS": spec.attention_heads, "NEMO": checkpoint}
+        copy_file(checkpoint, places["IN"] / "model.nemo")
+        values = {"WIDTH": spec.d_model, "HEADS": spec.attention_heads}
         words = command.words
         for name, value in {**values, **places}.items():
             words = words.replace(name, str(value))
         first, *rest = words.split()
-        _called([str(programs / first), *rest], Path(folder), programs)
+        said = _called([str(programs / first), *rest], Path(folder), programs)
         found = sorted(places["OUT"].rglob("*.onnx"))
         if len(found) != 1:
-            msg = f"wrote {len(found)} ONNX files, not one"
+            msg = f"wrote {len(found)} ONNX files, not one: {last_words(said)}"
             raise PeerError(msg)
         copy_file(found[0], target)
 
 
-def _called(command: Sequence[str], folder: Path, programs: Path) -> None:
+def _called(command: Sequence[str], folder: Path, programs: Path) -> str:
     environment = {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
@@ -146,6 +147,7 @@ def _called(command: Sequence[str], folder: Path, programs: Path) -> None:
         raise PeerError(msg) from error
     if done.returncode != 0:
         raise PeerError(last_words(done.stdout + "\n" + done.stderr))
+    return done.stdout + "\n" + done.stderr
 
 
 def last_words(text: str) -> str:
