@@ -13,7 +13,7 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
-APART := long or browser or clients or runtimes or arm64 or report
+APART := long or browser or clients or runtimes or arm64 or report or mlflow
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table fault-limits mutants mutant-table \
 	zoo gate-zoo accept bench-gate bench-exporters bench-rewrites setup-exact setup-browser test-browser \
@@ -133,6 +133,16 @@ setup-report: setup  ## what opens the report: Chromium, axe-core, pinned (Debia
 
 test-report: setup-report  ## open reports wide and on a phone, light and dark, and ask axe-core
 	$(BIN)/python -m pytest tests/ -m report
+
+.PHONY: setup-mlflow test-mlflow
+setup-mlflow: build/mlflow/bin/mlflow  ## an MLflow server in an environment of its own, pinned
+
+build/mlflow/bin/mlflow: | setup
+	$(PYTHON) -m venv build/mlflow
+	build/mlflow/bin/python -m pip install --quiet mlflow==3.17.2
+
+test-mlflow: setup-mlflow  ## log runs of the gate to a real server
+	$(BIN)/python -m pytest tests/ -m mlflow
 
 setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as root)
 	@command -v npm > /dev/null && command -v g++ > /dev/null && command -v chromium > /dev/null \

@@ -16,6 +16,7 @@ from exporters.pipeline.exporting import Exported
 from exporters.pipeline.options import ExportOptions, OptionError
 from exporters.pipeline.outputs import chosen_outputs, without_int8
 from exportgate.artifacts.sidecar import sha256_of
+from exportgate.contract import Interface
 from harness.gate.bundle import verify
 from tests.test_bundle import artifact
 from tests.test_cli import EXPORTERS, run
@@ -155,6 +156,23 @@ def test_a_default_name_never_replaces_the_file_of_another_checkpoint(tmp_path: 
         chosen_outputs({"step_fp32.pte": None}, ["step_fp32.pte"], checkpoint)
     artifact(path, "step_fp32.pte", checkpoint_sha256=sha256_of(checkpoint))
     assert chosen_outputs({}, ["step_fp32.pte"], checkpoint) == {"step_fp32.pte": path}
+
+
+def test_a_default_name_says_how_the_file_is_called(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "my.nemo"
+    checkpoint.write_bytes(b"x")
+    called, steps = Interface("int32", 8, log_probs=True), ["step_fp32.onnx", "step_fp32.pte"]
+    taken = tmp_path / "step_fp32_log_probs.onnx"
+    assert chosen_outputs({}, [*steps, "encoder_fp32.pte"], checkpoint, called) == {
+        "step_fp32.onnx": taken,
+        "step_fp32.pte": tmp_path / "step_fp32_batch8_log_probs.pte",
+        "encoder_fp32.pte": tmp_path / "encoder_fp32_int32.pte",
+    }
+    (tmp_path / "step_fp32.onnx").write_bytes(b"somebody else's, and not where this one goes")
+    chosen_outputs({}, steps, checkpoint, called)
+    taken.write_bytes(b"somebody else's")
+    with pytest.raises(OptionError, match="is no intact export of this project"):
+        chosen_outputs({}, steps, checkpoint, called)
 
 
 def test_int8_is_left_out_unless_it_is_asked_for_by_name() -> None:

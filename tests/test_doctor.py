@@ -13,19 +13,23 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from exporters.nemo.archive import CONFIG, WEIGHTS, read_config, read_member
 from exporters.nemo.unpickle import load_tensors
+from exportgate.data.features import KEY_CENTRES
+from exportgate.data.manifest import read_manifest
 from exportgate.exit import Exit
 from harness.console import main
 from harness.onboarding.doctor import examine
+from harness.onboarding.layout import layout_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +82,24 @@ class Bench:
         torch.save(content, self.folder / name)
         return self.folder / name
 
+    def newer(self) -> Path:
+        """Write a file of torch.save in a form that a later PyTorch may have."""
+        saved, path = self.saved("old.ckpt", {"state_dict": {}}), self.folder / "my.ckpt"
+        with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, b"99\n" if name.endswith("/version") else old.read(name))
+        return path
+
+    def tar(self, *members: str) -> Path:
+        path = self.folder / "my.nemo"
+        with tarfile.open(path, "w") as archive:
+            for name in members:
+                data = read_member(GOLDEN / "golden.nemo", name) if "model" in name else b"a"
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return path
+
     def zipped(self) -> Path:
         path = self.folder / "my.nemo"
         with zipfile.ZipFile(path, "w") as archive:
@@ -108,6 +130,11 @@ def scale(axis: str, factor: float, shift: float = 0.0) -> Callable[[dict[str, A
     return change
 
 
+def swap(record: dict[str, Any]) -> None:
+    for point in record["points"]:
+        point["x"], point["y"] = point["y"], point["x"]
+
+
 def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {f"{prefix}{name}": value for name, value in state.items()}
 
@@ -136,10 +163,26 @@ CHECKPOINTS: dict[str, tuple[Callable[[Bench], Path], str]] = {
         lambda b: b.file("my.pte", b"\x1c\0\0\0ET12" + b"\0" * 99),
         "an ExecuTorch program, .* --artifacts FOLDER",
     ),
+    "ONNX named .nemo": (
+        lambda b: b.file("my.nemo", b"\x08\x08\x12\x07pytorch" + b"\0" * 600),
+        "an ONNX file, .* --artifacts FOLDER",
+    ),
+    "text": (lambda b: b.file("my.nemo", b"see my wiki\n" * 99), "a text file, no model; give the"),
+    "a picture": (lambda b: b.file("my.nemo", b"\x89PNG\r\n\x1a\n" + b"\0" * 999), "neither a tar"),
+    "a manifest named .ckpt": (
+        lambda b: b.file("my.ckpt", (GOLDEN / "val.jsonl").read_bytes()),
+        "is JSON; swipes are given with --manifest",
+    ),
+    "tar without a configuration": (
+        lambda b: b.tar("vocab.txt"),
+        r"has no model_config.yaml \(found vocab.txt\); give what NeMo's save_to() writes",
+    ),
+    "tar without weights": (lambda b: b.tar(CONFIG), "no model_weights.ckpt; save the whole model"),
+    "of a newer PyTorch": (lambda b: b.newer(), "written by a newer PyTorch than .* save it again"),
     "a manifest": (lambda b: b.file("my.jsonl", b"{}"), "given with --manifest"),
     "weights without a configuration": (
         lambda b: b.saved("my.ckpt", {"state_dict": {}}),
-        "no model configuration in 'hyper_parameters'; save a .nemo archive instead",
+        "no model configuration in 'hyper_parameters'; save .* as a .nemo archive",
     ),
     "torch.save": (lambda b: b.saved("my.pt", {}), "save the model with NeMo's save_to()"),
     "CTC": (lambda b: b.nemo(decoder=CTC), "a CTC model, but should be .*RNNTDecoder"),
@@ -151,6 +194,26 @@ CHECKPOINTS: dict[str, tuple[Callable[[Bench], Path], str]] = {
     "fewer labels than trained": (
         lambda b: b.nemo(labels=list("abcdefghijklmnopqrstuvwxyz'")),
         "vocabulary has 27 labels, but the weights were trained with 29; put",
+    ),
+    "no vocabulary": (
+        lambda b: b.nemo(drop="labels", joint__vocabulary=None),
+        "there is no vocabulary: .* put the training's own labels into the configuration",
+    ),
+    "a stateless prediction network": (
+        lambda b: b.nemo(decoder={"_target_": f"{MODULES}.rnnt.StatelessTransducerDecoder"}),
+        ", a stateless prediction network, but should be .*RNNTDecoder",
+    ),
+    "the configuration of a deeper model": (
+        lambda b: b.nemo(encoder__n_layers=4),
+        "says 4 encoder layers, but the weights have 3; take the .* of one training",
+    ),
+    "the configuration of a wider model": (
+        lambda b: b.nemo(encoder__d_model=128),
+        "says 128 channels of the encoder, but the weights have 96; take",
+    ),
+    "a module around the model": (
+        lambda b: b.nemo(state=prefixed(b.state(), "model.")),
+        "every weight's name begins with 'model.', .* save the model itself",
     ),
     "a label that YAML reads as false": (
         lambda b: b.nemo(labels=["y", False]),
@@ -174,6 +237,21 @@ SWIPES: dict[str, tuple[Callable[[Bench], Path], str]] = {
     "centred": (lambda b: b.swipes(scale("xy", 2.0, -1.0)), r"\(x \+ 1\) / 2"),
     "seconds": (lambda b: b.swipes(scale("t", 0.001)), "probably in seconds: multiply them by 10"),
     "nanoseconds": (lambda b: b.swipes(scale("t", 1e6)), "in nanoseconds: divide them by 1000000"),
+    "microseconds": (lambda b: b.swipes(scale("t", 1e3)), "in microseconds: divide them by 1000"),
+    "swapped axes": (
+        lambda b: b.swipes(swap),
+        "x and y seem swapped: exchange the two .then it is",
+    ),
+    "y upwards": (
+        lambda b: b.swipes(scale("y", -1.0, 1.0)),
+        "y seems to point upwards: write 1 - y",
+    ),
+    "mirrored": (
+        lambda b: b.swipes(scale("x", -1.0, 1.0)),
+        "x seems to run from the right: write 1",
+    ),
+    "y in widths": (lambda b: b.swipes(scale("y", 0.4)), r"write about 2.5 \* y"),
+    "a binary file": (lambda b: b.file("my.bin", b"\x08\0\x12\x07"), "is a binary file, no text"),
     "another alphabet": (
         lambda b: b.swipes(lambda record: record.update(word=record["word"].translate(CYRILLIC))),
         r"cannot write 3\d\d of 320 words .line 1: '\w+'.; is it of another language or alphabet",
@@ -239,6 +317,18 @@ def only_problem(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert len(problems) == 1, printed
     assert "1 problem: mend this and run it again:" in printed
     return problems[0]
+
+
+def test_swipes_of_another_layout_are_no_problem() -> None:
+    swipes = read_manifest(GOLDEN / "val.jsonl")
+    assert layout_problems(swipes) == []
+    rng = np.random.default_rng(0)
+    letters = dict(zip(KEY_CENTRES, rng.permutation(list(KEY_CENTRES)), strict=True))
+    other = [replace(s, word="".join(letters.get(c, c) for c in s.word)) for s in swipes]
+    assert layout_problems(other) == []
+    staggered = [replace(s, points=s.points + np.array([0.04, 0.0, 0.0])) for s in swipes]
+    assert layout_problems(staggered) == []
+    assert layout_problems([replace(s, word="да") for s in swipes]) == []
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])

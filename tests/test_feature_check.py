@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from harness.diagnose.feature_check import (
 from harness.diagnose.feature_mistakes import MISTAKES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CASES, TOLERANCE = read_cases(golden_features.CASES)
@@ -95,11 +97,73 @@ def test_one_point_and_what_nobody_foresaw() -> None:
     odd[3][1, 5] += 0.5
     [finding] = check(CASES, odd, TOLERANCE)
     assert (finding.cause, finding.wrong, finding.cases) == (None, 1, (CASES[3].name,))
-    assert "no known mistake" in str(finding)
+    assert "1 of 348 values wrong, by up to 0.5, in" in str(finding)
+    assert "no known mistake gives these numbers; its correlation with" in str(finding)
     assert f"point 1 of {CASES[3].name!r} is 0.5, but should be 0" in str(finding)
     nan = [item.copy() for item in RIGHT]
     nan[4][0, 0] = np.nan
     assert len(check(CASES, nan, TOLERANCE)) == 1
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    found = values.copy()
+    for index in range(1, len(found)):
+        found[index] = 0.5 * found[index] + 0.5 * found[index - 1]
+    return found
+
+
+START = np.arange(200)
+UNFORESEEN: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str]] = {
+    "pixels": ("x", lambda v: 1080 * v, "1080 times the right one: another unit"),
+    "centred": ("x", lambda v: 2 * v - 1, "2 times the right one -1: another range"),
+    "another origin": ("y", lambda v: v + 1 / 6, r"every value is \+0.166667 off"),
+    "clipped": ("velocity_x", lambda v: np.clip(v, -2, 2), "clipped below -2 and above 2"),
+    "whole pixels": ("x", lambda v: np.round(v, 2), "rounded to 2 decimals"),
+    "ticks": ("t_s", lambda v: np.trunc(v * 100) / 100, "cut off after 2 decimals"),
+    "half precision": ("acceleration_y", lambda v: v.astype(np.float16), "to half precision"),
+    "late": ("velocity_y", lambda v: np.append(0, v[:-1]), "1 point behind the right values"),
+    "early": ("curvature", lambda v: np.append(v[2:], [0, 0]), "2 points ahead of the right"),
+    "smoothed": ("velocity_x", smoothed, r"filtered: 0.5 × v\[i\] \+0.5 × its own value at i-1"),
+    "logarithm": ("speed", np.log1p, r"log\(1 \+ v\) of the right value"),
+    "squared": ("speed", np.square, "the square of the right value"),
+    "decay": ("key_distance_3", lambda v: np.exp(-v), r"exp\(-v\) of the right value"),
+    "reversed": ("progress", lambda v: 1 - v, "-1 times the right one"),
+    "two starts": ("is_start", lambda v: START[: len(v)] < 2, "only the second point of a trace"),
+    "mean begins late": ("window_mean_y", lambda v: v * (START[: len(v)] > 1), "first two points"),
+    "a buffer of 128": ("progress", lambda v: v * (START[: len(v)] < 128), "wrong from there on"),
+    "NaN": ("angle", lambda v: np.where(START[: len(v)] == 0, np.nan, v), "are NaN or infinite"),
+    "reserved": ("zero_30", lambda v: v + 1, "it is not used: it must be 0"),
+}
+
+
+@pytest.mark.parametrize("name", UNFORESEEN)
+def test_what_is_no_known_mistake_is_told_by_its_relation(name: str) -> None:
+    channel, function, said = UNFORESEEN[name]
+    number = CHANNELS.index(channel)
+    spoiled = [item.copy() for item in RIGHT]
+    for item in spoiled:
+        if len(item) > 1:
+            item[:, number] = function(item[:, number])
+    [finding] = check(CASES, spoiled, TOLERANCE)
+    assert finding.channel == number
+    assert re.search(said, finding.cause or ""), str(finding)
+
+
+def test_noise_has_no_cause_but_a_correlation() -> None:
+    rng, spoiled = np.random.default_rng(0), [item.copy() for item in RIGHT]
+    for item in spoiled:
+        item[:, 5] *= 1 + 0.01 * rng.normal(size=len(item))
+    [finding] = check(CASES, spoiled, TOLERANCE)
+    assert finding.cause is None
+    assert re.search(r"correlation with the right values is (1\.0|0\.99)", str(finding))
+
+
+def test_a_port_in_single_precision_is_right() -> None:
+    """A step of 1 ms turns half a unit in the last place of x into 0.03 of acceleration."""
+    narrow = [featurize(np.float32(case.points).astype(np.float64)) for case in CASES]
+    off = [np.abs(a[:, 6] - b[:, 6]).max() for a, b in zip(narrow, RIGHT, strict=True)]
+    assert max(off) > 0.01
+    assert check(CASES, [item.astype(np.float64) for item in narrow], TOLERANCE) == []
 
 
 def write(path: Path, features: list[np.ndarray]) -> Path:

@@ -7,6 +7,7 @@ that leaves the archive.
 
 from __future__ import annotations
 
+import codecs
 import posixpath
 import tarfile
 from contextlib import contextmanager
@@ -92,8 +93,26 @@ def _something_else(path: Path, head: bytes) -> str | None:
             head[_TAR_MAGIC_AT:].startswith(b"ustar") and path.suffix == ".ckpt",
             "a tar archive; rename it to .nemo if NeMo's save_to() wrote it",
         ),
+        (
+            head[:1] == b"\x08" and head[2:3] in (b"\x12", b":", b"\x1a"),  # fields of a ModelProto
+            _OTHER_SUFFIXES[".onnx"],
+        ),
+        (
+            head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{",
+            "JSON; swipes are given with --manifest, the model as its .nemo archive",
+        ),
+        (
+            _is_text(head) and path.suffix in (".nemo", ".ckpt"),
+            "a text file, no model; give the file that NeMo's save_to() or Lightning wrote",
+        ),
     )
     return foreign_file(head) or next((what for applies, what in known if applies), None)
+
+
+def _is_text(head: bytes) -> bool:
+    """Tell text from a pickle of protocol 0, which begins with an opcode, and from an archive."""
+    printable = bytes(range(0x20, 0x7F)) + b"\t\r\n"
+    return head[:1].isalnum() and b" " in head and not head.translate(None, printable)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -128,7 +147,7 @@ def read_member(path: Path, name: str, limit_bytes: int | None = None) -> bytes:
             found = ", ".join(sorted(members)[:8]) or "nothing"
             msg = (
                 f"{path}: the archive has no {name} (found {found}); "
-                "expected what NeMo's save_to() writes"
+                "give what NeMo's save_to() writes, or Lightning's .ckpt"
             )
             raise CheckpointError(msg)
         _check_size(path, name, info.size, limit_bytes)
@@ -178,6 +197,8 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
         if isinstance(error, CheckpointError):
             raise
         reason = " ".join(str(error).split()).partition(": - method")[0]  # of every compression
+        if reason == "file could not be opened successfully":
+            reason = "neither a tar nor a compressed one, or cut off within its first member"
         msg = (
             f"{path}: not a readable .nemo archive ({reason}); it should be "
             f"a tar of {CONFIG} and {WEIGHTS}; copy or save it again"

@@ -170,6 +170,9 @@ def configuration_of(path: Path, hyper_parameters: object) -> Configuration:
     if found.raw("cfg") is not None and found.raw("encoder") is None:
         found = Configuration(path, found.root, (*found.place, "cfg"))
     if found.raw("encoder") is None:
-        msg = f"{path}: no model configuration in 'hyper_parameters'; save a .nemo archive instead"
+        msg = (
+            f"{path}: no model configuration in 'hyper_parameters'; save the model with NeMo's "
+            "save_to() as a .nemo archive"
+        )
         raise CheckpointError(msg)
     return found

@@ -79,7 +79,7 @@ def _configuration(path: Path) -> tuple[Configuration, int]:
     config = read_config(path)
     weights_bytes = size_bytes(path, WEIGHTS)
     if weights_bytes is None:
-        msg = f"{path}: has no {WEIGHTS}; expected what NeMo's save_to() writes"
+        msg = f"{path}: has no {WEIGHTS}; save the whole model with NeMo's save_to()"
         raise CheckpointError(msg)
     return Configuration(path, config), weights_bytes
 

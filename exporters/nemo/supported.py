@@ -164,6 +164,8 @@ def _other_model(target: object) -> str:
     """Return what kind of model a class belongs to that is not an RNN-T's."""
     if str(target).endswith("ConvASRDecoder"):
         return ", a CTC model"
+    if str(target).endswith("StatelessTransducerDecoder"):
+        return ", a stateless prediction network"
     if target is None:
         return ", so that this is no RNN-T model"
     return ""
@@ -232,7 +234,11 @@ def _labels(configuration: Configuration) -> tuple[tuple[str, ...], list[str]]:
     """Return the vocabulary: of the model, or of its joint where a tokenizer made it."""
     labels = configuration.get("labels") or configuration.get("joint", "vocabulary")
     if not isinstance(labels, list) or not labels:
-        return (), ["labels should be a non-empty list (the vocabulary without the blank)"]
+        sentence = (
+            "there is no vocabulary: labels should be a non-empty list, without the blank; put "
+            "the training's own labels into the configuration"
+        )
+        return (), [sentence]
     for index, label in enumerate(labels):
         if not isinstance(label, str):
             return (), [

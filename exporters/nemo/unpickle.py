@@ -129,6 +129,12 @@ def load_tensors(path: Path, data: bytes, *, values: bool = True) -> object:
     ) as error:
         if isinstance(error, CheckpointError):
             raise
+        if "maximum supported version" in str(error):
+            msg = (
+                f"{path}: written by a newer PyTorch than {torch.__version__}, which cannot read "
+                "its format; save it again with this one"
+            )
+            raise CheckpointError(msg) from error
         msg = (
             f"{path}: the weights are damaged or cut off ({_first_line(error)}); "
             "copy or save the file again"

@@ -24,6 +24,7 @@ _PARTS = ("encoder", "decoder", "joint")
 _LEFT_OUT = ("preprocessor.", "spec_augmentation.", "loss.", "wer.")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _EMBEDDING = "decoder.prediction.embed.weight"
+_NORM = "encoder.layers.0.norm_out.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,13 @@ def peek_weights(summary: CheckpointSummary) -> WeightSummary:
 
 
 def _problems(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> list[str]:
+    prefix = _common_prefix(state)
+    if prefix:
+        sentence = (
+            f"every weight's name begins with {prefix!r}, which hides the model in another module; "
+            "save the model itself with NeMo's save_to()"
+        )
+        return [sentence]
     found = []
     absent = [part for part in _PARTS if not any(name.startswith(f"{part}.") for name in state)]
     if absent:
@@ -122,7 +130,40 @@ def _problems(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> 
             f"the vocabulary has {len(summary.labels)} labels, but the weights were trained with "
             f"{len(embedding) - 1}; put the training's own labels into the configuration"
         )
-    return found
+    return found + _other_sizes(summary, state)
+
+
+def _common_prefix(state: Mapping[str, torch.Tensor]) -> str:
+    """Return what stands before the parts' names in every weight; nothing if it is not so."""
+    first = next(iter(state), "").partition(".")[0]
+    if not first or first in _PARTS or f"{first}.".startswith(_LEFT_OUT):
+        return ""
+    prefix = f"{first}."
+    inside = {name.removeprefix(prefix).partition(".")[0] for name in state}
+    alike = all(name.startswith(prefix) for name in state)
+    return prefix if alike and inside.issuperset(_PARTS) else ""
+
+
+def _other_sizes(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Say where weights are of another size than the configuration says: two trainings mixed."""
+    encoder, prednet = summary.encoder, summary.prednet
+    layers = {name.split(".")[2] for name in state if name.startswith("encoder.layers.")}
+    widths = {
+        name: state[key].shape[-1]
+        for name, key in (("width", _NORM), ("pred_hidden", _EMBEDDING))
+        if key in state and state[key].ndim
+    }
+    sizes = (
+        ("encoder layers", encoder.get("n_layers"), len(layers) or None),
+        ("channels of the encoder", encoder.get("d_model"), widths.get("width")),
+        ("channels of the prediction net", prednet.get("pred_hidden"), widths.get("pred_hidden")),
+    )
+    return [
+        f"the configuration says {said} {what}, but the weights have {found}; take the "
+        "configuration and the weights of one training"
+        for what, said, found in sizes
+        if isinstance(said, int) and found is not None and said != found
+    ]
 
 
 def _notes(state: Mapping[str, torch.Tensor]) -> list[str]:

@@ -36,7 +36,7 @@ def export_command(
         OptionError: Nothing is to be written, or not there.
         BundleError: The files cannot become the bundle that was asked for.
     """
-    chosen = chosen_outputs(outputs, defaults, options.checkpoint)
+    chosen = chosen_outputs(outputs, defaults, options.checkpoint, options.interface)
     wanted = _as_called(chosen, options.interface)
     check_package_options(options.package_dir, options.lexicon, options.assets)
     done = export(wanted, options)

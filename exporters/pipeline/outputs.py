@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporters.pipeline.options import OptionError, file_sha256
-from exporters.variants import is_quantized, variant
+from exporters.variants import is_quantized, presented, variant
 from exportgate.artifacts.sidecar import ArtifactError, read_sidecar
+from exportgate.contract import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from exportgate.contract import Interface
+
 
 def chosen_outputs(
-    named: Mapping[str, Path | None], defaults: Sequence[str], checkpoint: Path
+    named: Mapping[str, Path | None],
+    defaults: Sequence[str],
+    checkpoint: Path,
+    interface: Interface = OURS,
 ) -> dict[str, Path]:
     """Return what to write, by the variant's name.
 
@@ -22,6 +28,7 @@ def chosen_outputs(
         named: Variant's name to its path; None where none was given.
         defaults: Variants that are written beside the checkpoint if no path was given at all.
         checkpoint: The model.
+        interface: How the files are called; default names say it.
 
     Raises:
         OptionError: Nothing is to be written; two files would have one path; or a default path is
@@ -29,7 +36,8 @@ def chosen_outputs(
     """
     wanted = {name: path for name, path in named.items() if path is not None}
     if not wanted:
-        wanted = {name: checkpoint.parent / name for name in defaults}
+        rows = {name: presented(variant(name), interface) for name in defaults}
+        wanted = {name: checkpoint.parent / row.name for name, row in rows.items()}
         for path in wanted.values():
             _check_free(path, checkpoint)
     if not wanted:

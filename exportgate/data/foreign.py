@@ -73,13 +73,14 @@ def foreign_manifest(head: bytes) -> str | None:
             head.startswith(_UTF16),
             "text in UTF-16; convert it to UTF-8, for example with iconv -f utf-16 -t utf-8",
         ),
+        (b"\0" in head, "a binary file, no text; give a manifest of swipes"),
         (
             text.startswith(_HOW_WE_SWIPE),
             "a log of How We Swipe; make a manifest of it with exportgate import how-we-swipe",
         ),
         (
             bool(text) and text[:1] not in b'{["' and b"," in text.splitlines()[0],
-            "perhaps a table (CSV); expected one JSON object a line",
+            "perhaps a table (CSV); write one JSON object a line",
         ),
     )
     return foreign_file(head) or next((what for applies, what in known if applies), None)

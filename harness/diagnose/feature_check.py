@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate import resources
-from exportgate.data.features import CHANNELS, FEATURE_DIM, feature_spec
+from exportgate.data.features import CHANNELS, FEATURE_DIM, MIN_DT_S, feature_spec
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
 from harness.diagnose.feature_mistakes import MISTAKES
+from harness.diagnose.feature_relation import nearness, relation, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,9 @@ class Finding:
         cases: Names of the cases with a wrong value.
         example: The first wrong value: where, what it is, and what it should be.
         cause: The mistake that gives exactly the port's numbers; None if none of the known does.
+        total: Number of values in all cases.
+        largest: Largest |port - golden|; infinite where a value is none.
+        nearness: How near the numbers are to right ones, if there is no cause.
     """
 
     channel: int
@@ -67,13 +71,16 @@ class Finding:
     cases: tuple[str, ...]
     example: str
     cause: str | None
+    total: int
+    largest: float
+    nearness: str = ""
 
     def __str__(self) -> str:
-        why = self.cause or "no known mistake gives these numbers"
+        why = self.cause or f"no known mistake gives these numbers; {self.nearness}"
         where = ", ".join(self.cases)
         return (
-            f"channel {self.channel} {CHANNELS[self.channel]}: {self.wrong} wrong values in "
-            f"{where}; {self.example}; why: {why}"
+            f"channel {self.channel} {CHANNELS[self.channel]}: {self.wrong} of {self.total} values "
+            f"wrong, by up to {self.largest:.3g}, in {where}; first {self.example}; why: {why}"
         )
 
 
@@ -130,8 +137,10 @@ def check(
         port: (N, 37) for each case.
         tolerance: Largest allowed |port - golden| ÷ max(1, |golden|).
     """
+    right = [case.features for case in cases]
     wrong = [
-        ~_close(mine, case.features, tolerance) for case, mine in zip(cases, port, strict=True)
+        ~_close(mine, case.features, tolerance, _rounding(case))
+        for case, mine in zip(cases, port, strict=True)
     ]
     causes = _matching_mistakes(cases, port, tolerance) if np.concatenate(wrong).any() else {}
     findings = []
@@ -141,6 +150,10 @@ def check(
             continue
         row = int(np.argmax(wrong[bad[0]][:, channel]))
         case, mine = cases[bad[0]], port[bad[0]]
+        laid = side_by_side(channel, port, right, wrong)
+        cause = (
+            causes.get(channel) or _other_cause(channel, cases, port, tolerance) or relation(laid)
+        )
         findings.append(
             Finding(
                 channel,
@@ -148,10 +161,45 @@ def check(
                 tuple(cases[index].name for index in bad),
                 f"point {row} of {case.name!r} is {mine[row, channel]:.6g}, but should be "
                 f"{case.features[row, channel]:.6g}",
-                causes.get(channel) or _other_cause(channel, cases, port, tolerance),
+                cause,
+                sum(map(len, right)),
+                _largest(channel, port, right),
+                nearness="" if cause else nearness(laid),
             )
         )
     return findings
+
+
+def _largest(
+    channel: int, port: Sequence[NDArray[np.float64]], right: Sequence[NDArray[np.float64]]
+) -> float:
+    with np.errstate(invalid="ignore"):
+        off = np.abs(np.concatenate(port)[:, channel] - np.concatenate(right)[:, channel])
+    return float(np.where(np.isnan(off), np.inf, off).max())
+
+
+def _rounding(case: Case) -> NDArray[np.float64]:
+    """Return by how much velocities and accelerations differ if coordinates are float32.
+
+    Between two points of one millisecond half a unit in the last place of x is 0.03 of
+    acceleration: a keyboard that computes in single precision is right there too.
+
+    Returns:
+        (N, 37), 0 in the channels that are no differences.
+    """
+    allowed = np.zeros_like(case.features)
+    if len(case.points) > 1:
+        unit = np.finfo(np.float32).eps / 2
+        dt = np.maximum(np.diff(case.points[:, 2]) / 1000.0, MIN_DT_S)[:, np.newaxis]
+        ends = np.abs(case.points[:, :2])
+        velocity, acceleration = np.zeros((2, len(ends), 2))
+        velocity[1:] = unit * (ends[1:] + ends[:-1]) / dt + 2 * unit * np.abs(
+            case.features[1:, 3:5]
+        )
+        acceleration[2:] = (velocity[2:] + velocity[1:-1]) / dt[1:]
+        allowed[:, 3:5], allowed[:, 6:8] = velocity, acceleration
+        allowed[:, 5], allowed[:, 8] = velocity.sum(axis=1), acceleration.sum(axis=1)
+    return allowed
 
 
 def _matching_mistakes(
@@ -164,14 +212,15 @@ def _matching_mistakes(
     """
     right = np.concatenate([case.features for case in cases])
     mine = np.concatenate(port)
+    allowed = np.concatenate([_rounding(case) for case in cases])
     whole: dict[int, str] = {}
     partial: dict[int, str] = {}
     for cause, mistake in MISTAKES.items():
         expected = np.concatenate(
             [mistake(case.points) if len(case.points) > 1 else case.features for case in cases]
         )
-        spoiled = ~_close(expected, right, tolerance).all(axis=0)
-        explained = spoiled & _close(mine, expected, tolerance).all(axis=0)
+        spoiled = ~_close(expected, right, tolerance, allowed).all(axis=0)
+        explained = spoiled & _close(mine, expected, tolerance, allowed).all(axis=0)
         kind = whole if (explained == spoiled).all() else partial
         for channel in np.flatnonzero(explained).tolist():
             kind.setdefault(channel, cause)
@@ -195,7 +244,7 @@ def _other_cause(
             return f"it holds channel {other}, {CHANNELS[other]}: channels are in another order"
     if CHANNELS[channel].startswith("key_distance") and _sorted_alike(cases, port, tolerance):
         return "the five distances are right but not sorted in ascending order"
-    return _constant_factor(mine, [case.features[:, channel] for case in cases])
+    return None
 
 
 def _one_row_of_numbers(
@@ -220,25 +269,15 @@ def _sorted_alike(
     )
 
 
-def _constant_factor(
-    mine: Sequence[NDArray[np.float64]], right: Sequence[NDArray[np.float64]]
-) -> str | None:
-    wanted, found = np.concatenate(right), np.concatenate(mine)
-    used = np.abs(wanted) > 1e-3
-    if not used.any() or not np.isfinite(found).all():
-        return None
-    factor = float(np.median(found[used] / wanted[used]))
-    if abs(factor) < 1e-9 or abs(factor - 1) < 1e-3:
-        return None
-    constant = np.abs(found - factor * wanted).max() < 1e-3 * np.abs(found).max()
-    return f"every value is {factor:.6g} times the right one: another unit?" if constant else None
-
-
 def _close(
-    found: NDArray[np.float64], right: NDArray[np.float64], tolerance: float
+    found: NDArray[np.float64],
+    right: NDArray[np.float64],
+    tolerance: float,
+    allowed: NDArray[np.float64] | float = 0.0,
 ) -> NDArray[np.bool_]:
+    """Tell which values agree: to a share of the right one, or to what is allowed of each."""
     with np.errstate(invalid="ignore"):
-        near = np.abs(found - right) <= tolerance * np.maximum(1.0, np.abs(right))
+        near = np.abs(found - right) <= np.maximum(tolerance * np.maximum(1.0, abs(right)), allowed)
         near &= np.isfinite(right)  # nothing finite is near to infinity
     same: NDArray[np.bool_] = near | (found == right) | (np.isnan(found) & np.isnan(right))
     return same

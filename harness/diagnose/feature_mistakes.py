@@ -239,19 +239,97 @@ def _progress_in_time(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return _with(points, progress=since / max(float(since[-1]), 1e-9))
 
 
-def _single_precision(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    narrow = points.astype(np.float32)
-    dt = np.maximum(np.diff(narrow[:, 2]) / np.float32(1000), np.float32(1e-3))
-    velocity = np.zeros((len(points), 2), np.float32)
-    velocity[1:] = np.diff(narrow[:, :2], axis=0) / dt[:, None]
-    acceleration = np.zeros_like(velocity)
-    acceleration[2:] = np.diff(velocity, axis=0)[1:] / dt[1:, None]
+def _float_seconds(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round the times to float32 seconds before they are subtracted."""
+    steps = np.diff((points[:, 2] / 1000.0).astype(np.float32)).astype(np.float64)
+    return _motion(points, np.maximum(steps, 1e-3))
+
+
+def _per_step(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _motion(points, np.ones(len(points) - 1))
+
+
+def _mean_step(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    steps = np.maximum(_steps_s(points), 1e-3)
+    return _motion(points, np.full(len(steps), steps.mean()))
+
+
+def _central(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Difference over both neighbours, as numpy.gradient does."""
+    step = np.maximum(_steps_s(points), 1e-3)
+    times = np.concatenate([[0.0], np.cumsum(step)])
+    velocity = np.gradient(points[:, :2], times, axis=0)
     return _with(
         points,
-        acceleration_x=acceleration[:, 0].astype(np.float64),
-        acceleration_y=acceleration[:, 1].astype(np.float64),
-        acceleration=np.hypot(*acceleration.T).astype(np.float64),
+        velocity_x=velocity[:, 0],
+        velocity_y=velocity[:, 1],
+        speed=np.hypot(*velocity.T),
     )
+
+
+def _forward(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    right = _right(points)
+    ahead = np.concatenate([right[1:], np.zeros((1, right.shape[1]))])
+    names = ("velocity_x", "velocity_y", "speed")
+    return _with(points, **{n: ahead[:, _column(n)] for n in names})
+
+
+def _sum_of_sizes(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    right = np.abs(_right(points))
+    return _with(points, speed=right[:, 3] + right[:, 4], acceleration=right[:, 6] + right[:, 7])
+
+
+def _change_of_speed(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    speed, change = _right(points)[:, _column("speed")], np.zeros(len(points))
+    change[2:] = (np.diff(speed) / np.maximum(_steps_s(points), 1e-3))[1:]
+    return _with(points, acceleration=change)
+
+
+def _since_start(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _with(points, t_s=(points[:, 2] - points[0, 2]) / max(float(np.ptp(points[:, 2])), 1e-9))
+
+
+def _steps_as_time(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _with(points, t_s=np.concatenate([[0.0], _steps_s(points)]))
+
+
+def _curvature_per_length(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    length = np.hypot(*np.diff(points[:, :2], axis=0, prepend=points[:1, :2]).T)
+    turn = _right(points)[:, _column("curvature")]
+    return _with(
+        points, curvature=np.divide(turn, length, where=length > 0, out=np.zeros_like(turn))
+    )
+
+
+def _city_blocks(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    distance = np.abs(points[:, None, :2] - _CENTRES).sum(axis=2)
+    return _ranked(points, distance)
+
+
+def _in_key_widths(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _ranked(points, np.linalg.norm((points[:, None, :2] - _CENTRES) * [10, 3], axis=2))
+
+
+def _ranked(points: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    nearest = np.sort(distance, axis=1)[:, :5]
+    return _with(points, **{f"key_distance_{r + 1}": nearest[:, r] for r in range(5)})
+
+
+def _rounded_centres(digits: int) -> Mistake:
+    return lambda points: _distances(points, _CENTRES.round(digits))
+
+
+def _four_rows(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _distances(points, _CENTRES * [1, 0.75])
+
+
+def _progress_of_path(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    step = np.hypot(*np.diff(points[:, :2], axis=0, prepend=points[:1, :2]).T)
+    return _with(points, progress=np.cumsum(step) / max(float(step.sum()), 1e-9))
+
+
+def _windows_of(reach: int) -> Mistake:
+    return lambda points: _windows(points, -reach, reach)
 
 
 def _all_zero(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -286,8 +364,28 @@ MISTAKES: dict[str, Mistake] = {
     "distances are to the keys' upper left corners; their centres are meant": _corner_centres,
     "progress is i/n; it should be i/(n-1)": _progress_over_n,
     "progress is a share of time; it should be a share of points": _progress_in_time,
-    "it was computed in single precision; compute in double and round at the end":
-        _single_precision,
+    "times are rounded to float32 seconds before they are subtracted; subtract milliseconds":
+        _float_seconds,
+    "velocities are changes a point; divide them by the seconds between the points": _per_step,
+    "velocities are divided by the mean time step; each has its own": _mean_step,
+    "velocities are differences over both neighbours; point i less point i-1 is meant": _central,
+    "velocities look ahead (i+1 less i); point i less point i-1 is meant": _forward,
+    "sizes are |x| + |y|; the root of the sum of squares is meant": _sum_of_sizes,
+    "it is the change of the speed; the size of the vector of accelerations is meant":
+        _change_of_speed,
+    "t is a share of the swipe's duration; seconds are meant": _since_start,
+    "t is the time since the point before; seconds since the swipe began are meant":
+        _steps_as_time,
+    "the curvature is divided by the length of the step; it should not be": _curvature_per_length,
+    "distances are |x| + |y|; the root of the sum of squares is meant": _city_blocks,
+    "distances are in keys; x and y in keyboard units are meant": _in_key_widths,
+    "key centres are rounded to 1 decimal; take (row + 0.5) / 3": _rounded_centres(1),
+    "key centres are rounded to 2 decimals (0.17); take (row + 0.5) / 3": _rounded_centres(2),
+    "key centres are rounded to 3 decimals (0.167); take (row + 0.5) / 3": _rounded_centres(3),
+    "the keyboard has four rows of keys here; y in [0, 1] spans the three of letters": _four_rows,
+    "progress is a share of the path; it should be a share of points": _progress_of_path,
+    "the window has 3 points; it should have 5": _windows_of(1),
+    "the window has 7 points; it should have 5": _windows_of(3),
     "the channel is zero everywhere: it was not computed": _all_zero,
 }  # fmt: skip
 """What ports get wrong, in words for their authors, and the features that result."""

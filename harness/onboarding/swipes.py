@@ -9,6 +9,7 @@ from exportgate.data.manifest import ManifestError, Swipe, lines_text, load_mani
 from exportgate.data.manifest_facts import manifest_facts, shared_lines
 from harness.decode.spelling import Speller, has_capitals
 from harness.onboarding.finding import Findings
+from harness.onboarding.layout import layout_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ def look_at_manifest(
             f"{DEFAULT_MAX_TRACE_LEN} unless --max-trace-len says more"
         )
     found = {"distinct_swipes": facts.distinct_swipes, "distinct_words": facts.distinct_words}
-    problems = [*_too_few(found, least), *_spelling(swipes, labels)]
+    problems = [*_too_few(found, least), *_spelling(swipes, labels), *layout_problems(swipes)]
     what = (
         f"{facts.swipes} swipes, {facts.distinct_words} words, "
         f"{facts.shortest_points} to {facts.longest_points} points"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -183,7 +184,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable(args.history)
     os.nice(args.nice)
     outcomes = list(watch(args))
-    return exit_status(outcomes) if outcomes else Exit.NOT_JUDGED
+    if not outcomes:
+        kinds = " or ".join(sorted(SUFFIXES))
+        print(f"{args.folder}: holds no finished {kinds} that could be gated", file=sys.stderr)
+        return Exit.NOT_JUDGED
+    return exit_status(outcomes)
 
 
 def watch(args: argparse.Namespace) -> Iterator[Outcome]:

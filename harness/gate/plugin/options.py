@@ -81,6 +81,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "append the run to this store of runs",
     },
     "--history-job": {"metavar": "KEY", "help": "a sweep's name of the run: appended once"},
+    "--mlflow": {
+        "metavar": "URI",
+        "help": "log the run to this MLflow server or store",
+    },
     "--baseline": {
         "type": Path,
         "metavar": "DIR",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exportgate import resources
 from exportgate.errors import ExportGateError
+from harness.gate.mlflow_run import experiment_of
 from harness.gate.report.writing import REPORT_FILES
 from harness.history.store import check_writable
 
@@ -41,6 +42,7 @@ def check_places(config: pytest.Config) -> None:
     Raises:
         PlaceError: A folder cannot be made or written to, or a folder stands where a file goes.
         HistoryError: ``--history`` names what is no history.
+        MlflowError: ``--mlflow`` cannot take a run.
     """
     folder = report_folder(config)
     chosen = config.getoption("--report") is not None
@@ -50,6 +52,9 @@ def check_places(config: pytest.Config) -> None:
     if history is not None:
         check_folder("--history", history.parent, (history.name,))
         check_writable(history)
+    mlflow: str | None = config.getoption("--mlflow")
+    if mlflow is not None:
+        experiment_of(mlflow)
     junit: str | None = getattr(config.option, "xmlpath", None)
     if junit:
         check_folder("--junitxml", Path(junit).parent, (Path(junit).name,))

@@ -13,6 +13,7 @@ from exportgate.errors import ExportGateError
 from harness.devices.device import Need
 from harness.gate.baseline import read_baseline
 from harness.gate.gates import Status, Verdict, judge
+from harness.gate.mlflow_run import log_run
 from harness.gate.plugin import items
 from harness.gate.plugin.again import again
 from harness.gate.plugin.book import CHECKPOINT, left_to_others, read_book, waived
@@ -178,7 +179,7 @@ class GatePlugin:
             terminalreporter.write_line(line, **({colour: True} if colour else {}))
 
     def _written(self, report: Report) -> bool:
-        """Write report and history; say where they are, or why not."""
+        """Write history, report and MLflow run; say where they are, or why not."""
         history: Path | None = self.config.getoption("--history")
         try:
             if history is not None:
@@ -186,10 +187,12 @@ class GatePlugin:
                 append(history, json.loads(report.to_json()), job)
             # After the history: the page draws the trend, with this run as its last point.
             path = write_report(report, report_folder(self.config), history)
+            self._say(f"report: {path}")
+            if mlflow := self.config.getoption("--mlflow"):
+                self._say(f"MLflow run: {log_run(mlflow, path.parent)}")
         except (ExportGateError, OSError) as error:
             print(f"error: the verdict stands, but was not written: {error}", file=sys.stderr)
             return False
-        self._say(f"report: {path}")
         return True
 
     def _say(self, line: str) -> None:
