@@ -88,11 +88,27 @@ accept: setup  ## make the files of the last green gate the baseline
 bench-gate: setup  ## count false alarms and detections of the latency comparison
 	$(BIN)/python -m benchmarks.bench_gate --out build/bench_gate.txt
 
-bench-exporters: setup build/full.nemo  ## our files beside NeMo's own export and the plain recipes
+.PHONY: setup-peers
+setup-peers: build/peers/.installed  ## other projects' exporters, pinned, in an environment of their own (2 GB)
+
+build/peers/.installed: benchmarks/peers.lock
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --requirement benchmarks/peers.lock
+	touch $@
+
+bench-exporters: setup setup-peers build/full.nemo  ## our files beside NeMo's own export and the plain recipes
 	$(BIN)/python -m benchmarks.exporters --out build/bench_exporters.md
 
 bench-rewrites: setup build/full.nemo  ## what each part of the rewrites buys
 	$(BIN)/python -m benchmarks.rewrites --out build/bench_rewrites.md
+
+.PHONY: bench-growth
+bench-growth: setup  ## how export and gate grow with parameters, swipes, checkpoints: an hour
+	$(BIN)/python -m benchmarks.growth --out benchmarks/results/growth.md
+
+.PHONY: bench-figures
+bench-figures: setup setup-peers build/full.nemo  ## size, latency, fidelity, cost of a release in one table
+	$(BIN)/python -m benchmarks.figures --out benchmarks/results/figures.md
 
 build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 	$(BIN)/python -m benchmarks.full_model --out $@
