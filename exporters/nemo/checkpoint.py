@@ -63,7 +63,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: Missing, unreadable, truncated or unsafe file; a configuration of an
             unsupported kind; missing, unexpected or misshapen weights; weights that are not finite.
     """
-    plan, state = _read(path)
+    plan, state = read_for_building(path)
     if plan.problems:
         msg = f"{path}: cannot export this model: {'; '.join(plan.problems)}"
         raise CheckpointError(msg)
@@ -73,8 +73,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, sha256_of(path), model, _spec_of(model), plan.notes)
 
 
-def _read(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
-    """Return what is to be built, and the weights under the names that the model gives them."""
+def read_for_building(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
+    """Return what is to be built, and the weights under the names that the model gives them.
+
+    Raises:
+        CheckpointError: Missing, unreadable, truncated or unsafe file, or a configuration or
+            weights of an unsupported kind.
+    """
     configuration, state = read_parts(path)
     plan = plan_of(configuration)
     return plan, clean_names(path, state, plan.ignored_weights)
@@ -145,7 +150,7 @@ def load_report(path: Path, model: torch.nn.Module) -> LoadReport:
 
     Reads the file anew, so that it also speaks about models that somebody else loaded.
     """
-    _, state = _read(path)
+    _, state = read_for_building(path)
     loaded = model.state_dict()
     shared = sorted(loaded.keys() & state.keys())
     return LoadReport(
