@@ -15,8 +15,9 @@ SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
 APART := long or browser or clients or runtimes or arm64
 
-.PHONY: gate test lint setup golden lock clean release faults fault-table mutants zoo gate-zoo accept bench-gate \
-	bench-exporters bench-rewrites setup-exact setup-browser test-browser setup-clients test-clients demo docs \
+.PHONY: gate test lint setup golden lock clean release faults fault-table fault-limits mutants mutant-table \
+	zoo gate-zoo accept bench-gate bench-exporters bench-rewrites setup-exact setup-browser test-browser \
+	setup-clients test-clients demo docs \
 	setup-arm64 test-arm64 gate-arm64
 
 gate: setup  ## export the golden checkpoint's files and judge them
@@ -61,14 +62,21 @@ faults: setup  ## inject every listed fault into real files and show which gates
 fault-table: setup  ## the same, each fault judged by its own gate only; writes the table of results
 	$(BIN)/python -m tests.faults --named --out benchmarks/results/faults.md
 
+fault-limits: setup  ## how small a fault the outputs show; writes the table of results
+	$(BIN)/python -m tests.faults --limits --out benchmarks/results/fault_limits.md
+
 N ?= 1000
 SEED ?= 1
 mutants: setup  ## generate mutants of every file until N count, and show which survive the gate
 	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED)
 
+mutant-table: setup  ## the same; writes the table of results
+	$(BIN)/python -m tests.mutants -n $(N) --seed $(SEED) --out benchmarks/results/mutants.md
+
 zoo: setup  ## train 14 other checkpoints and gate every target on each: two hours
 	$(BIN)/python -m benchmarks.zoo.train --out build/zoo
 	$(BIN)/python -m benchmarks.zoo.judge --zoo build/zoo --table benchmarks/results/zoo.md
+	$(BIN)/python -m benchmarks.zoo.false_alarms --work build/zoo/gate --out benchmarks/results/false_alarms.md
 
 gate-zoo: setup  ## gate every target on the two smallest checkpoints of the zoo
 	rm -f build/gate-zoo/results.jsonl
@@ -119,7 +127,7 @@ build/demo/bundle/known_answers.json: $(CHECKPOINT) | setup
 		--variant encoder_fp32.onnx --variant encoder_int8_web.onnx --variant step_fp32.onnx \
 		--out build/demo/files --cache build/gate/cache --package_dir build/demo/bundle
 	$(BIN)/exportgate bundle specify build/demo/bundle --manifest $(SWIPES)
-.PHONY: setup-runtimes test-runtimes bench-runtimes gate-all
+.PHONY: setup-runtimes test-runtimes bench-runtimes gate-all gate-devices bench-devices
 setup-runtimes: setup  ## install the runtime versions that applications pin, by their hashes (2 GB)
 	$(BIN)/exportgate runtimes setup
 
@@ -130,8 +138,14 @@ bench-runtimes: setup-runtimes  ## run every file on every one of those versions
 	$(BIN)/exportgate runtimes compare --out build/runtimes-table
 	cp build/runtimes-table/devices.md benchmarks/results/runtimes.md
 
-gate-all: setup  ## judge every target on every device that it ships to
+gate-all: setup-browser setup-arm64 setup-runtimes  ## judge every target on every device it ships to
 	$(BIN)/exportgate gate-all
+
+bench-devices: gate-all  ## the table of its files by devices
+	cp build/gate-all/devices.md benchmarks/results/devices.md
+
+gate-devices: setup-browser setup-arm64  ## the part of it that a CI runs: a browser, a Cortex-A76
+	$(BIN)/exportgate gate-all --quick --out build/gate-devices
 
 setup-arm64: setup  ## install the emulated processors (Debian, as root): emulator, compilers, wheels
 	@command -v qemu-aarch64 > /dev/null && command -v aarch64-linux-gnu-g++ > /dev/null \

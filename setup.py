@@ -17,6 +17,7 @@ DATA = {
     ],
     "harness.client": ["*.json", "DECODE.md"],
     "harness.devices.adb": ["native/*.cpp"],
+    "harness.crossdevice": ["gate_all.html"],
     "harness.devices.runtimes": ["pins.toml"],
     "harness.gate.page": ["page.html", "page.css"],
     "harness.measure.instructions": ["*.c"],

@@ -34,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.encoder_options()
     parser.option("--target", choices=[*TARGETS, "all"], default="all", help="whose files")
     parser.option("--variant", action="append", metavar="NAME", help="only this file; repeatable")
+    parser.option(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="how each layer of encoder_int4.pte is stored, as `exportgate search` found it; name "
+        "the file with --variant",
+    )
     parser.output_option("folder to write to", metavar="DIR")
     parser.option(
         "--cache", type=Path, metavar="DIR", help="reuse exports whose inputs did not change"

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.crossdevice.runtimes",
         "other runtime versions: install, compare",
     ),
+    "search": ("harness.search.command", "bits of each layer within a budget of MB and words"),
     "promote": ("harness.gate.promote", "make the files of a green run the baseline"),
     "bundle": ("harness.gate.bundle", "verify a release bundle, complete it for clients, seal it"),
     "sign": ("harness.gate.proof.sign", "sign a sealed bundle's verdict with a key"),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from exportgate.decibel import ratio_db
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +37,7 @@ def test_repeats(artifact: str, context: RunContext, record: Callable[..., None]
 
 
 @pytest.mark.measures(
-    "worst_label_sqnr_db", "label_noise_ratio_db", "worst_symbol_sqnr_db", "symbol_noise_ratio_db"
+    "worst_label_sqnr_db", "label_noise_p", "worst_symbol_sqnr_db", "symbol_noise_p"
 )
 def test_every_symbol(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every symbol is embedded and scored as by NeMo, whether the manifest has it or not."""
@@ -46,9 +45,9 @@ def test_every_symbol(artifact: str, context: RunContext, record: Callable[..., 
     names = [*context.nemo.reference().spec.labels, "the blank"]
     fed, scored = int(found.fed_db.argmin()), int(found.scored_db.argmin())
     record("worst_label_sqnr_db", float(found.fed_db[fed]), f"after {names[fed]!r} was fed")
-    noisiest = int(found.fed_noise.argmax())
-    ratio = ratio_db(float(found.fed_noise[noisiest]), 1.0)
-    record("label_noise_ratio_db", ratio, f"after {names[noisiest]!r} was fed")
+    said = found.fed.sentence(f"after {names[found.fed.index]!r} was fed")
+    record("label_noise_p", found.fed.p_value, said)
     detail = f"of {names[scored]!r}, {found.shift_nats[scored]:+.2g} nats on average"
     record("worst_symbol_sqnr_db", float(found.scored_db[scored]), detail)
-    record("symbol_noise_ratio_db", found.symbol_noise_ratio_db, detail)
+    said = found.scored.sentence(f"the score of {names[found.scored.index]!r}")
+    record("symbol_noise_p", found.scored.p_value, said)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from exporters.variants import variant
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.measures(
     "max_abs_error", "max_error_ratio", "sqnr_db", "worst_sqnr_db", "worst_channel_sqnr_db",
-    "channel_noise_ratio_db", "low_cosine", "nonfinite", "encoded_length_mismatches",
+    "channel_noise_p", "low_cosine", "nonfinite", "encoded_length_mismatches",
 )  # fmt: skip
 def test_outputs(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Valid frames of the encoder, or logits of the step along whole words, are NeMo's."""
@@ -36,13 +35,10 @@ def test_outputs(artifact: str, context: RunContext, record: Callable[..., None]
         worst = f"{worst}; {context.layers.first_bad(artifact)}".rstrip("; ")
     record("max_abs_error", found.max_abs_error, worst)
     record("max_error_ratio", found.max_error_ratio, worst)
-    if found.channel_db:
-        channel = int(np.argmin(found.channel_db))
-        record("worst_channel_sqnr_db", found.channel_db[channel], f"channel {channel}")
-        record("channel_noise_ratio_db", found.channel_noise_ratio_db, f"channel {channel}")
-    elif found.nonfinite:
-        record("worst_channel_sqnr_db", -SQNR_OF_EQUAL_DB, worst)
-        record("channel_noise_ratio_db", SQNR_OF_EQUAL_DB, worst)
+    far = found.farthest_channel
+    lowest = found.channel_db[far.index] if found.channel_db else -SQNR_OF_EQUAL_DB
+    record("worst_channel_sqnr_db", lowest, f"channel {far.index}")
+    record("channel_noise_p", far.p_value, far.sentence(f"channel {far.index}"))
     record("sqnr_db", found.sqnr_db, worst)
     record("worst_sqnr_db", found.worst_sqnr_db, worst, samples=found.sqnr_each_db)
     record("low_cosine", found.low_cosine)
@@ -62,12 +58,13 @@ def test_length_buckets(artifact: str, context: RunContext, record: Callable[...
     record("length_buckets", len(buckets), detail)
 
 
-@pytest.mark.measures("shape_failures", "length_noise_ratio_db", "overlong_accepted")
+@pytest.mark.measures("shape_failures", "length_noise_p", "overlong_accepted")
 def test_shapes(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """Every trace length from 1 to the bound is judged like a swipe; one more is refused."""
     sweep = context.outputs.shape_sweep(artifact)
     record("shape_failures", len(sweep.failures), "; ".join(sweep.failures[:5]))
-    record("length_noise_ratio_db", sweep.noise_ratio_db, f"T={sweep.worst_length}")
+    length, far = context.outputs.farthest_length(artifact)
+    record("length_noise_p", far.p_value, far.sentence(f"T={length}"))
     bound = context.request.max_trace_len
     record("overlong_accepted", int(sweep.overlong_accepted), f"a trace of {bound + 1} points")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,15 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     artifact(path)
     path.write_bytes(b"weighty")
     with pytest.raises(ArtifactError, match="damaged or was replaced"):
+        read_sidecar(path)
+
+
+@pytest.mark.parametrize("size", [0, 6, 8, "7", None])
+def test_a_sidecar_that_states_another_size_is_refused(tmp_path: Path, size: object) -> None:
+    path = tmp_path / "a.onnx"
+    text = artifact(path).to_json().replace('"size_bytes": 7', f'"size_bytes": {json.dumps(size)}')
+    sidecar_path(path).write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="has 7 bytes: the sidecar was changed"):
         read_sidecar(path)
 
 

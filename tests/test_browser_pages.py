@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 # Torch cannot be loaded twice, and a run inside a test forgets what it has loaded itself.
 import exporters.nemo.peek  # noqa: F401
+from exportgate.artifacts.sidecar import sha256_of, sidecar_path
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Worker, WorkerError
 from exportgate.runtime.opening import open_artifact
@@ -24,6 +27,8 @@ from harness.devices.browser import alone, engine, installation
 from harness.devices.browser.devices import engine_of
 from harness.devices.device import DeviceDiedError, open_on
 from harness.devices.registry import device
+from harness.measure.paired import PairedLatency, paired_round
+from tests.devices.full_disk import opened_on_a_full_disk
 from tests.devices.processes import alive, eventually, left, place
 from tests.test_devices import BASELINE, FILE, judged, project, verdicts, write_encoder
 
@@ -216,6 +221,11 @@ def test_nothing_outlives_the_worker(place: Path, files: Path, how: signal.Signa
         found.close()
 
 
+@pytest.mark.parametrize("name", ["browser", "node"])
+def test_a_full_disk_stops_no_page_and_keeps_nothing(place: Path, files: Path, name: str) -> None:
+    assert opened_on_a_full_disk(name, files / FILE, place) == ("opened", "filling")
+
+
 def test_pages_run_beside_each_other_and_many_files_in_one(files: Path, worker: Worker) -> None:
     with Worker("another worker", timeout_s=150) as other:
         page = device("browser")
@@ -227,6 +237,38 @@ def test_pages_run_beside_each_other_and_many_files_in_one(files: Path, worker: 
     for one, next_one in pairwise(found):
         for ours, theirs in zip(one, next_one, strict=True):
             assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def slow_down(path: Path, products: int) -> None:
+    """Let a file compute the same by so many more products with the identity."""
+    model = onnx.load(path)
+    identity = numpy_helper.from_array(np.eye(96, dtype=np.float32), "identity")
+    model.graph.initializer.append(identity)
+    (product,) = [node for node in model.graph.node if node.op_type == "MatMul"]
+    names = [*(f"x{number}" for number in range(products)), product.output[0]]
+    product.output[0] = names[0]
+    place = list(model.graph.node).index(product) + 1
+    for given, found in pairwise(names):
+        model.graph.node.insert(place, helper.make_node("MatMul", ["identity", given], [found]))
+        place += 1
+    path.write_bytes(model.SerializeToString())
+    sidecar = sidecar_path(path)
+    data = json.loads(sidecar.read_text(encoding="utf-8"))
+    data |= {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+    sidecar.write_text(json.dumps(data), encoding="utf-8")
+
+
+@pytest.mark.parametrize("slower", [True, False])
+def test_what_is_slower_in_a_page_than_its_baseline_is_proven_so(
+    files: Path, worker: Worker, slower: bool
+) -> None:
+    slow_down(files / (FILE if slower else BASELINE), 60)
+    page = device("browser")
+    ours, theirs = (worker.make(open_on, page, files / name) for name in (FILE, BASELINE))
+    inputs = [encoder_input(SWIPES[2])]
+    timed = [worker.call(paired_round, ours, theirs, inputs) for _ in range(25)][5:]
+    found = PairedLatency(tuple(a for a, _ in timed), tuple(b for _, b in timed)).proven_speedup
+    assert found < 1 if slower else found > 1
 
 
 def test_swiftshader_runs_a_file(files: Path, worker: Worker) -> None:

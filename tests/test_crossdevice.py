@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from exporters.variants import TARGETS, VARIANTS
 from exportgate import resources
-from harness.crossdevice import gate_all
-from harness.crossdevice.agreement import Figures, Status, judge, least_db
+from harness.crossdevice import gate_all, running
+from harness.crossdevice.agreement import Agreement, Figures, Status, judge, least_db
 from harness.crossdevice.command import main
 from harness.crossdevice.comparing import DevicesError, fewer_swipes
-from harness.crossdevice.plan import How, Stage, plan, uncovered
-from harness.crossdevice.tables import markdown, passed
-from harness.devices.registry import DEVICES
+from harness.crossdevice.outcome import Outcome, conclude
+from harness.crossdevice.plan import SHIPS_TO, How, Stage, plan, uncovered
+from harness.crossdevice.running import Places, run_all
+from harness.crossdevice.tables import markdown, passed, read, write
+from harness.devices.device import Need, not_for
+from harness.devices.qemu.arm64 import Arm64
+from harness.devices.qemu.cores import core
+from harness.devices.qemu.x86 import PROCESSORS, X86
+from harness.devices.registry import DEVICES, parts_of
 from harness.devices.runtimes.pins import pins
+from tests.devices.processes import alive, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from harness.crossdevice.gate_all import Outcome
 
 INT8, FP32, FP16 = "encoder_int8.onnx", "encoder_fp32.onnx", "encoder_fp16.onnx"
 EQUAL = Figures(24, 0.0, 200.0, 45.0, 700, 0, (), (), 0.0)
@@ -163,18 +172,83 @@ def test_a_device_that_opens_nothing_is_not_measured(compared: Rows) -> None:
     assert "it is mute" in row["detail"]
 
 
-def test_every_target_has_a_stage_beyond_the_host() -> None:
+def test_every_file_is_run_on_what_it_ships_to() -> None:
     stages = plan()
     assert uncovered(stages) == []
-    assert uncovered(stages[:1]) == [
-        "web-dev", "web", "android-dev", "android", "server", "edge"
+    assert set(SHIPS_TO) == set(TARGETS)
+    gone = tuple(stage for stage in stages if "webgpu" not in stage.devices)
+    assert uncovered(gone) == [
+        "encoder_fp32.onnx of web-dev on webgpu", "step_fp32.onnx of web-dev on webgpu",
+        "encoder_int8_web.onnx of web on webgpu", "step_fp32.onnx of web on webgpu",
     ]  # fmt: skip
-    on_server = next(stage for stage in stages if stage.target == "server")
-    assert {each.name for each in pins() if each.runtime == "onnxruntime"} < set(on_server.devices)
+    assert {each.name for each in pins()} < {name for stage in stages for name in stage.devices}
+    assert {parts_of(stage.devices[0])[0] for stage in stages if stage.quick} == {
+        "browser", "qemu-arm64"
+    }  # fmt: skip
+
+
+def test_a_file_for_other_devices_is_left_out_and_named() -> None:
+    """A phone without FP16, and a runtime of the other format; but not what is not installed."""
+    rows = {row.name: row for row in VARIANTS}
+    old = Arm64(core("cortex-a53"))
+    assert not_for(old, rows["encoder_fp16.pte"]) == "the core has no FP16 arithmetic"
+    assert not_for(old, rows["encoder_int8.pte"]) == ""
+    oldest = X86(next(each for each in PROCESSORS if each.name == "sse42"))
+    assert not_for(oldest, rows["encoder_fp16.pte"]) == "the processor cannot convert FP16"
+    half = SimpleNamespace(lacks=lambda need: "no .pte" if need is Need.PTE else "")
+    assert not_for(half, rows["step_fp32.pte"]) == "no .pte"
+    assert not_for(half, rows["step_fp32.onnx"]) == ""
+    absent = SimpleNamespace(lacks=lambda need: f"no {need}")
+    assert {not_for(absent, row) for row in VARIANTS if not row.fp16} == {""}
+
+
+def test_what_is_left_out_is_no_pass_alone() -> None:
+    kept = judge(INT8, "there", "host", EQUAL)
+    left = Agreement("step_fp32.pte", "there", "host", None, Status.LEFT_OUT, "runs ONNX only")
+    assert passed([kept, left])
+    assert not passed([left])
+    assert not passed([kept, replace(left, device="elsewhere")])
+    assert markdown([kept, left, replace(left, file="step_int8.pte")]).splitlines()[-1] == (
+        "- Left out on there (runs ONNX only): step_fp32.pte, step_int8.pte"
+    )
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = [
+        judge(INT8, "there", "host", replace(EQUAL, moved_nats=math.inf, near_ties=("a", "b"))),
+        judge(FP32, "there", "host", replace(EQUAL, sqnr_db=-math.inf, time_ratio=1.5)),
+        Agreement("step_fp32.pte", "there", "host", None, Status.NOT_MEASURED, "it is mute"),
+    ]
+    there = {"there": {"cpu": "some", "machine": "wasm32"}}
+    write(tmp_path, rows, {}, there)
+    assert read(tmp_path / "devices.json") == (rows, there)
+
+
+def test_the_page_of_all_stages(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    write(folder, [judge(FP32, "there", "host", replace(EQUAL, sqnr_db=12.0))], {}, {
+        "there": {"cpu": "some", "machine": "wasm32"}
+    })  # fmt: skip
+    stages = [Stage("web", ("host", "there"), How.BESIDE), Stage("edge", ("<b>",), How.SUITES)]
+    bad = Outcome(stages[0], Status.FAIL, "FAIL: 1 & 2", 61.0, folder)
+    good = Outcome(stages[1], Status.PASS, "", 5.0, tmp_path / "edge")
+    assert conclude([bad, good], tmp_path, 66.0).splitlines()[-1] == "FAIL: 1 of 2 stages, 66 s"
+    page = (tmp_path / "gate-all.html").read_text(encoding="utf-8")
+    assert '<a href="web/devices.md">web</a>' in page
+    assert "12.0 dB to host, but should be ≥ 94.0 dB" in page
+    assert "&lt;b&gt;" in page
+    assert "FAIL: 1 &amp; 2" in page
+    assert "| encoder_fp32.onnx | there |" in (tmp_path / "devices.md").read_text(encoding="utf-8")
+    data = json.loads((tmp_path / "gate-all.json").read_text(encoding="utf-8"))
+    assert [row["status"] for row in data["stages"]] == ["FAIL", "PASS"]
+    assert data["verdict"] == "FAIL"
+    assert conclude([], tmp_path, 0.0).endswith("FAIL: 0 of 0 stages, 0 s")
 
 
 def outcome(stage: Stage, tmp_path: Path, *, release: bool = False) -> Outcome:
-    return gate_all.run(stage, tmp_path, tmp_path / "out", release=release)
+    places = Places(tmp_path, tmp_path / "out")
+    (found,) = run_all([stage], places, lambda _: None, release=release)
+    return found
 
 
 def test_a_device_that_is_missing_fails_unless_it_is_a_phone(tmp_path: Path) -> None:
@@ -208,17 +282,58 @@ def test_a_device_that_lacks_the_format_fails(tmp_path: Path) -> None:
 def test_the_verdict_of_a_stage_is_its_commands(
     program: str, status: Status, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate_all, "command_of", lambda *_: [sys.executable, "-c", program])
+    monkeypatch.setattr(running, "command_of", lambda *_: [sys.executable, "-c", program])
     found = outcome(Stage("web", ("host",), How.SUITES, limit_s=1.5), tmp_path)
     assert found.status is status
     assert found.reason.startswith(said)
     assert bool(found.reason) is (status is not Status.PASS)
 
 
+ENDLESS = """
+import sys
+from harness.crossdevice import gate_all, running
+program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+running.command_of = lambda *_: [sys.executable, "-c", program]
+gate_all.main(["--only", "host", "--out", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stage_ends_with_who_began_it(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)])
+
+    def stage() -> int:
+        said = "".join(log.read_text(encoding="utf-8") for log in tmp_path.glob("*/log.txt"))
+        return int(said) if said.endswith("\n") else 0
+
+    assert eventually(lambda: stage() > 0)
+    pid = stage()
+    process.send_signal(number)
+    assert process.wait(10) != 0
+    assert eventually(lambda: not alive(pid))
+
+
+def test_stages_run_beside_each_other_but_for_those_that_judge_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    program = [sys.executable, "-c", "import time; time.sleep(0.5)"]
+    monkeypatch.setattr(running, "command_of", lambda *_: program)
+    names = ("web", "edge", "server", "android")
+    stages = [Stage(name, ("host",), How.SUITES, alone=name == "server") for name in names]
+    found = run_all(stages, Places(tmp_path, tmp_path), said.append, jobs=2)
+    assert [each.stage for each in found] == stages
+    assert all(each.good for each in found)
+    begun = [line.split()[0] if line[0] != " " else "end" for line in said]
+    assert begun == ["web", "edge", "end", "end", "server", "end", "android", "end"]
+
+
 def test_gate_all_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert gate_all.main(["--list", "--only", "browser"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "web on browser (suites)"
-    with pytest.raises(DevicesError, match="no stage has a device of kind toaster"):
+    assert gate_all.main(["--list", "--quick", "--only", "qemu-arm64:cortex-a76"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["android on qemu-arm64:cortex-a76 (suites)"]
+    with pytest.raises(DevicesError, match="no stage has a device toaster"):
         gate_all.main(["--only", "toaster"])
 
 

@@ -80,6 +80,13 @@ CASES: dict[str, list[str]] = {
         "setup {missing}",
         "pin {below}",
     ],
+    "search": [
+        "--checkpoint {missing} --manifest {file} --calibration {file} --out {folder}/s",
+        "--checkpoint {golden} --manifest {missing} --calibration {file} --out {folder}/s",
+        "--checkpoint {golden} --manifest {file} --calibration {below} --out {folder}/s",
+        "--checkpoint {golden} --manifest {file} --calibration {file} --out {folder}/s",
+        "--checkpoint {golden} --manifest {file} --calibration {file} --out {below} --trials 1",
+    ],
     "promote": ["--report {missing}", "--report {folder}", "--report {file} --baseline {below}"],
     "bundle": [
         "verify {missing}",

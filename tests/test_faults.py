@@ -51,7 +51,7 @@ QUICK = (
     "INT8 channel scale 5 % off",
     "INT8 zero point + 1",
     "FP32 under an INT8 name",
-    "baseline missing",
+    "baseline damaged",
     "no swipe",
     ".pte cut off",
 )

@@ -111,6 +111,8 @@ def test_a_user_lays_single_keys_over(tmp_path: Path) -> None:
     [
         ('["encoder_int8.pte"]\nsqnr_min = 1\n', "unknown key 'sqnr_min'"),
         ('["encoder_int8.pte"]\nsqnr_db = 1\n', "unknown key 'sqnr_db'"),
+        ('["encoder_int8.pte"]\nsqnr_min = 1\n', "most like it: .*sqnr_db_min"),
+        ('["encoder_int8.pte"]\nxyz = 1\n', "most like it: see harness/metrics.py"),
         ('["encoder_int8.pte"]\nsqnr_db_min = "40"\n', "should be a number"),
         ('["encoder_int8.pte"]\nsqnr_db_min = true\n', "should be a number"),
         ('["encoder_int8.pte"]\nsqnr_db_min = nan\n', "should be a number"),

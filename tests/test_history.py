@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from exportgate.errors import ExportGateError
 from harness.history import store as history_store
 from harness.history import trends
 from harness.history.store import (
@@ -326,3 +327,39 @@ def test_the_trend_is_drawn(store: Path, tmp_path: Path) -> None:
     trends.main(["--history", str(store), "trend", "--out", str(out)])
     assert out.read_bytes().startswith(b"\x89PNG")
     assert out.stat().st_size < 150_000
+
+
+def test_reports_of_one_question_are_the_same_but_for_clocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(name: str, report: dict[str, Any]) -> str:
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(report))
+        return str(path)
+
+    first = a_report("a", 40.0, speedup=1.5, latency_p50_ms=3.0, word_accuracy=0.5)
+    second = a_report("a", 40.0, speedup=1.25, latency_p50_ms=4.0, word_accuracy=0.5)
+    second["environment"]["load_1min"] = 7.0
+    second["gate"] = {"commit": "another", "finished_utc": "later"}
+    a, b = written("a", first), written("b", second)
+    assert trends.main(["same", a, b]) == 0
+    assert "the same" in capsys.readouterr().out
+
+    for place, value in (("value", 40.0000001), ("status", "FAIL"), ("detail", "else")):
+        other = copy.deepcopy(second)
+        other["gates"][0][place] = value
+        assert trends.main(["same", a, written("c", other)]) == 1
+        said = capsys.readouterr().out
+        assert f".{place}: " in said
+        assert len(said.splitlines()) == 1
+    slower = copy.deepcopy(second)
+    row = next(
+        row for row in [*slower["gates"], *slower["measurements"]] if row["metric"] == "speedup"
+    )
+    row["unit"] = "s"  # of a clock too, only what it showed may differ
+    assert trends.main(["same", a, written("d", slower)]) == 1
+    assert trends.main(["same", a, written("e", {**second, "gates": []})]) == 1
+    with pytest.raises(ExportGateError, match="no report of the gate"):
+        trends.main(["same", a, written("f", {"schema": 1})])
+    with pytest.raises(ExportGateError, match="no report of the gate"):
+        trends.main(["same", a, str(tmp_path / "missing.json")])

@@ -31,10 +31,12 @@ ELSEWHERE = {
     "harness/gate/plugin/request.py": "what few swipes can show, in words",
     "harness/gate/report/": "how a report is written",
     "harness/inspect/declared.py": "what most weights are: more than half",
+    "harness/measure/outliers.py": "constants of statistics, of a normal and of an exponential",
     "harness/measure/layers.py": "keeps silence from being divided by",
     "harness/measure/significance.py": "the loss that a test would have seen, in words",
     "harness/metrics.py": "how a number is written",
     "harness/onboarding/": "advice before a run",
+    "harness/search/study.py": "which smoothings are tried",
     # Decide still, beside the tests that count them:
     "harness/client/answers.py": "how far an application's own numbers may be from the gate's",
     "harness/inspect/constants.py": "what float32 leaves of two sums of the same terms",

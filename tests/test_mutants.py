@@ -20,7 +20,7 @@ from tests.mutants.log import Log
 from tests.mutants.mutant import Mutant, MutantError, UnfitError, parse_name
 from tests.mutants.noise import Noise
 from tests.mutants.probes import Case
-from tests.mutants.table import report_lines, score
+from tests.mutants.table import page_lines, report_lines, score, score_otherwise
 from tests.mutants.tensors import TENSOR_OPERATORS, change_tensor, fits
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def test_a_log_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
 
 def test_the_report_counts_what_counts() -> None:
     rows = [
-        Judged("a.pte:scale:const b:1", "×2", KILLED, 9.0, "T 3", "sqnr_db 3, ≥ 36 dB", 0.5),
+        Judged("a.pte:scale:const b:1", "×2", KILLED, 9.0, "T 3", "sqnr_db 3, ≥ 36 dB", 0.5, "b"),
         Judged("a.pte:scale:const c:1", "×1.05", SURVIVED, 2.0, "T 4", "min_cosine 1, ≥ 0.9", 0.5),
         Judged("a.pte:zero:const d:1", "0", BELOW, 0.1),
     ]
@@ -253,3 +253,21 @@ def test_the_report_counts_what_counts() -> None:
     assert "--only 'a.pte:scale:const c:1'" in text
     assert "| scale | 1/2 | 1/2 |" in text
     assert "| zero | · | · |" in text
+
+
+def test_what_only_constants_see_is_said() -> None:
+    killed = "constant_mismatches 1, ≤ 0"
+    rows = [
+        Judged("a.pte:scale:const b:1", "×2", KILLED, 9.0, "T 3", killed, 0.5, "sqnr_db 3, ≥ 36"),
+        Judged("a.pte:scale:const c:1", "×2", KILLED, 9.0, "T 3", killed, 0.5),
+        Judged("a.pte:claim:blank_id:1", "2 → 3", KILLED, 9.0, "T 3", "x 1", 0.5, "x 1"),
+        Judged("a.pte:zero:const c:1", "0", SURVIVED, 9.0, "T 3", "sqnr_db 40, ≥ 36", 0.5),
+    ]
+    assert (score(rows), score_otherwise(rows)) == (0.75, 0.5)
+    text = "\n".join(page_lines(rows, 5))
+    assert "by seed 5" in text
+    assert "without constant_mismatches: 0.5000, 2 of 4 survive" in text
+    assert "| scale | 2/2 (1) | 2/2 (1) |" in text
+    assert "| a.pte | scale | 1 |" in text
+    assert "survivor: a.pte:zero:const c:1" in text
+    assert "None." in "\n".join(page_lines(rows[:3], 5))

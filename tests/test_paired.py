@@ -11,13 +11,14 @@ import pytest
 
 from exportgate.runtime.session import Elapsed, elapsed_of
 from harness.measure.paired import (
+    PairedLatency,
     PairedSamples,
     Plan,
     compare_samples,
     measure_blocks,
     undisturbed,
 )
-from harness.measure.statistics import Decision
+from harness.measure.statistics import Decision, StatisticsError
 
 
 def test_a_block_is_mirrored_and_the_warmup_is_dropped() -> None:
@@ -89,3 +90,24 @@ def test_no_difference_proves_no_ratio() -> None:
     samples = PairedSamples(ones, ones, ones, ones, core=None)
     found = compare_samples(samples, minimal_effect=0.05)
     assert (found.decision, found.proven_ratio) == (Decision.NO_DIFFERENCE, 1.0)
+
+
+def rounds(slower: float, noise: float, seed: int = 0) -> PairedLatency:
+    """Return 40 rounds on a machine whose load doubles what some of them take."""
+    rng = np.random.default_rng(seed)
+    load = 1.0 + rng.exponential(0.5, 40)
+    ours, theirs = (1e-3 * load * rng.lognormal(0.0, noise, 40) for _ in range(2))
+    return PairedLatency(tuple(slower * ours), tuple(theirs))
+
+
+def test_a_speedup_is_proven_or_one() -> None:
+    assert rounds(1.2, 0.05).proven_speedup == pytest.approx(1 / 1.2, abs=0.05)
+    assert rounds(0.8, 0.05).proven_speedup == pytest.approx(1 / 0.8, abs=0.05)
+    # As noisy as a page's clock beside two busy neighbours.
+    wrong = [rounds(1.0, 0.3, seed).proven_speedup < 1 for seed in range(200)]
+    assert sum(wrong) <= 2
+
+
+def test_a_clock_that_stands_still_proves_nothing() -> None:
+    with pytest.raises(StatisticsError, match="a clock too coarse"):
+        _ = PairedLatency((0.0,) * 40, (1e-3,) * 40).proven_speedup

@@ -19,7 +19,12 @@ from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
 from exporters.ort.storage import store_fp16, store_sliced_int8
 from exporters.ort.trace import OnnxExportError
 from exporters.quantize.smoothing import ChannelRange, _scale, observe, smooth
-from exporters.quantize.static_config import GemmConfig, activation_grid, configure_gemms
+from exporters.quantize.static_config import (
+    HEADROOM,
+    GemmConfig,
+    activation_grid,
+    configure_gemms,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,10 +76,10 @@ def _gemm_model(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> onnx.
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_a_grid_reaches_from_the_lowest_to_the_highest_value() -> None:
+def test_a_grid_reaches_a_quarter_beyond_the_lowest_and_the_highest_value() -> None:
     channels = ChannelRange(torch.tensor([-1.0, 0.5]), torch.tensor([0.0, 4.0]))
     scale, zero_point = activation_grid(channels, residual=False)
-    assert scale == pytest.approx(5 / 255)
+    assert scale == pytest.approx(HEADROOM * 5 / 255)
     assert zero_point == 51
     wide, same_zero = activation_grid(channels, residual=True)
     assert wide > 2 * scale

@@ -42,7 +42,7 @@ def used(metric: str, direction: str, limit: float, value: float, reason: Reason
     ("metric", "direction", "limit", "value", "reason", "wanted"),
     [
         ("sqnr_db", "min", 30, 50, Reason.ARITHMETIC, 0.1),
-        ("channel_noise_ratio_db", "max", 12, 12, Reason.ARITHMETIC, 1.0),
+        ("clip_noise_ratio", "max", 12, 12, Reason.ARITHMETIC, 1.0),
         ("sqnr_db", "min", 30, 10, Reason.ARITHMETIC, 10.0),
         ("words_lost_p", "min", 0.001, 1.0, Reason.STATISTICAL, 0.0),
         ("words_lost_p", "min", 0.001, 0.001, Reason.STATISTICAL, 1.0),

@@ -8,19 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from exporters.quantize.gptq import (
-    S4,
-    S8,
-    S8_PAIRS,
-    Codes,
-    Gptq,
-    MatrixCodes,
-    block_width,
-    matrix_layers,
-    noisiest,
-    observe_hessians,
-    pair_sums,
-)
+from exporters.quantize.gptq import S4, S8, S8_PAIRS, Codes, Gptq, MatrixCodes, noisiest, pair_sums
+from exporters.quantize.hessians import block_width, matrix_layers, observe_hessians
 
 
 @settings(max_examples=30, deadline=None)

@@ -20,7 +20,9 @@ from harness.gate.gates import Status, judge, read_gates
 from harness.gate.pytest_plugin import CHECKPOINT
 from harness.inspect.audit import Contents
 from harness.measure import coverage, parity
+from harness.measure.compare import compare
 from harness.measure.instructions import Count
+from harness.run.outputs import Outputs
 from suites import (
     test_contract,
     test_coverage,
@@ -262,9 +264,21 @@ def noise_at(decibels: float, count: int = 40, length: int = 7) -> Any:
             }
 
     sweep = parity.sweep_shapes(Encoder(), inputs, wanted, count, 90.0)  # type: ignore[arg-type]
+    swipes = [rng.normal(size=(96, n)) for n in rng.integers(5, 30, 300)]
+    noisy = [item + 1e-5 * rng.normal(size=item.shape) for item in swipes]
+    found = Outputs.farthest_length(
+        SimpleNamespace(  # type: ignore[arg-type]
+            memo={},
+            shape_sweep=lambda _: sweep,
+            nemo=SimpleNamespace(reference=lambda: SimpleNamespace(encoded=swipes)),
+            swipes=SimpleNamespace(all=lambda: [SimpleNamespace(points=[0] * count)]),
+            _encoder_comparison=lambda _: compare(swipes, noisy),
+        ),
+        "encoder_fp32.onnx",
+    )
     return SimpleNamespace(
         request=SimpleNamespace(max_trace_len=count),
-        outputs=SimpleNamespace(shape_sweep=lambda _: sweep),
+        outputs=SimpleNamespace(shape_sweep=lambda _: sweep, farthest_length=lambda _: found),
     )
 
 
@@ -272,10 +286,10 @@ def noise_at(decibels: float, count: int = 40, length: int = 7) -> Any:
     ("decibels", "broken"),
     [
         (0, set()),
-        (8, set()),
-        (11, {"shape_failures"}),
-        (15, {"shape_failures", "length_noise_ratio_db"}),
-        (60, {"shape_failures", "length_noise_ratio_db"}),
+        (0.2, set()),
+        (8, {"length_noise_p"}),
+        (15, {"shape_failures", "length_noise_p"}),
+        (60, {"shape_failures", "length_noise_p"}),
     ],
 )
 def test_one_length_that_is_farther_from_nemo(decibels: float, broken: set[str]) -> None:
@@ -292,22 +306,30 @@ def test_every_length_up_to_the_bound_is_run() -> None:
     assert max(large) == 1000
 
 
+LABELS = tuple("abcdefghijklmnopqrstuvw")
+SYMBOLS = len(LABELS) + 1
+CALLS = 8 * SYMBOLS
+
+
 @pytest.mark.parametrize(
     ("artifact", "noise", "harm", "broken"),
     [
         ("step_int8.onnx", 1e-3, 1, set()),
-        ("step_int8.pte", 1e-3, 3, set()),
-        ("step_int8.onnx", 1e-3, 8, {"label_noise_ratio_db"}),
-        ("step_int8.pte", 1e-3, math.nan, {"label_noise_ratio_db", "worst_label_sqnr_db"}),
-        ("step_fp32.onnx", 1e-6, 8, {"label_noise_ratio_db"}),
+        ("step_int8.pte", 1e-3, 1.3, set()),
+        ("step_int8.pte", 1e-3, 3, {"label_noise_p"}),
+        ("step_int8.onnx", 1e-3, 12, {"label_noise_p"}),
+        ("step_int8.pte", 1e-3, math.nan, {"label_noise_p", "worst_label_sqnr_db"}),
+        ("step_fp32.onnx", 1e-6, 12, {"label_noise_p"}),
     ],
 )
 def test_one_label_that_is_embedded_wrongly(
     artifact: str, noise: float, harm: float, broken: set[str]
 ) -> None:
     rng = np.random.default_rng(0)
-    fed = np.tile(np.arange(4), 8)
-    drive = coverage.LabelDrive(fed, *[np.zeros((1, 32, 96), np.float32)] * 2, np.zeros((32, 96)))
+    fed = np.tile(np.arange(SYMBOLS), 8)
+    drive = coverage.LabelDrive(
+        fed, *[np.zeros((1, CALLS, 96), np.float32)] * 2, np.zeros((CALLS, 96))
+    )
 
     def outputs(scale: float) -> coverage.StepOutputs:
         moved = (np.where(fed == 2, harm, 1.0) * scale)[:, None]
@@ -316,44 +338,49 @@ def test_one_label_that_is_embedded_wrongly(
         )
         return coverage.StepOutputs(logits, h1[None], c1[None])
 
-    truth = [rng.normal(size=(32, n)) for n in (4, 96, 96)]
+    truth = [rng.normal(size=(CALLS, n)) for n in (SYMBOLS, 96, 96)]
     nemo = coverage.StepOutputs(
         truth[0].astype(np.float32), *[t[None].astype(np.float32) for t in truth[1:]]
     )
     found = coverage.label_errors(drive, nemo, outputs(noise))
-    reference = SimpleNamespace(spec=SPEC)
+    reference = SimpleNamespace(spec=SimpleNamespace(labels=LABELS))
     context = SimpleNamespace(
         nemo=SimpleNamespace(reference=lambda: reference),
         outputs=SimpleNamespace(labels=lambda _: found),
     )
     broke = red(artifact, test_coverage.test_every_symbol, context)
-    assert broke - {"worst_symbol_sqnr_db", "symbol_noise_ratio_db"} == broken
+    assert broke - {"worst_symbol_sqnr_db", "symbol_noise_p"} == broken
 
 
 @pytest.mark.parametrize(
     ("louder", "shift", "broken"),
     [
         (1.0, 0.0, set()),
-        (2.0, 0.0, set()),  # as rows of a matrix differ
-        (6.0, 0.0, {"symbol_noise_ratio_db"}),
-        (1.0, 0.05, {"symbol_noise_ratio_db"}),  # a bias that is 0.05 nats off
+        (1.2, 0.0, set()),
+        (6.0, 0.0, {"symbol_noise_p"}),
+        (1.0, 0.05, {"symbol_noise_p"}),  # a bias that is 0.05 nats off
     ],
 )
 def test_one_symbol_that_is_scored_wrongly(louder: float, shift: float, broken: set[str]) -> None:
     rng = np.random.default_rng(0)
     drive = coverage.LabelDrive(
-        np.tile(np.arange(4), 8), *[np.zeros((1, 32, 96), np.float32)] * 2, np.zeros((32, 96))
+        np.tile(np.arange(SYMBOLS), 8),
+        *[np.zeros((1, CALLS, 96), np.float32)] * 2,
+        np.zeros((CALLS, 96)),
     )
-    states = rng.normal(size=(1, 32, 96)).astype(np.float32)
-    wanted = rng.normal(size=(32, 4)).astype(np.float32)
-    noise = 0.003 * rng.normal(size=(32, 4)) * [1, 1, louder, 1] + [0, 0, shift, 0]
+    states = rng.normal(size=(1, CALLS, 96)).astype(np.float32)
+    wanted = rng.normal(size=(CALLS, SYMBOLS)).astype(np.float32)
+    noise = (
+        0.003 * rng.normal(size=(CALLS, SYMBOLS)) * np.where(np.arange(SYMBOLS) == 2, louder, 1.0)
+    )
+    noise += np.where(np.arange(SYMBOLS) == 2, shift, 0.0)
     near = states + np.float32(1e-3) * rng.normal(size=states.shape).astype(np.float32)
     found = coverage.label_errors(
         drive,
         coverage.StepOutputs(wanted, states, states),
         coverage.StepOutputs((wanted + noise).astype(np.float32), near, near),
     )
-    reference = SimpleNamespace(spec=SPEC)
+    reference = SimpleNamespace(spec=SimpleNamespace(labels=LABELS))
     context = SimpleNamespace(
         nemo=SimpleNamespace(reference=lambda: reference),
         outputs=SimpleNamespace(labels=lambda _: found),

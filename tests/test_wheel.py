@@ -133,9 +133,9 @@ def test_a_failure_and_the_command_that_repeats_it(environment: Path, repository
 
 def test_the_steps_of_the_action(environment: Path, repository: Path) -> None:
     """A bundle without the FP32 file that its INT8 file is compared with is judged and sealed."""
-    (repository / "web.toml").write_text(f'{OVER}["step_int8.onnx"]\n', encoding="utf-8")
-    given = {"TARGET": "web", "CHECKPOINT": "my.nemo", "MANIFEST": "my.jsonl", "CALIBRATION": ""}
-    given |= {"GATES": "web.toml", "ARGUMENTS": "--variant step_int8.onnx"}
+    (repository / "server.toml").write_text(f'{OVER}["step_int8.onnx"]\n', encoding="utf-8")
+    given = {"TARGET": "server", "CHECKPOINT": "my.nemo", "MANIFEST": "my.jsonl", "CALIBRATION": ""}
+    given |= {"GATES": "server.toml", "ARGUMENTS": "--variant step_int8.onnx"}
     steps = yaml.safe_load((REPOSITORY / "ci" / "github" / "action.yml").read_text())["runs"]
     (gate,) = [step for step in steps["steps"] if step.get("name") == "Gate"]
     assert gate["env"].keys() == given.keys()
@@ -144,7 +144,7 @@ def test_the_steps_of_the_action(environment: Path, repository: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sealed: build/bundle: 1 exports, verdict PASS" in done.stdout
     assert (repository / "build" / "report" / "junit.xml").is_file()
-    options = ("--target", "web", "--variant", "step_int8.onnx", "--gates", "web.toml")
+    options = ("--target", "server", "--variant", "step_int8.onnx", "--gates", "server.toml")
     options += ("--checkpoint", "my.nemo", "--manifest", "my.jsonl")
     options += ("--artifacts", "build/bundle", "--report", "build/again")
     done = run(environment, repository, "exportgate", "gate", *options)

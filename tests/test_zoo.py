@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from benchmarks.zoo import false_alarms
 from benchmarks.zoo.configs import ROWS, Row
 from benchmarks.zoo.spelling import DIGRAPHS, TITLE, Vocabulary, shuffled
 from benchmarks.zoo.train import words_of
@@ -80,3 +83,16 @@ def test_dead_units_and_zero_biases_survive_updates() -> None:
             assert not value.any(), name
     lstm = "decoder.prediction.dec_rnn.lstm.weight_hh_l1"
     assert torch.equal(before[lstm], (dict(model.named_parameters())[lstm] == 0).sum())
+
+
+def test_false_alarms_are_counted_by_metric() -> None:
+    def report(name: str, *values: float | None) -> dict[str, Any]:
+        gates = [{"subject": "a.pte", "metric": "channel_noise_p", "value": v} for v in values]
+        gates.append({"subject": "a.pte", "metric": "sqnr_db", "value": 0.0001})
+        return {"request": {"checkpoint": f"zoo/{name}.nemo"}, "gates": gates}
+
+    reports = [report("one", 0.5, 0.04, None), report("two", 1.0, 0.0004)]
+    found = false_alarms.table(reports)
+    assert "from 2 checkpoints" in found
+    assert "| channel_noise_p | 4 | 2 | 1 | 1 | 0.0004 | two a.pte |" in found
+    assert "sqnr_db" not in found

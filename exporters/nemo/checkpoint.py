@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from exporters.nemo.archive import WEIGHTS, CheckpointError, is_lightning, read_config, read_member
 from exporters.nemo.configuration import Configuration, configuration_of
+from exporters.nemo.load_report import LoadReport
 from exporters.nemo.supported import Plan, plan_of
 from exporters.nemo.unpickle import load_tensors
 from exporters.nemo.weights import clean_names, tensors_of
@@ -128,21 +129,6 @@ def quiet_nemo() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """What a checkpoint's file and the model loaded from it have in common.
-
-    Attributes:
-        missing: Parameters and buffers of the model that the file lacks.
-        unexpected: Tensors of the file that the model lacks.
-        differing: Names of tensors whose values differ between file and model.
-    """
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    differing: tuple[str, ...]
 
 
 def load_report(path: Path, model: torch.nn.Module) -> LoadReport:

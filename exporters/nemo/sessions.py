@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from exportgate.contract import IoContract, encoder_contract, step_contract
@@ -34,25 +35,39 @@ class NemoEncoder:
 
 
 class NemoStep:
-    """NeMo's prediction network and joint, before any softmax, behind the session protocol."""
+    """NeMo's prediction network and joint, before any softmax, behind the session protocol.
+
+    After a blank the prediction network is asked the same again: its last answer is kept.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Wrap decoder and joint of a loaded checkpoint."""
         self._model = checkpoint.model
         self.contract: IoContract = step_contract(checkpoint.spec)
+        self._asked: list[NDArray[Any]] = []
+        self._predicted: Any = None
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See ``exportgate.runtime.session.Session.run``."""
-        decoder, joint = self._model.decoder, self._model.joint
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        joint = self._model.joint
         saved = joint.log_softmax
         joint.log_softmax = False
         try:
             with torch.inference_mode():
-                predicted, (hidden, cell) = decoder.predict(
-                    tensors["y_prev"][:, None], (tensors["h0"], tensors["c0"]), add_sos=False
-                )
-                logits = joint.joint(tensors["enc_t"][:, None], predicted)[:, 0, 0]
+                predicted, (hidden, cell) = self._predict(inputs)
+                frames = torch.from_numpy(inputs["enc_t"])
+                logits = joint.joint(frames[:, None], predicted)[:, 0, 0]
         finally:
             joint.log_softmax = saved
         return {"logits": logits.numpy(), "h1": hidden.numpy(), "c1": cell.numpy()}
+
+    def _predict(self, inputs: Arrays) -> Any:  # noqa: ANN401 - NeMo has no types
+        """Return the prediction network's output, and its states."""
+        asked = [inputs[name] for name in ("y_prev", "h0", "c0")]
+        if not self._asked or not all(map(np.array_equal, asked, self._asked)):
+            symbols, *states = (torch.from_numpy(array) for array in asked)
+            self._predicted = self._model.decoder.predict(
+                symbols[:, None], tuple(states), add_sos=False
+            )
+            self._asked = [array.copy() for array in asked]
+        return self._predicted

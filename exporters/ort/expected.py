@@ -16,7 +16,8 @@ from exporters.ort.to_onnx import (
 )
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.expected import ExpectedFile, Rounding
-from exporters.quantize.gptq import S8_PAIRS, matrix_layers, observe_hessians
+from exporters.quantize.gptq import S8_PAIRS
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
 from exporters.quantize.static_config import GemmConfig, activation_grid, run_swipes
 from exporters.quantize.step_calibration import observe_steps

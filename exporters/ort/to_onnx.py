@@ -17,7 +17,8 @@ from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
 from exporters.ort.storage import store_fp16, store_gathered_int8, store_sliced_int8
 from exporters.ort.trace import OPSET, OnnxExportError, trace_to_onnx
 from exporters.quantize.calibration import checked_features
-from exporters.quantize.gptq import S8_PAIRS, Gptq, matrix_layers, observe_hessians
+from exporters.quantize.gptq import S8_PAIRS, Gptq
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
 from exporters.quantize.static_config import configure_gemms
 from exporters.quantize.step_calibration import noisy_inputs, observe_steps

@@ -15,6 +15,7 @@ from exporters.pipeline.options import check_model, file_sha256
 from exporters.pipeline.parallel import Begun, Failure, Task, run_forked
 from exporters.pipeline.written import Written, written
 from exporters.quantize.calibration import calibration_of
+from exporters.recipes import RecipeError
 from exporters.variants import Variant, is_quantized, variant
 from exportgate.artifacts.cache import cache_key, fetch, store
 from exportgate.exit import Exit
@@ -65,7 +66,7 @@ def export(outputs: Mapping[str, Path], options: ExportOptions) -> Exported:
             be loaded, or no exporter makes a variant. Nothing is half-written.
     """
     progress = Progress(options.progress_fd)
-    variants = {name: variant(name) for name in outputs}
+    variants = {name: _row(name, options) for name in outputs}
     for row in variants.values():
         check_recipe(row)
     keys = {name: _key(row, options) for name, row in variants.items()}
@@ -80,6 +81,21 @@ def export(outputs: Mapping[str, Path], options: ExportOptions) -> Exported:
     results = [found[name] for name in outputs]
     failures = {name: result for name, result in found.items() if isinstance(result, Failure)}
     return Exported(tuple(row for row in results if isinstance(row, Written)), failures)
+
+
+def _row(name: str, options: ExportOptions) -> Variant:
+    """Return a file's row of the table; its layers as the recipe says, if there is one.
+
+    Raises:
+        RecipeError: No layers of this file can be stored so.
+    """
+    row = variant(name)
+    if options.recipe is None:
+        return row
+    if (row.graph, row.format, row.recipe.quantizer) != ("encoder", "pte", "eager"):
+        msg = f"{name}: a recipe says how layers of encoder_int4.pte are stored; leave --recipe out"
+        raise RecipeError(msg)
+    return replace(row, recipe=replace(row.recipe, mixed=options.recipe, shares=None))
 
 
 def _cached(path: Path, key: str, options: ExportOptions) -> Written | None:
@@ -132,7 +148,7 @@ def _make_all(
     progress: Progress,
 ) -> dict[str, Written | Failure]:
     """Make the files, and say so."""
-    rows = [variant(name) for name in outputs]
+    rows = [_row(name, options) for name in outputs]
     source = _load(options, progress, quantizes=any(is_quantized(row.precision) for row in rows))
 
     def work(name: str, shared: Shared | None) -> Shared | Written:
@@ -141,7 +157,9 @@ def _make_all(
             value = make_intermediate(name, rows, source)
             return Shared(value, time.perf_counter() - start)
         path = outputs[name]
-        row = export_file(variant(name), path, options, source, shared.value if shared else None)
+        row = export_file(
+            _row(name, options), path, options, source, shared.value if shared else None
+        )
         if options.cache is not None and row.path == path:
             store(options.cache, keys[name], path)
         return row

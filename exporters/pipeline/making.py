@@ -118,6 +118,8 @@ def check_recipe(row: Variant) -> None:
     check(
         "intermediate", recipe.shares, [None, *_SHARES.get(half if recipe.quantizer else None, [])]
     )
+    if recipe.mixed is not None:
+        check("quantizer with a recipe of its layers", recipe.quantizer, ["eager"])
     for name, _ in recipe.rewrite:
         check("rewrite's switch", name, _switches(row))
 
@@ -138,13 +140,23 @@ def _switches(row: Variant) -> list[str]:
 def _encoder_pte(row: Variant, source: Source, shared: Any) -> Program:  # noqa: ANN401
     from exporters.xnnpack import to_pte  # noqa: PLC0415
 
+    options, mixed = RewriteOptions(**dict(row.recipe.rewrite)), row.recipe.mixed
+    if mixed is not None:
+        shared = to_pte.plan_mixed(
+            source.checkpoint,
+            mixed,
+            row.precision,
+            calibration=source.calibration.features,
+            max_trace_len=source.max_trace_len,
+            options=options,
+        )
     return to_pte.encoder_to_pte(
         source.checkpoint,
         precision=row.precision,
         calibration=source.calibration.features,
         max_trace_len=source.max_trace_len,
         quantizer=row.recipe.quantizer or "eager",  # floating point has none
-        options=RewriteOptions(**dict(row.recipe.rewrite)),
+        options=options,
         plan=shared,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporters.recipes import read_recipe
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.errors import ExportGateError
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from exporters.recipes import MixedRecipe
     from exportgate.contract import ModelSpec
 
 DEFAULT_MAX_TRACE_LEN = 200
@@ -42,6 +44,7 @@ class ExportOptions:
         package_dir: Bundle that the files go into as well.
         lexicon: Word list for that bundle.
         jobs: Files to export at once.
+        recipe: How each matrix of the quantized .pte encoders is stored; None: as the table says.
         progress_fd: Descriptor that events are written to (``pipeline.events``); None for none.
     """
 
@@ -59,6 +62,7 @@ class ExportOptions:
     lexicon: Path | None = None
     jobs: int = 1
     progress_fd: int | None = None
+    recipe: MixedRecipe | None = None
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ExportOptions:
@@ -79,6 +83,7 @@ class ExportOptions:
             lexicon=given.get("lexicon"),
             jobs=given.get("jobs", 1),
             progress_fd=given.get("progress_fd"),
+            recipe=read_recipe(path) if (path := given.get("recipe")) else None,
         )
 
 

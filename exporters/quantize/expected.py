@@ -8,7 +8,7 @@ judged by whether each is the nearest one, beside those that the file holds befo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -45,12 +45,31 @@ class Rounding:
         """Take a layer's weight, and what was observed at its input, which is emptied."""
         return cls(layer.weight.detach().clone(), Gptq(hessian), codes, group)
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return arrays and numbers, see ``exportgate.artifacts.packed``."""
+        return {
+            "weight": self.weight.numpy(),
+            "gptq": self.gptq.to_plain(),
+            "codes": tuple(self.codes),
+            "group": self.group,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Rounding:
+        """Make what ``to_plain`` described."""
+        return cls(
+            torch.from_numpy(plain["weight"]),
+            Gptq.from_plain(plain["gptq"]),
+            Codes(*plain["codes"]),
+            plain["group"],
+        )
+
     def nearest(self) -> MatrixCodes:
         """Return the codes next to the weights, which no file has to hold."""
         scales = channel_scales(self.weight, self.codes, group=self.group)
         steps = scales.repeat_interleave(self.weight.shape[1] // scales.shape[1], dim=1)
         found = (self.weight / steps).round().clamp(self.codes.lowest, self.codes.highest)
-        return MatrixCodes(found.to(torch.int8).numpy(), scales.numpy(), self.codes)
+        return MatrixCodes(found.to(torch.int8).numpy(), scales.numpy(), self.codes, self.group)
 
     def strays(self, given: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tell how far real numbers (out, in) are from a right rounding, in steps: Gptq.strays."""
@@ -79,3 +98,14 @@ class ExpectedFile:
         return len(self.payload) + sum(
             r.gptq.size_bytes + 4 * r.weight.numel() for r in self.roundings.values()
         )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return arrays and numbers, see ``exportgate.artifacts.packed``."""
+        roundings = {name: rounding.to_plain() for name, rounding in self.roundings.items()}
+        return {"payload": self.payload, "roundings": roundings}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> ExpectedFile:
+        """Make what ``to_plain`` described."""
+        roundings = plain["roundings"].items()
+        return cls(plain["payload"], {name: Rounding.from_plain(item) for name, item in roundings})

@@ -14,28 +14,18 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from exporters.recipes import MixedRecipe
+
 _DAMPING = 0.01
 """Share of the mean diagonal added to it: the paper's; some channels are always zero."""
 
 _BLOCK = 128
-
-_ROWS_AT_ONCE = 2048
-"""Rows of a layer's input that are kept before their product is added to its matrix: adding to a
-wide layer's matrix costs more than the product of a few rows."""
-
-_LARGEST_HESSIAN_BYTES = 128 << 20
-"""Of one layer's sums (float64): a width of 4,096. Two more of this size are made of it while the
-weights are rounded. A wider layer's inputs are rounded in blocks, each by its own sums; what
-channels of different blocks have in common is not made up for."""
-
-_WIDEST_BLOCK = 2048
-"""Inputs of a block of such a layer; that many float64 sums take 32 MB."""
 
 
 class Codes(NamedTuple):
@@ -70,11 +60,13 @@ class MatrixCodes:
         codes: (out, in) int8, ``weight ~ codes * scales``.
         scales: (out, groups) float32: a step for each ``in / groups`` neighbouring inputs.
         range: What the codes may be.
+        group: Neighbouring inputs that share a step; None for all.
     """
 
     codes: NDArray[np.int8]
     scales: NDArray[np.float32]
     range: Codes
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +78,12 @@ class EncoderPlan:
     Attributes:
         smoothing: (in,) float32: what the front end's linear has its input channels divided by.
         codes: By precision, the integers of each layer's weights, by its name.
+        mixed: What was asked for, where not all layers are stored alike.
     """
 
     smoothing: NDArray[np.float32]
     codes: Mapping[str, Mapping[str, MatrixCodes]]
+    mixed: MixedRecipe | None = None
 
 
 def channel_scales(weight: Tensor, codes: Codes, *, group: int | None = None) -> Tensor:
@@ -129,29 +123,35 @@ def rows_to_int8(table: Tensor) -> tuple[Tensor, Tensor]:
     return codes.to(torch.int8), steps.float()
 
 
-def block_width(inputs: int) -> int:
-    """Return how many neighbouring inputs of a layer share a Hessian: all, but of a wide layer."""
-    return inputs if inputs * inputs * 8 <= _LARGEST_HESSIAN_BYTES else _WIDEST_BLOCK
-
-
 class Gptq:
     """Rounds the weights of layers that read one input.
 
     Args:
         hessian: (in, in) float64: sum over calibration frames of ``x x^T``; of a wide layer the
-            blocks on its diagonal, in order (``block_width``). The list is emptied on the way.
+            blocks on its diagonal, in order (``hessians.block_width``). The list is emptied.
     """
 
     def __init__(self, hessian: Tensor | list[Tensor]) -> None:
         blocks = hessian if isinstance(hessian, list) else [hessian]
         self._blocks: list[_BlockGptq] = []
         while blocks:
-            self._blocks.append(_BlockGptq(blocks.pop(0)))
+            self._blocks.append(_BlockGptq.of(blocks.pop(0)))
 
     @property
     def size_bytes(self) -> int:
         """Memory of what it was made from."""
         return 8 * sum(block.inputs**2 for block in self._blocks)
+
+    def to_plain(self) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Return order and factor of each block; of a factor what is not zero, row by row."""
+        return [block.to_plain() for block in self._blocks]
+
+    @classmethod
+    def from_plain(cls, blocks: list[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> Gptq:
+        """Make what ``to_plain`` described."""
+        found = cls([])
+        found._blocks = [_BlockGptq.from_plain(*block) for block in blocks]
+        return found
 
     def round(self, weight: Tensor, codes: Codes, *, group: int | None = None) -> MatrixCodes:
         """Return integers for a weight (out, in) float32; ``group`` as for ``channel_scales``."""
@@ -159,7 +159,7 @@ class Gptq:
         steps = _spread(scales, weight)
         parts = zip(self._blocks, self._split(weight), self._split(steps), strict=True)
         found = torch.cat([block.round(part, step, codes) for block, part, step in parts], dim=1)
-        return MatrixCodes(found.numpy(), scales.numpy(), codes)
+        return MatrixCodes(found.numpy(), scales.numpy(), codes, group)
 
     def strays(
         self, weight: Tensor, given: Tensor, codes: Codes, *, group: int | None = None
@@ -203,12 +203,28 @@ def _spread(scales: Tensor, weight: Tensor) -> Tensor:
 class _BlockGptq:
     """Rounds the weights of neighbouring inputs; blocks begin at even ones, so that pairs fit."""
 
-    def __init__(self, hessian: Tensor) -> None:
-        self.inputs = len(hessian)
+    def __init__(self, order: Tensor, factor: Tensor) -> None:
+        self.inputs = len(order)
+        self._order = order
+        self._factor = factor
+
+    @classmethod
+    def of(cls, hessian: Tensor) -> _BlockGptq:
         # Channels that carry most go first, while there are many left to make up for them.
-        self._order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
-        hessian = hessian[self._order[:, None], self._order]  # the caller's may be dropped here
-        self._factor = _inverse_factor(hessian)
+        order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
+        hessian = hessian[order[:, None], order]  # the caller's may be dropped here
+        return cls(order, _inverse_factor(hessian))
+
+    def to_plain(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        rows, columns = torch.triu_indices(self.inputs, self.inputs)
+        return self._order.numpy(), self._factor[rows, columns].numpy()
+
+    @classmethod
+    def from_plain(cls, order: NDArray[np.int64], upper: NDArray[np.float64]) -> _BlockGptq:
+        factor = torch.zeros(len(order), len(order), dtype=torch.float64)
+        rows, columns = torch.triu_indices(len(order), len(order))
+        factor[rows, columns] = torch.from_numpy(upper)
+        return cls(torch.from_numpy(order), factor)
 
     def round(self, weight: Tensor, steps: Tensor, codes: Codes) -> Tensor:
         """Return int8 codes (out, in) of a weight (out, in) float32 with these steps."""
@@ -234,37 +250,6 @@ class _BlockGptq:
         return found.maximum((given - given.round()).abs())
 
 
-def observe_hessians(
-    layers: Iterable[tuple[str, nn.Linear]], run: Callable[[], object]
-) -> dict[str, list[Tensor]]:
-    """Return the sum of ``x x^T`` over all rows of each layer's input, by the layer's name.
-
-    Each is the blocks on its diagonal, float64: one (in, in), but of a wide layer several
-    (``block_width``). What is kept does not grow with the number of swipes.
-
-    Args:
-        layers: Name and layer.
-        run: Runs the model that they are part of on the calibration swipes.
-    """
-    observers = {name: _HessianSum(layer) for name, layer in layers}
-    try:
-        with torch.inference_mode():
-            run()
-    finally:
-        for observer in observers.values():
-            observer.handle.remove()
-    return {name: observer.finish() for name, observer in observers.items()}
-
-
-def matrix_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """Return name and layer of each linear, but for those of one output, which stand for a mean."""
-    return [
-        (name, layer)
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and layer.out_features > 1
-    ]
-
-
 def noisiest(noise: Mapping[str, float], sqnr_db: float) -> frozenset[str]:
     """Return the layers without which the others' noise, summed, is ``sqnr_db`` below the signal.
 
@@ -281,36 +266,6 @@ def noisiest(noise: Mapping[str, float], sqnr_db: float) -> frozenset[str]:
         chosen.append(name)
         total -= noise[name]
     return frozenset(chosen)
-
-
-class _HessianSum:
-    """Sums up what reaches one layer."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        self.handle = layer.register_forward_pre_hook(self._add)
-        self._rows: list[Tensor] = []
-        self._width = block_width(layer.in_features)
-        widths = [
-            min(self._width, layer.in_features - start)
-            for start in range(0, layer.in_features, self._width)
-        ]
-        self._sums = [torch.zeros((width, width), dtype=torch.float64) for width in widths]
-
-    def _add(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._rows.append(inputs[0].flatten(end_dim=-2))
-        if sum(map(len, self._rows)) >= _ROWS_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        rows = torch.cat(self._rows)
-        for total, part in zip(self._sums, torch.split(rows, self._width, dim=1), strict=True):
-            total.add_(part.T @ part)
-        self._rows.clear()
-
-    def finish(self) -> list[Tensor]:
-        if self._rows:
-            self._flush()
-        return self._sums
 
 
 def _inverse_factor(hessian: Tensor) -> Tensor:

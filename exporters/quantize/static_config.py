@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from exporters.quantize.gptq import S8_PAIRS, Gptq, noisiest, observe_hessians
+from exporters.quantize.gptq import S8_PAIRS, Gptq, noisiest
+from exporters.quantize.hessians import observe_hessians
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +30,16 @@ if TYPE_CHECKING:
 STEPS = 255
 """Steps of a u8 code."""
 
+HEADROOM = 1.25
+"""How far beyond the calibration's extremes a code reaches: calibrated on 200 swipes, one of the
+next 300 reaches 1.8 times as far in some layer of 1 of 14 checkpoints, and a clipped acceleration
+is the largest error that there is. A factor h costs 20 log10 h dB in each layer, and layers that
+become too noisy by it get a second code. Measured on five checkpoints, 1.25 lifts the worst swipe
+by 0.7 to 3.2 dB and changes the mean by -0.2 to 0.7 dB and the time by up to 7 %; 1.5 is better on
+two, worse on three."""
+
 RESIDUAL_HEADROOM = 4.0
-"""Code and residual have steps to spare. They go to what real swipes do beyond the calibration's
-extremes: a clipped acceleration is the largest error that there is. One code gets no headroom: a
-factor h adds 20 log10 h dB of rounding noise to every swipe, and few swipes reach beyond the range
-of the whole calibration file. Of five checkpoints 1.5 lifts the worst swipe on three, by 1.1 to 2.6
-dB, and lowers it on two, by less than 1; on all it gives two to six more layers a second code,
-which costs time and may be what lifts it."""
+"""The same where code and residual have steps to spare."""
 
 ACTIVATION_SQNR_DB = 47.0
 """Layers get a second code, noisiest first, until the noise of all inputs is this far down."""
@@ -90,7 +94,7 @@ def configure_gemms(
 def activation_grid(channels: ChannelRange, *, residual: bool) -> tuple[float, int]:
     """Return step and zero point of the (first) u8 code for what a layer's input reached."""
     lowest, highest = channels.of_tensor()
-    headroom = RESIDUAL_HEADROOM if residual else 1.0
+    headroom = RESIDUAL_HEADROOM if residual else HEADROOM
     spread = highest - lowest if highest > lowest else 1.0
     scale = float(np.float32(spread * headroom / STEPS))
     return scale, min(max(round(-lowest * headroom / scale), 0), STEPS)

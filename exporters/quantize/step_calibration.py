@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exporters.quantize.gptq import matrix_layers, noisiest
+from exporters.quantize.gptq import noisiest
+from exporters.quantize.hessians import matrix_layers
 from exportgate.transducer import Transducer, follow
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from exporters.graphs.step import StepGraph
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.expected import ExpectedFile, Rounding
-from exporters.quantize.gptq import EncoderPlan, matrix_layers, observe_hessians
+from exporters.quantize.gptq import EncoderPlan
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
 from exporters.variants import is_quantized
 from exporters.xnnpack.encoder_graph import rewrite_encoder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.gptq import MatrixCodes
+    from exporters.recipes import MixedRecipe
     from exporters.variants import Precision, Quantizer
     from exporters.xnnpack.options import RewriteOptions
 
@@ -41,6 +43,7 @@ def expected_encoder(
     max_trace_len: int,
     calibration: Sequence[NDArray[np.float32]] | None,
     options: RewriteOptions,
+    mixed: MixedRecipe | None = None,
 ) -> ExpectedFile:
     """Return what an encoder must hold; arguments as those of ``encoder_to_pte``."""
     roundings: Mapping[str, Rounding] = {}
@@ -51,9 +54,14 @@ def expected_encoder(
         )
         swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
         with quiet_and_reproducible():
-            smoothing, hessians = quantization().observe_encoder(encoder, swipes)
-        roundings = _roundings(encoder, hessians, precision)
-        plan = EncoderPlan(smoothing, {precision: _nearest(roundings)})
+            alpha = mixed.smoothing_alpha if mixed else quantization().SMOOTHING_ALPHA
+            smoothing, hessians = quantization().observe_encoder(encoder, swipes, alpha)
+        roundings = (
+            _mixed_roundings(encoder, hessians, mixed)
+            if mixed
+            else _roundings(encoder, hessians, precision)
+        )
+        plan = EncoderPlan(smoothing, {precision: _nearest(roundings)}, mixed)
     prepared = prepare_encoder(
         checkpoint,
         precision=precision,
@@ -92,6 +100,23 @@ def _roundings(
             layer, hessians.pop(name), *quantization().codes_of(precision, layer.in_features)
         )
         for name, layer in matrix_layers(module)
+    }
+
+
+def _mixed_roundings(
+    module: nn.Module, hessians: dict[str, list[Tensor]], mixed: MixedRecipe
+) -> dict[str, Rounding]:
+    layers = dict(matrix_layers(module))
+    choices = mixed.checked({name: layer.in_features for name, layer in layers.items()})
+    return {
+        name: Rounding(
+            layers[name].weight.detach().clone(),
+            quantization().gptq_of(choice, hessians.pop(name)),
+            quantization().codes_of_bits(choice.bits),
+            choice.group,
+        )
+        for name, choice in choices.items()
+        if choice.bits != 32
     }
 
 

@@ -17,17 +17,8 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from exporters.graphs.folding import bias_of, linear_layer, weight_of
 from exporters.graphs.step import LabelEmbedding
-from exporters.quantize.gptq import (
-    S4,
-    S8,
-    Codes,
-    EncoderPlan,
-    Gptq,
-    MatrixCodes,
-    matrix_layers,
-    observe_hessians,
-    rows_to_int8,
-)
+from exporters.quantize.gptq import S4, S8, Codes, EncoderPlan, Gptq, MatrixCodes, rows_to_int8
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.smoothing import balance
 from exporters.xnnpack.attention import Table
 
@@ -38,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.export import ExportedProgram
 
+    from exporters.recipes import LayerChoice, MixedRecipe
     from exporters.xnnpack.encoder_graph import XnnpackEncoder
 
 SMOOTHING_ALPHA = 0.3
@@ -67,11 +59,14 @@ def plan_encoder(
 
 
 def observe_encoder(
-    encoder: XnnpackEncoder, swipes: Sequence[NDArray[np.float32]]
+    encoder: XnnpackEncoder,
+    swipes: Sequence[NDArray[np.float32]],
+    alpha: float = SMOOTHING_ALPHA,
 ) -> tuple[NDArray[np.float32], dict[str, list[Tensor]]]:
     """Smooth the front end, in place; return by what, and the Hessians of all matrix layers."""
     # One at a time: there may be more features than memory.
-    smoothing = front_end_smoothing(encoder, (torch.from_numpy(swipe)[None] for swipe in swipes))
+    batches = (torch.from_numpy(swipe)[None] for swipe in swipes)
+    smoothing = front_end_smoothing(encoder, batches, alpha)
     smooth_front_end(encoder, smoothing)
 
     def run() -> None:
@@ -82,7 +77,7 @@ def observe_encoder(
 
 
 def front_end_smoothing(
-    encoder: XnnpackEncoder, calibration: Iterable[Tensor]
+    encoder: XnnpackEncoder, calibration: Iterable[Tensor], alpha: float = SMOOTHING_ALPHA
 ) -> NDArray[np.float32]:
     """Return by what to divide the channels that the front end's linear reads.
 
@@ -92,6 +87,7 @@ def front_end_smoothing(
     Args:
         encoder: Rewritten encoder.
         calibration: Features of one swipe each, (1, F, T) float32.
+        alpha: How much of a channel's range moves into the weights.
     """
     front = encoder.front
     with torch.no_grad():
@@ -101,7 +97,7 @@ def front_end_smoothing(
         ]
     peak = torch.stack(peaks).amax(dim=0).double()
     peak = peak.clamp_min(_SMALLEST_PEAK * peak.median().clamp_min(1e-6))
-    return balance(peak, weight_of(front.out), SMOOTHING_ALPHA).float().numpy()
+    return balance(peak, weight_of(front.out), alpha).float().numpy()
 
 
 def smooth_front_end(encoder: XnnpackEncoder, smoothing: NDArray[np.float32]) -> None:
@@ -120,7 +116,7 @@ def round_layers(
 
     Args:
         module: Rewritten encoder or step.
-        hessians: From ``gptq.observe_hessians``, of all its matrix layers; emptied on the way.
+        hessians: From ``hessians.observe_hessians``, of all its matrix layers; emptied on the way.
         precisions: ``int8``, ``int4`` or both.
     """
     found: dict[str, dict[str, MatrixCodes]] = {precision: {} for precision in precisions}
@@ -130,6 +126,42 @@ def round_layers(
             codes, group = codes_of(precision, layer.in_features)
             layers[name] = gptq.round(weight, codes, group=group)
     return found
+
+
+def plan_mixed(
+    encoder: XnnpackEncoder, swipes: Sequence[NDArray[np.float32]], recipe: MixedRecipe
+) -> tuple[NDArray[np.float32], dict[str, MatrixCodes]]:
+    """Decide on the integers of a recipe: what ``smooth_front_end`` takes, and codes by layer.
+
+    Args:
+        encoder: Rewritten encoder; its front end is smoothed, in place.
+        swipes: (F, T) float32 each.
+        recipe: How each of its matrices is stored.
+
+    Raises:
+        RecipeError: It is another encoder's.
+    """
+    choices = recipe.checked({name: layer.in_features for name, layer in matrix_layers(encoder)})
+    smoothing, hessians = observe_encoder(encoder, swipes, recipe.smoothing_alpha)
+    found = {}
+    for name, layer in matrix_layers(encoder):
+        if choices[name].bits != 32:
+            gptq = gptq_of(choices[name], hessians.pop(name))
+            codes = codes_of_bits(choices[name].bits)
+            found[name] = gptq.round(layer.weight.detach(), codes, group=choices[name].group)
+    return smoothing, found
+
+
+def gptq_of(choice: LayerChoice, hessian: list[Tensor]) -> Gptq:
+    """Return what rounds a layer: without GPTQ, each weight by itself, as if none met another."""
+    if not choice.gptq:
+        hessian = [torch.eye(len(block), dtype=torch.float64) for block in hessian]
+    return Gptq(hessian)
+
+
+def codes_of_bits(bits: int) -> Codes:
+    """Return the codes of 4 or 8 bits."""
+    return S4 if bits == 4 else S8
 
 
 def codes_of(precision: str, inputs: int) -> tuple[Codes, int | None]:
@@ -175,7 +207,8 @@ class _QuantizedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.codes = weight.range
-        self.by_group = _group(weight.range, linear.in_features) is not None
+        self.group = weight.group or 0
+        self.by_group = weight.group is not None
         scales = torch.from_numpy(weight.scales if self.by_group else weight.scales[:, 0])
         self.register_buffer("weight", torch.from_numpy(weight.codes))
         self.register_buffer("scales", scales)
@@ -192,7 +225,7 @@ class _QuantizedLinear(nn.Module):
         if self.by_group:
             weight = ops.dequantize_per_channel_group(
                 *(self.weight, self.scales, self.zeros),
-                *(S4.lowest, S4.highest, torch.int8, _GROUP, torch.float32),
+                *(S4.lowest, S4.highest, torch.int8, self.group, torch.float32),
             )
         else:
             weight = ops.dequantize_per_channel(

@@ -15,7 +15,8 @@ from torch.export import ExportedProgram, export
 
 from exporters.graphs.step import StepGraph, example_step_inputs
 from exporters.quantize.calibration import checked_features
-from exporters.quantize.gptq import matrix_layers, observe_hessians
+from exporters.quantize.gptq import EncoderPlan
+from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
 from exporters.variants import check_supported, is_quantized
 from exporters.xnnpack.delegation import count_delegation
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from exporters.nemo.checkpoint import Checkpoint
-    from exporters.quantize.gptq import EncoderPlan, MatrixCodes
+    from exporters.quantize.gptq import MatrixCodes
+    from exporters.recipes import MixedRecipe
     from exporters.variants import Precision, Quantizer
 
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -62,7 +64,7 @@ def encoder_to_pte(
         max_trace_len: Largest T.
         quantizer: ``pt2e`` or ``eager``; only ``eager`` makes INT4.
         options: What to rewrite; everything by default.
-        plan: From ``plan_encoder`` with the same arguments; made here by default.
+        plan: From ``plan_encoder`` or ``plan_mixed``, same arguments; by default the first.
         skip_passes: Lower without passes that change nothing (``pass_skipping``).
 
     Raises:
@@ -175,6 +177,31 @@ def plan_encoder(
     return plan
 
 
+def plan_mixed(
+    checkpoint: Checkpoint,
+    mixed: MixedRecipe,
+    precision: Precision,
+    *,
+    calibration: Sequence[np.ndarray] | None,
+    max_trace_len: int,
+    options: RewriteOptions | None = None,
+) -> EncoderPlan:
+    """Decide on the integers of a recipe, for a file of this precision's name.
+
+    The other arguments are those of ``encoder_to_pte``, whose quantizer is ``eager`` then.
+
+    Raises:
+        RecipeError: It is another encoder's.
+    """
+    encoder = rewrite_encoder(
+        checkpoint.model.encoder, max_trace_len=max_trace_len, options=options
+    )
+    swipes = checked_features(calibration, encoder.front.feature_dim, longest=max_trace_len)
+    with quiet_and_reproducible():
+        smoothing, codes = quantization().plan_mixed(encoder, swipes, mixed)
+    return EncoderPlan(smoothing, {precision: codes}, mixed)
+
+
 def prepare_encoder(
     checkpoint: Checkpoint,
     *,
@@ -202,7 +229,8 @@ def prepare_encoder(
         quantize = quantization()
         quantize.smooth_front_end(encoder, plan.smoothing)
         codes = plan.codes[precision]
-        recipe |= {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        alike = {"smoothing_alpha": quantize.SMOOTHING_ALPHA}
+        recipe |= plan.mixed.to_json() if plan.mixed else alike
     return Prepared(
         module=encoder,
         precision=precision,

@@ -167,7 +167,7 @@ def read_sidecar(artifact: Path) -> Sidecar:
 
     Raises:
         ArtifactError: File or sidecar is missing, the sidecar is malformed, or the file's SHA-256
-            differs: then it was changed after its export, or written by something else.
+            or size differs: then it was changed after its export, or written by something else.
     """
     path = sidecar_path(artifact)
     if not artifact.is_file():
@@ -182,6 +182,13 @@ def read_sidecar(artifact: Path) -> Sidecar:
         msg = (
             f"{artifact}: SHA-256 is {found[:12]}…, but its sidecar says {sidecar.sha256[:12]}…: "
             "the file is damaged or was replaced after its export; export it again"
+        )
+        raise ArtifactError(msg)
+    size = artifact.stat().st_size
+    if size != sidecar.size_bytes:
+        msg = (
+            f"{path}: size_bytes is {sidecar.size_bytes}, but {artifact.name} has {size} bytes: "
+            "the sidecar was changed after the export; export the file again"
         )
         raise ArtifactError(msg)
     return sidecar

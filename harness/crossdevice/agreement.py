@@ -14,7 +14,7 @@ from exporters.variants import variant
 from exportgate.errors import ExportGateError
 from exportgate.levels import level
 from harness.crossdevice.decisions import decisions
-from harness.devices.device import Need
+from harness.devices.device import Need, not_for
 from harness.measure.compare import compare
 from harness.measure.parity import compare_encodings
 
@@ -32,11 +32,19 @@ SHOWN = 5
 
 
 class Status(StrEnum):
-    """Outcome for a file on a device; only PASS is good."""
+    """Outcome for a file on a device.
+
+    Attributes:
+        PASS: The devices agree.
+        FAIL: They do not.
+        NOT_MEASURED: It could not be found out, which is no better.
+        LEFT_OUT: The file is not meant for the device (another format, FP16), which runs others.
+    """
 
     PASS = "PASS"  # noqa: S105 - not a password
     FAIL = "FAIL"
     NOT_MEASURED = "NOT_MEASURED"
+    LEFT_OUT = "LEFT_OUT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,9 @@ def agreement(here: RunContext, there: RunContext, file: str, *, timed: bool = T
         timed: Whether to time it in turns too, where both have a clock.
     """
     names = there.request.device.name, here.request.device.name
+    for run in (there, here):
+        if reason := not_for(run.request.device, variant(file)):
+            return Agreement(file, *names, None, Status.LEFT_OUT, reason)
     try:
         measure = _encoder if variant(file).graph == "encoder" else _step
         found = measure(here, there, file, _time_ratio(here, there, file) if timed else None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exportgate.artifacts.sidecar import write_text
 from exportgate.errors import ExportGateError
 from harness.crossdevice.agreement import agreement
+from harness.devices.device import swipes_max
 from harness.measure.parity import spread
 from harness.run.context import RunContext
 from harness.run.workers import Workers
@@ -59,27 +60,47 @@ def compare_devices(
     if len(set(names)) < 2 or len(set(names)) < len(names):
         msg = f"devices are {', '.join(names)}; expected at least two, none of them twice"
         raise DevicesError(msg)
-    # A slow device says how many swipes it can run; all run the same.
-    most = min((n for each in devices if (n := getattr(each, "swipes_max", 0))), default=0)
-    if most:
-        manifest = fewer_swipes(request.manifest, most, request.workdir)
-        request = replace(request, manifest=manifest)
     found: list[Agreement] = []
-    here = RunContext(replace(request, device=devices[0]), say)
+    for most, others in _by_swipes(devices).items():
+        part = request
+        if most:
+            manifest = fewer_swipes(request.manifest, most, request.workdir)
+            part = replace(request, manifest=manifest)
+        found += _compare(part, devices[0], others, say, timed=timed)
+    order = {each.name: number for number, each in enumerate(devices)}
+    found.sort(key=lambda each: order[each.device])
+    return Compared(
+        tuple(found), {device.name: device.environment().to_json() for device in devices}
+    )
+
+
+def _by_swipes(devices: Sequence[Device]) -> dict[int, list[Device]]:
+    """Return the devices but the first by how many swipes they run, as do both; 0 for all."""
+    found: dict[int, list[Device]] = {}
+    for device in devices[1:]:
+        slow = [count for each in (devices[0], device) if (count := swipes_max(each))]
+        found.setdefault(min(slow, default=0), []).append(device)
+    return found
+
+
+def _compare(
+    request: Request, reference: Device, others: Sequence[Device], say: Say, *, timed: bool
+) -> list[Agreement]:
+    """Judge all files on the same swipes on each of some devices."""
+    found: list[Agreement] = []
+    here = RunContext(replace(request, device=reference), say)
     try:
         files = replace(request, artifacts=here.files.folder())
         if lost := here.files.failed:
             name, reason = next(iter(lost.items()))
             msg = f"{name} could not be exported: {reason}"
             raise DevicesError(msg)
-        for device in devices[1:]:
+        for device in others:
             say(f"{device.name}: {len(files.variants)} files")
             found += _beside(here, replace(files, device=device), timed=timed)
     finally:
         here.close()
-    return Compared(
-        tuple(found), {device.name: device.environment().to_json() for device in devices}
-    )
+    return found
 
 
 def _beside(here: RunContext, request: Request, *, timed: bool) -> list[Agreement]:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from exportgate.artifacts.sidecar import write_text
 from exportgate.decibel import EQUAL_DB
-from harness.crossdevice.agreement import Agreement, Status
+from harness.crossdevice.agreement import Agreement, Figures, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 SCHEMA = 1
-HEADING = (
-    "| File | Device | Loads | Largest difference | dB to it | Own dB | Decisions that differ "
-    "| Words that differ | Near ties | Time ratio | Verdict |"
-)
+JSON = "devices.json"
+HEADS = (
+    "File", "Device", "Loads", "Largest difference", "dB to it", "Own dB", "Decisions that differ",
+    "Words that differ", "Near ties", "Time ratio", "Verdict",
+)  # fmt: skip
 RULE = "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|"
 EXPLANATION = """\
 *Largest difference* and *dB to it*: encodings of an encoder, logits of a step, beside the same file
@@ -30,28 +31,46 @@ reference device's, in turns on one input; information, not judged."""
 
 
 def passed(found: Sequence[Agreement]) -> bool:
-    """Whether something was compared, and everything agreed."""
-    return bool(found) and all(each.status is Status.PASS for each in found)
+    """Whether each device ran something, and everything that is meant for it agreed."""
+    ran = {each.device for each in found if each.status is Status.PASS}
+    good = all(each.status in {Status.PASS, Status.LEFT_OUT} for each in found)
+    return bool(found) and good and ran == {each.device for each in found}
 
 
 def markdown(found: Sequence[Agreement]) -> str:
-    """Return the table, and below it why a row did not pass."""
-    lines = [HEADING, RULE, *map(_row, found)]
+    """Return the table, and below it why a row did not pass, and what was left out."""
+    rows = [cells(each) for each in found if each.status is not Status.LEFT_OUT]
+    lines = [f"| {' | '.join(row)} |" for row in (HEADS, *rows)]
+    lines.insert(1, RULE)
     reasons = [
         f"- {each.file} on {each.device}: {each.status}: {each.detail}"
         for each in found
-        if each.status is not Status.PASS
+        if each.status not in {Status.PASS, Status.LEFT_OUT}
     ]
+    reasons += [f"- {line}" for line in left_out(found)]
     return "\n".join([*lines, *([""] if reasons else []), *reasons])
 
 
-def _row(each: Agreement) -> str:
+def left_out(found: Sequence[Agreement]) -> list[str]:
+    """Return a line for each device and reason, with the files."""
+    files: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        if each.status is Status.LEFT_OUT:
+            files.setdefault((each.device, each.detail), []).append(each.file)
+    return [
+        f"Left out on {device} ({reason}): {', '.join(names)}"
+        for (device, reason), names in files.items()
+    ]
+
+
+def cells(each: Agreement) -> list[str]:
+    """Return what stands in a row, in the order of ``HEADS``."""
     figures = each.figures
     if figures is None:
-        cells = ["no" if "does not load" in each.detail else "–", *["–"] * 7]
+        told = ["no" if "does not load" in each.detail else "–", *["–"] * 7]
     else:
         ratio = figures.time_ratio
-        cells = [
+        told = [
             "yes",
             f"{figures.max_difference:.2g}",
             "equal" if figures.sqnr_db >= EQUAL_DB else f"{figures.sqnr_db:.1f}",
@@ -61,7 +80,7 @@ def _row(each: Agreement) -> str:
             str(len(figures.near_ties)),
             "–" if ratio is None else f"{ratio:.2f}",
         ]
-    return f"| {' | '.join([each.file, each.device, *cells, str(each.status)])} |"
+    return [each.file, each.device, *told, str(each.status)]
 
 
 def write(
@@ -85,13 +104,30 @@ def write(
         "agreements": [_plain(asdict(each)) for each in found],
     }
     text = json.dumps(data, indent=1, allow_nan=False, default=str)
-    write_text(folder / "devices.json", text + "\n")
-    title = f"# Files on {', '.join(environments)}\n\n"
+    write_text(folder / JSON, text + "\n")
+    title = "# The same files on several devices\n\n"
     page = folder / "devices.md"
     rest = "".join(f"{note}\n" if note.startswith("- ") else f"\n{note}\n" for note in notes)
     where = _where(environments)
     write_text(page, f"{title}{where}\n\n{markdown(found)}\n{rest}\n{EXPLANATION}\n")
     return page
+
+
+def read(path: Path) -> tuple[list[Agreement], dict[str, dict[str, Any]]]:
+    """Return what ``write`` wrote: the rows, and what each device is."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return [_agreement(row) for row in data["agreements"]], data["environments"]
+
+
+def _agreement(row: Mapping[str, Any]) -> Agreement:
+    figures = row["figures"]
+    if figures is not None:
+        named = dict(figures)
+        # JSON knows no tuples, and numbers such as infinity stand there as text.
+        named |= {name: tuple(named[name]) for name in ("words_differing", "near_ties")}
+        named |= {name: float(value) for name, value in named.items() if isinstance(value, str)}
+        figures = Figures(**named)
+    return Agreement(**{**row, "figures": figures, "status": Status(row["status"])})
 
 
 def _where(environments: Mapping[str, dict[str, Any]]) -> str:

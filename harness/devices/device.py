@@ -10,6 +10,7 @@ from exportgate.errors import ExportGateError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from exporters.variants import Variant
     from exportgate.runtime.session import Arrays, TimedSession
     from harness.measure.environment import Environment
     from harness.measure.instructions import Count
@@ -117,6 +118,19 @@ def demand(device: Device, need: Need) -> None:
     reason = device.lacks(need)
     if reason:
         raise DeviceLacksError(device.name, need, reason)
+
+
+def not_for(device: Device, row: Variant) -> str:
+    """Return why a file is not meant for a device that runs others; empty if it is.
+
+    A device that is not installed runs no file at all: it lacks what every file needs.
+    """
+    needs = {"pte": Need.PTE, "onnx": Need.ONNX}
+    mine = needs.pop(row.format)
+    (other,) = needs.values()
+    if reason := device.lacks(mine):
+        return "" if device.lacks(other) else reason
+    return device.lacks(Need.FP16) if row.fp16 else ""
 
 
 def open_on(device: Device, artifact: Path) -> TimedSession:

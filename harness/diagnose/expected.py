@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporters.recipes import MixedRecipe
 from exporters.variants import variant
+from exportgate.artifacts.answers import keep, kept
 from harness.diagnose.stages import observed
 from harness.inspect.constants import onnx_findings, pte_findings
 
@@ -71,6 +73,7 @@ def _pte(
         max_trace_len=sidecar.max_trace_len or 0,
         calibration=swipes,
         options=RewriteOptions(**dict(row.recipe.rewrite)),
+        mixed=MixedRecipe.from_json(sidecar.recipe) if "layers" in sidecar.recipe else None,
     )
 
 
@@ -81,6 +84,7 @@ def findings(
     sidecar: Sidecar,
     calibration: Path | None,
     _digest: str,
+    keep_at: tuple[Path, str] | None = None,
 ) -> list[str]:
     """Describe each constant and each node of a file that is not what it must be.
 
@@ -91,11 +95,30 @@ def findings(
         sidecar: Its recipe and calibration are taken.
         calibration: Manifest of the swipes that it says it was calibrated with.
         _digest: Of the file: two files are two questions.
+        keep_at: Folder and key under which to keep what the file must hold. What a wrong file was
+            compared with is not kept: of a thousand of them, no two need be alike.
 
     Raises:
         StagesError: The swipes are others.
     """
     expected = _remembered(checkpoint, name, sidecar, calibration)
+    found = _compared(path, expected)
+    if keep_at is not None and not found:
+        keep(*keep_at, expected.to_plain())
+    return found
+
+
+def findings_beside_kept(path: Path, keep_at: tuple[Path, str], _digest: str) -> list[str] | None:
+    """Describe the same by what was kept; None if nothing was. No checkpoint is needed."""
+    plain = kept(*keep_at, types=())
+    if plain is None:
+        return None
+    from exporters.quantize.expected import ExpectedFile  # noqa: PLC0415 - loads torch
+
+    return _compared(path, ExpectedFile.from_plain(plain))
+
+
+def _compared(path: Path, expected: ExpectedFile) -> list[str]:
     if path.suffix == ".onnx":
         return onnx_findings(path, expected)
     with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
@@ -309,9 +310,11 @@ def _with_profiles(
 def _gate(artifact: str, key: str, limit: object) -> Gate:
     metric, _, direction = key.rpartition("_")
     if metric not in METRICS or direction not in {"min", "max"}:
+        keys = [f"{name}_{side}" for name in METRICS for side in ("min", "max")]
+        alike = ", ".join(get_close_matches(key, keys)) or "see harness/metrics.py"
         msg = (
             f'gates.toml: ["{artifact}"] has the unknown key {key!r}; a key is a metric and _min '
-            f"or _max; metrics: {', '.join(METRICS)}"
+            f"or _max; most like it: {alike}"
         )
         raise GateError(msg)
     if METRICS[metric].role is Role.INFORMATIONAL:

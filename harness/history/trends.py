@@ -1,6 +1,6 @@
 """Runs of the gate across checkpoints: what rose, what fell, and which checkpoint broke it.
 
-``exportgate history [--history FILE] list|compare A B|trend [METRIC …]|regressions|merge
+``exportgate history [--history FILE] list|compare A B|same A B|trend [METRIC …]|regressions|merge
 FILE …``
 
 The gate appends with ``pytest suites/ --history FILE``. Runs are keyed by checkpoint hash, file,
@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate import resources
 from exportgate.exit import Exit, Parser
+from harness.history.drawing import draw
+from harness.history.points import Point, SeriesKey
+from harness.history.same import differences
 from harness.history.store import (
     HistoryError,
     Run,
@@ -41,25 +44,6 @@ Order = Literal["time", "name"]
 def default_history() -> Path:
     """Return where the history lies if ``--history`` does not say."""
     return resources.build_folder() / "history.db"
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A metric of an artifact in a run; ``status`` is None where no gate judges it."""
-
-    run: Run
-    value: float | None
-    status: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesKey:
-    """What may stand in one line."""
-
-    artifact: str
-    metric: str
-    device: str
-    environment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,69 +247,6 @@ def find_changed(found: Mapping[SeriesKey, Sequence[Point]]) -> dict[SeriesKey, 
     }
 
 
-def draw(found: Mapping[SeriesKey, Sequence[Point]], out: Path) -> None:
-    """Draw a panel for each metric and a line for each artifact, device and environment.
-
-    Args:
-        found: Lines of at most a dozen metrics.
-        out: Picture to write, e.g. ``trend.png``.
-    """
-    import matplotlib as mpl  # noqa: PLC0415 - a second, and only pictures need it
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    metrics = list(dict.fromkeys(key.metric for key in found))
-    several = len({key.environment for key in found}) > 1
-    runs = {point.run.number: point.run for points in found.values() for point in points}
-    # The order of the longest line is everybody's: lines of one order each.
-    labels = list(dict.fromkeys(_tick(run) for run in runs.values()))
-    columns = min(2, len(metrics))
-    rows = -(-len(metrics) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(6.4 * columns, 2.9 * rows), squeeze=False, layout="constrained"
-    )
-    for axis, metric in zip(axes.flat, metrics, strict=False):
-        for key, points in found.items():
-            if key.metric == metric:
-                _draw_line(axis, key, points, labels, several=several)
-        unit = METRICS[metric].unit
-        axis.set_title(f"{metric} [{unit}]" if unit else metric, fontsize=10)
-        axis.set_xticks(range(len(labels)), labels, rotation=25, ha="right", fontsize=7)
-        axis.grid(visible=True, alpha=0.3)
-        axis.legend(fontsize=7)
-    for axis in list(axes.flat)[len(metrics) :]:
-        axis.remove()
-    if several:
-        figure.suptitle("several environments: a line for each, not to be compared", fontsize=10)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=80)
-    plt.close(figure)
-
-
-def _tick(run: Run) -> str:
-    return f"{Path(run.checkpoint).stem}\ncalib {run.calibration_sha256[:4]}"
-
-
-def _draw_line(
-    axis: Any,  # noqa: ANN401 - matplotlib's axes, imported only where it draws
-    key: SeriesKey,
-    points: Sequence[Point],
-    labels: Sequence[str],
-    *,
-    several: bool,
-) -> None:
-    shown = [(labels.index(_tick(p.run)), p.value, p.status) for p in points if p.value is not None]
-    name = f"{key.artifact}, {key.environment}" if several else key.artifact
-    (line,) = axis.plot([x for x, *_ in shown], [y for _, y, _ in shown], marker="o", label=name)
-    broken = [(x, y) for x, y, status in shown if status not in {None, "PASS"}]
-    # Crosses over broken gates: colour alone tells nothing to many readers.
-    axis.plot(
-        [x for x, _ in broken], [y for _, y in broken], "x", color="black", markersize=9,
-        zorder=line.get_zorder() + 1,
-    )  # fmt: skip
-
-
 def regression_lines(path: Path, order: Order) -> list[str]:
     """Return which checkpoint broke which gate."""
     found = breaks(path, order)
@@ -348,6 +269,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="what differs between two runs")
     compare.add_argument("first", metavar="A", help="run, checkpoint or hash")
     compare.add_argument("second", metavar="B", help="run, checkpoint or hash")
+    same = commands.add_parser("same", help="whether two reports say the same, clocks aside")
+    same.add_argument("first", type=Path, metavar="A.json", help="a run's report.json")
+    same.add_argument("second", type=Path, metavar="B.json", help="another's")
     trend = commands.add_parser("trend", help="a metric across checkpoints")
     trend.add_argument("metrics", nargs="*", metavar="METRIC", help="default: all that changed")
     trend.add_argument(
@@ -374,6 +298,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         appended = sum(merge(args.history, other) for other in args.others)
         print(f"{appended} runs appended to {args.history}")
         return Exit.PASSED
+    if args.command == "same":
+        differing = differences(args.first, args.second)
+        print("\n".join(differing) or "both say the same, clocks aside")
+        return Exit.FAILED if differing else Exit.PASSED
     if not args.history.is_file():
         msg = f"{args.history}: no history yet; run the gate with --history {args.history}"
         raise HistoryError(msg)

@@ -10,6 +10,7 @@ import numpy as np
 
 from exportgate.decibel import EQUAL_DB, ratio_db
 from exportgate.errors import ExportGateError
+from harness.measure.outliers import Farthest, farthest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,8 @@ class Comparison:
         nonfinite: NaN and infinite values in the outputs.
         sqnr_each_db: The signal-to-noise of each array, in order.
         rms: Root mean square of the references.
-        channel_db: Signal-to-noise of each channel (row) over all arrays; empty where they have no
-            channels in common.
+        channel_db: Signal-to-noise of each channel (row) over all arrays, NaN for one that is zero
+            in all references; empty where they have no channels in common.
     """
 
     arrays: int
@@ -60,11 +61,11 @@ class Comparison:
         return self.max_abs_error / max(self.rms, 1e-30)
 
     @property
-    def channel_noise_ratio_db(self) -> float:
-        """How far the worst channel's signal-to-noise lies below the median channel's, in dB."""
-        if not self.channel_db:
-            return 0.0
-        return float(np.median(self.channel_db)) - min(self.channel_db)
+    def farthest_channel(self) -> Farthest:
+        """The channel that is least like the others; of broken outputs none is like another."""
+        if self.nonfinite:
+            return Farthest(0, 2 * SQNR_OF_EQUAL_DB, 0.0, 0.0)
+        return farthest(-np.array(self.channel_db), self.arrays, normal=True)
 
 
 def compare(references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> Comparison:
@@ -123,7 +124,7 @@ def _rms(arrays: Sequence[NDArray[Any]]) -> float:
 def _channel_db(
     references: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]
 ) -> tuple[float, ...]:
-    """Return each row's signal-to-noise; rows that are zero in all references are left out."""
+    """Return each row's signal-to-noise; NaN for a row that is zero in all references."""
     rows = {array.shape[0] for array in references if array.ndim == 2}
     if len(rows) != 1 or any(array.ndim != 2 for array in references):
         return ()
@@ -132,7 +133,8 @@ def _channel_db(
         wanted = reference.astype(np.float64)
         signal += (wanted**2).sum(axis=1)
         noise += ((output.astype(np.float64) - wanted) ** 2).sum(axis=1)
-    return tuple(ratio_db(s, n) for s, n in zip(signal, noise, strict=True) if s > 0)
+    pairs = zip(signal, noise, strict=True)
+    return tuple(ratio_db(s, n) if s > 0 else math.nan for s, n in pairs)
 
 
 def _cosines(wanted: NDArray[np.float64], got: NDArray[np.float64]) -> NDArray[np.float64]:

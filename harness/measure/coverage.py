@@ -7,14 +7,15 @@ honest file's two answers differ by no more than each differs from NeMo.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exportgate.decibel import ratio_db
+from exportgate.decibel import EQUAL_DB, ratio_db
 from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
+from harness.measure.outliers import Farthest, farthest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,8 +172,8 @@ class LabelErrors:
         logits_db: Signal to noise of all logits.
         states_db: Signal to noise of all states.
         shift_nats: (V,) mean error of each symbol's logit beside the other symbols'.
-        fed_noise: (V,) noise of logits or of states after each symbol was fed ÷ that after the
-            median symbol, whichever is larger; powers.
+        fed: The symbol after which logits, or states, are least like after the others.
+        scored: The symbol whose logit is least like the others'.
     """
 
     fed_db: NDArray[np.float64]
@@ -180,14 +181,8 @@ class LabelErrors:
     logits_db: float
     states_db: float
     shift_nats: NDArray[np.float64]
-    fed_noise: NDArray[np.float64]
-
-    @property
-    def symbol_noise_ratio_db(self) -> float:
-        """How much farther from NeMo the logit of one symbol is than that of the median one."""
-        # All are beside the power of all logits; what float32 cannot tell apart counts as equal.
-        scored = np.minimum(self.scored_db, -20 * np.log10(level("float32_noise")))
-        return float(np.median(scored) - scored.min())
+    fed: Farthest
+    scored: Farthest
 
 
 def label_errors(drive: LabelDrive, nemo: StepOutputs, ours: StepOutputs) -> LabelErrors:
@@ -195,36 +190,45 @@ def label_errors(drive: LabelDrive, nemo: StepOutputs, ours: StepOutputs) -> Lab
     symbols = nemo.logits.shape[1]
     error = ours.logits.astype(np.float64) - nemo.logits
     mean_error = error.mean(axis=0)
-    fed = [
+    fed_db = [
         min(
             power_ratio_db(nemo.logits[rows], ours.logits[rows]),
             power_ratio_db(nemo.states[rows], ours.states[rows]),
         )
         for rows in (drive.y_prev == symbol for symbol in range(symbols))
     ]
+    # Each logit is beside the power of all: a softmax sees them together.
     power = float((nemo.logits.astype(np.float64) ** 2).mean())
-    noise = np.maximum((error**2).mean(axis=0), 1e-30)
+    noise = np.maximum(np.nan_to_num((error**2).mean(axis=0), nan=np.inf), 1e-30)
+    relative = np.minimum(10 * np.log10(noise / max(power, 1e-30)), EQUAL_DB)
+    after = (
+        _farthest_fed(drive, nemo.logits, ours.logits),
+        _farthest_fed(drive, nemo.states, ours.states),
+    )
+    fed = min(after, key=lambda found: found.p_value)
     return LabelErrors(
-        fed_db=np.array(fed),
-        scored_db=10 * np.log10(power / noise),
+        fed_db=np.array(fed_db),
+        scored_db=-relative,
         logits_db=power_ratio_db(nemo.logits, ours.logits),
         states_db=power_ratio_db(nemo.states, ours.states),
         shift_nats=mean_error - np.median(mean_error),
-        fed_noise=np.maximum(
-            _fed_noise(drive, nemo.logits, ours.logits), _fed_noise(drive, nemo.states, ours.states)
-        ),
+        # The less probable of two.
+        fed=replace(fed, p_value=min(1.0, len(after) * fed.p_value)),
+        scored=farthest(relative, len(drive.y_prev), normal=False),
     )
 
 
-def _fed_noise(
+def _farthest_fed(
     drive: LabelDrive, wanted: NDArray[np.float32], found: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return the noise power after each symbol ÷ the median symbol's, or float32's if larger."""
+) -> Farthest:
+    """Return the symbol after which outputs (N, …) are least like those after the others."""
     each = ((found.astype(np.float64) - wanted) ** 2).mean(axis=1)
-    powers = np.array([each[drive.y_prev == s].mean() for s in range(int(drive.y_prev.max()) + 1)])
-    floor = level("float32_noise") ** 2 * float((wanted.astype(np.float64) ** 2).mean())
-    ratios: NDArray[np.float64] = powers / max(float(np.median(powers)), floor, 1e-30)
-    return np.where(np.isfinite(ratios), ratios, np.inf)
+    symbols = int(drive.y_prev.max()) + 1
+    powers = np.array([each[drive.y_prev == symbol].mean() for symbol in range(symbols)])
+    signal = float((wanted.astype(np.float64) ** 2).mean())
+    powers = np.where(np.isfinite(powers), np.maximum(powers, 1e-30), np.inf)
+    noise_db = 10 * np.log10(powers / max(signal, 1e-30))
+    return farthest(noise_db, len(drive.y_prev) // symbols, normal=False)
 
 
 def noise_ratio(

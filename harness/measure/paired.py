@@ -133,6 +133,18 @@ class PairedLatency:
         pairs = zip(self.baseline_s, self.candidate_s, strict=True)
         return median(base / cand for base, cand in pairs)
 
+    @property
+    def proven_speedup(self) -> float:
+        """The speedup; 1 where no difference could be proven.
+
+        Raises:
+            StatisticsError: Fewer than 8 rounds, or a clock that measured 0.
+        """
+        found = _judged(
+            np.asarray(self.candidate_s), np.asarray(self.baseline_s), level("least_effect")
+        )
+        return 1.0 / found.proven_ratio
+
 
 def paired_round(
     candidate: TimedSession, baseline: TimedSession, inputs: Sequence[Arrays]
@@ -247,6 +259,12 @@ def compare_samples(
         StatisticsError: Too few blocks.
     """
     ours, theirs = (legs.min(axis=1) for legs in samples.legs(clock))
+    return _judged(ours, theirs, minimal_effect)
+
+
+def _judged(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], minimal_effect: float
+) -> PairedComparison:
     estimate = bootstrap_ratio(ours, theirs, confidence=level("paired_confidence"))
     p_value = mann_whitney(ours, theirs)
     rank_level = level("paired_rank_level")

@@ -103,6 +103,11 @@ def binomial_tail(count: int, trials: int) -> float:
     return ways / (1 << trials)
 
 
+def share_at_least(count: int, trials: int, share: float) -> float:
+    """Return P(X >= count) of ``trials`` draws that hit with probability ``share``."""
+    return 1.0 - _binomial_below(count, trials, share)
+
+
 def _binomial_below(count: int, trials: int, share: float) -> float:
     """Return P(X < count) of ``trials`` draws that hit with probability ``share``."""
     if share >= 1.0:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from exportgate.artifacts.sidecar import sha256_of
+from exportgate.levels import level
 from harness.diagnose import expected, stages
 from harness.measure import coverage, parity
 from harness.measure.expected import reference
+from harness.measure.expected.answers import Answers
 from harness.run.memo import once
 
 if TYPE_CHECKING:
@@ -30,8 +33,9 @@ T = TypeVar("T")
 
 ROLLOUTS = 16
 """Swipes for which every call of the step is kept and compared."""
+LABEL_CALLS = 512
 LABEL_REPEATS = 4
-"""Real states from which each symbol of the vocabulary is fed."""
+"""Calls that feed every symbol of the vocabulary, and the least number of real states for each."""
 _WORKER = "NeMo"
 _TIMEOUT_S = 3600.0
 """All swipes of a manifest are one call, and so is lowering a large model: minutes, more on a busy
@@ -62,9 +66,14 @@ class Nemo:
     def reference(self) -> reference.Reference:
         """Return NeMo's own outputs for the manifest."""
         features = self.swipes.features()
-        model = self._model()
-        self.progress(f"NeMo: encode and decode {len(features)} swipes")
-        return self._worker.call(reference.compute, model, features, ROLLOUTS)
+
+        def compute() -> reference.Reference:
+            model = self._model()
+            self.progress(f"NeMo: encode and decode {len(features)} swipes")
+            return self._worker.call(reference.compute, model, features, ROLLOUTS)
+
+        inputs = {"rollouts": ROLLOUTS, "tie_nats": level("tie_nats")}
+        return self._answers.of("reference", features, inputs, compute)
 
     @property
     def spec(self) -> ModelSpec:
@@ -74,8 +83,13 @@ class Nemo:
     @once
     def labels(self) -> tuple[coverage.LabelDrive, coverage.StepOutputs]:
         """Return inputs that feed a step every symbol from real states, and what NeMo gives."""
-        drive = coverage.label_drive(self.reference().rollouts, self.spec.vocab_size, LABEL_REPEATS)
-        return drive, self._worker.call(reference.step_outputs, self._model(), drive)
+        symbols = self.spec.vocab_size
+        repeats = max(LABEL_REPEATS, LABEL_CALLS // symbols)
+        drive = coverage.label_drive(self.reference().rollouts, symbols, repeats)
+        arrays = [*drive.whole.values()]
+        return drive, self._answers.of(
+            "labels", arrays, {}, lambda: self.call(reference.step_outputs, drive)
+        )
 
     @once
     def lengths(self) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
@@ -87,30 +101,44 @@ class Nemo:
     def margin_error(self, index: int, other: NDArray[np.float32]) -> float:
         """Return how many nats another encoding of a swipe moves NeMo's margins; see reference."""
         encoded = self.reference().encoded[index]
-        return self._worker.call(reference.margin_error, self._model(), encoded, other)
+        return self._answers.of(
+            "margin error",
+            [encoded, other],
+            {},
+            lambda: self.call(reference.margin_error, encoded, other),
+        )
 
     def call(self, function: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - transparent
         """Call ``function(checkpoint, *args)`` where the checkpoint is loaded."""
-        return self._worker.call(function, self._model(), *args)
+        model = self._model()
+        return self._worker.call(function, model, *args)
 
     def rollout(self, index: int) -> Rollout:
         """Return every call of NeMo's step for a swipe."""
         encoded = self.reference().encoded[index]
-        return self._worker.call(reference.rollout, self._model(), encoded)
+        return self._answers.of(
+            "rollout", [encoded], {}, lambda: self.call(reference.rollout, encoded)
+        )
 
     def encode(self, features: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return NeMo's (D, T') encoding of other inputs, each (F, T)."""
-        return self._worker.call(reference.encode, self._model(), features)
+        return self._answers.of(
+            "encodings", features, {}, lambda: self.call(reference.encode, features)
+        )
 
     def fresh_onnx(self, graph: Graph) -> bytes:
         """Export the checkpoint's FP32 graph to ONNX, now."""
-        return self._worker.call(
-            stages.fresh_onnx, self._model(), graph, self.request.max_trace_len
-        )
+        return self.call(stages.fresh_onnx, graph, self.request.max_trace_len)
 
     def pte_weights(self, sidecar: Sidecar) -> Sequence[tuple[str, NDArray[np.float64]]]:
         """Return name and FP32 filter of each product that a .pte should hold."""
-        return self._worker.call(stages.pte_weights, self._model(), sidecar)
+        rewrite, bound = sidecar.recipe.get("rewrite"), sidecar.max_trace_len
+        return self._answers.of(
+            "weights of a .pte",
+            [],
+            {"rewrite": rewrite, "bound": bound},
+            lambda: self.call(stages.pte_weights, sidecar),
+        )
 
     def constant_findings(self, name: str, path: Path, sidecar: Sidecar) -> list[str]:
         """Describe what a file of ours holds otherwise than the checkpoint says.
@@ -120,9 +148,26 @@ class Nemo:
         """
         self.progress(f"NeMo: what {name} must hold")
         calibration, digest = self.request.calibration, sidecar.sha256
-        return self._worker.call(
-            expected.findings, self._model(), path, name, sidecar, calibration, digest
-        )
+        statement = replace(sidecar, sha256="", size_bytes=0).to_json()
+        used = sha256_of(calibration) if calibration else None
+        inputs = {"name": name, "sidecar": statement, "calibration": used}
+        keep_at = self._answers.place("expected file", [], inputs)
+        if keep_at is not None:
+            found = self._worker.call(expected.findings_beside_kept, path, keep_at, digest)
+            if found is not None:
+                return found
+        return self.call(expected.findings, path, name, sidecar, calibration, digest, keep_at)
+
+    @property
+    def _answers(self) -> Answers:
+        # Of a checkpoint that was loaded in another way, nothing is known.
+        if self.load is not reference.load or not self.request.checkpoint.exists():
+            return Answers(None, "")
+        return Answers(self.request.workdir / "cache", self._digest())
+
+    @once
+    def _digest(self) -> str:
+        return sha256_of(self.request.checkpoint)
 
     @property
     def _worker(self) -> Worker:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import variant
+import numpy as np
+
+from exporters.variants import is_quantized, variant
 from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.opening import contract_of
-from harness.measure import coverage, parity
+from harness.measure import coverage, outliers, parity
 from harness.run.memo import once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from exportgate.contract import IoContract
@@ -138,3 +139,22 @@ class Outputs:
         self.progress(f"{name}: sweep trace lengths 1 to {bound}")
         least = level("worst_length_db", variant(name).precision)
         return self.sessions.call(name, parity.sweep_shapes, inputs, references, bound, least)
+
+    @once
+    def farthest_length(self, name: str) -> tuple[int, outliers.Farthest]:
+        """Return the trace length whose noise real swipes explain least, and how little.
+
+        Steps of integers are shared: what values beyond all swipes do to them, swipes do not show.
+        Their files are judged up to the longest swipe; floating point rounds each value by itself.
+        """
+        sweep, reference = self.shape_sweep(name), self.nemo.reference().encoded
+        longest = max(len(swipe.points) for swipe in self.swipes.all())
+        most = longest if is_quantized(variant(name).precision) else max(sweep.lengths)
+        judged = np.array(sweep.lengths) <= most
+        found = outliers.farthest_length(
+            -np.array(sweep.sqnr_db)[judged],
+            np.array(sweep.frames)[judged],
+            -np.array(self._encoder_comparison(name).sqnr_each_db),
+            np.array([item.shape[1] for item in reference]),
+        )
+        return int(np.array(sweep.lengths)[judged][found.index]), found

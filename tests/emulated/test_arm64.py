@@ -16,15 +16,20 @@ from onnx import TensorProto, helper
 
 from exportgate.contract import IoContract, TensorSpec
 from exportgate.runtime.executorch_runtime import PteSession
+from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Worker, WorkerError
 from exportgate.runtime.onnx_runtime import OrtSession
+from exportgate.runtime.opening import open_artifact
 from exportgate.runtime.session import OpenError, RunError
-from harness.devices.device import DeviceDiedError, Need
+from harness.devices.device import DeviceDiedError, Need, open_on
 from harness.devices.qemu import build, runner
 from harness.devices.qemu.arm64 import NO_CLOCK, Arm64, arm64
 from harness.devices.qemu.build import SetupError
 from harness.devices.qemu.cores import CORES, UnknownCoreError, core
 from harness.devices.qemu.session import RunnerSession
+from harness.devices.qemu.x86 import PROCESSORS, X86, Processor, X86Session
+from tests.devices.full_disk import opened_on_a_full_disk
+from tests.test_devices import FILE, write_encoder
 from tests.test_pte_file import lowered
 
 if TYPE_CHECKING:
@@ -114,11 +119,14 @@ def test_onnx_gives_the_hosts_answers(device: Arm64, product: Path) -> None:
 
 
 @pytest.mark.parametrize("device", EACH, ids=BY_NAME)
-@pytest.mark.parametrize(("width", "four_bits"), [(32, False), (40, False), (64, True), (96, True)])
+@pytest.mark.parametrize(
+    ("width", "four_bits"),
+    [(32, False), (40, False), (64, True), (96, True), (40, True), (70, True)],
+)
 def test_a_quantised_program_gives_the_hosts_answers(
     device: Arm64, width: int, four_bits: bool, tmp_path: Path
 ) -> None:
-    """Widths that fill KleidiAI's blocks of 32, and one that does not; 8 bits and 4."""
+    """Widths that fill KleidiAI's blocks of 32, and some that do not; 8 bits and 4."""
     path = tmp_path / "program.pte"
     path.write_bytes(lowered(quantized=True, four_bits=four_bits, inputs=width))
     host, there = PteSession(path, NAMES), opened(device, path)
@@ -217,7 +225,7 @@ def pid_of(session: RunnerSession) -> int:
     return session.pid
 
 
-def run_once(session: RunnerSession, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def run_once(session: RunnerSession | X86Session, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return session.run(inputs)
 
 
@@ -237,6 +245,39 @@ def test_it_ends_with_the_worker_that_started_it(how: str, product: Path) -> Non
 
 def gone_now(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("name", ["qemu-arm64:cortex-a76", "qemu-x86:avx2"])
+def test_a_full_disk_stops_no_emulator_and_keeps_nothing(name: str, tmp_path: Path) -> None:
+    write_encoder(tmp_path / FILE, padding=0)
+    (tmp_path / "disk").mkdir()
+    found = opened_on_a_full_disk(name, tmp_path / FILE, tmp_path / "disk")
+    assert found == ("opened", "filling")
+
+
+def x86_worker(session: X86Session) -> int:
+    return session._worker._process.pid
+
+
+@pytest.mark.parametrize("processor", PROCESSORS, ids=lambda each: each.name)
+def test_an_older_x86_gives_the_hosts_answers_and_dies_alone(
+    processor: Processor, tmp_path: Path
+) -> None:
+    write_encoder(tmp_path / FILE, padding=0)
+    features = np.random.default_rng(0).normal(size=(37, 30)).astype(np.float32)
+    ours = open_artifact(tmp_path / FILE).run(encoder_input(features))
+    with Worker("a worker", timeout_s=200) as worker:
+        session = worker.make(open_on, X86(processor), tmp_path / FILE)
+        theirs = worker.call(run_once, session, encoder_input(features))
+        assert np.abs(ours["encoded_bdt"] - theirs["encoded_bdt"]).max() < 1e-5
+        pid = worker.call(x86_worker, session)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match=f"qemu-x86:{processor.name} died") as caught:
+            worker.call(run_once, session, encoder_input(features))
+        assert caught.value.kind == DeviceDiedError.__name__
+        again = worker.make(open_on, X86(processor), tmp_path / FILE)
+        pid = worker.call(x86_worker, again)
+    assert gone(pid)
 
 
 def test_a_death_in_a_worker_is_told_by_its_kind(product: Path) -> None:

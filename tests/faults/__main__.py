@@ -19,6 +19,8 @@ from tests.faults.run import open_lab
 from tests.faults.seeds import SEED_FILES, seed_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.faults.run import FaultLab
 
 TITLE = """# Faults that are known by name
@@ -26,6 +28,15 @@ TITLE = """# Faults that are known by name
 `make fault-table` injects each into real files and runs the suite's test of the gate that is named
 for it; `make faults` runs all tests. The number is that of the list of failures that shipped
 elsewhere; a gate in the fourth column is red, and seconds are those of a busy machine.
+
+"""
+
+
+LIMITS_TITLE = """# The smallest fault that outputs show
+
+`make fault-limits` makes each fault smaller until no gate is red but `constant_mismatches`, which
+compares every number of a file with the checkpoint's and sees a change of 0.01 %. Sizes are shares
+of the value that is changed.
 
 """
 
@@ -47,7 +58,7 @@ def main() -> int:
     lab = open_lab(files, artifacts, progress=lambda line: print(line, file=sys.stderr))
     try:
         if options.limits:
-            return _print_all(limit_lines(lab))
+            return _print_all(limit_lines(lab), options.out, LIMITS_TITLE)
         if options.seeds:
             return _print_all(seed_lines(lab, options.seeds))
         lines, status = _judge_faults(lab, options.only, named_only=options.named)
@@ -58,11 +69,14 @@ def main() -> int:
         lab.close()
 
 
-def _print_all(lines: object) -> int:
-    failed = False
+def _print_all(lines: Iterable[tuple[str, bool]], out: Path | None = None, title: str = "") -> int:
+    failed, said = False, []
     for line, good in lines:
         print(line, flush=True)
+        said.append(line)
         failed |= not good
+    if out:
+        out.write_text(title + "\n".join(said) + "\n", encoding="utf-8")
     return int(failed)
 
 

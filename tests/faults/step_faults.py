@@ -163,7 +163,7 @@ STEP_FAULTS = (
     int8("INT8 step: one scale 20 % off", 22, "a row of the joint's output", "sqnr_db_min",
          scale_part("joint.out.shares", 4, 1.2)),
     int8("INT8 step: blank favoured", 22, "the blank's bias is 1 nat off",
-         "symbol_noise_ratio_db_max", blank_favoured(1.0)),
+         "symbol_noise_p_min", blank_favoured(1.0)),
     int8("INT8 step: blank favoured a little", None, "the blank's bias is 0.02 nats off",
          "constant_mismatches_max", blank_favoured(0.02)),
 )  # fmt: skip

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.mutants.bench import Bench
 from tests.mutants.generate import Generator
-from tests.mutants.judge import KILLED, SURVIVED, Judge, load_files
+from tests.mutants.judge import KILLED, SURVIVED, load_files
 from tests.mutants.log import Log, read_rows, state_of
-from tests.mutants.mutant import parse_name
-from tests.mutants.table import report_lines, score, survivor_lines
+from tests.mutants.parallel import Judges
+from tests.mutants.table import page_lines, report_lines, score, survivor_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOAL = 0.99
+DRAWN_A_COUNTED = 1.35
+"""Mutants that are drawn at once for each that is to count: one of four does not."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,22 +40,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME", help="judge one mutant, as a log names it")
     parser.add_argument("--again", type=Path, metavar="LOG", help="judge a log's survivors")
     parser.add_argument("--list-survivors", action="store_true", help="print the log's survivors")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="judges beside each other (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, help="also write the page of results to this file")
     options = parser.parse_args(arguments)
     folder = options.artifacts.resolve() if options.artifacts else export()
     log = REPOSITORY / "build" / "mutants" / f"seed{options.seed}.jsonl"
     if options.list_survivors:
         return _print(survivor_lines(_rows(log)))
     generator = Generator(folder, options.file or load_files(folder))
-    judge = Judge(Bench(folder), generator)
+    judges = Judges(folder, options.processes)
     try:
         if options.only:
-            return _judge_all(judge, [options.only])
-        if options.again:
-            rows = _rows(options.again)
-            return _judge_all(judge, [row.name for row in rows if row.status == SURVIVED])
-        return _sample(judge, Log(log, state_of(folder)), options.seed, options.n)
+            names = [options.only]
+        elif options.again:
+            names = [row.name for row in _rows(options.again) if row.status == SURVIVED]
+        else:
+            names = []
+        if names:
+            rows: list[Judged] = []
+            judges.judge(names, lambda row: rows.append(row) or _say_row(row))
+        else:
+            rows = _sample(judges, generator, Log(log, state_of(folder)), options.seed, options.n)
+        _print(report_lines(rows))
+        if options.out:
+            text = "\n".join(page_lines(rows, options.seed)) + "\n"
+            options.out.write_text(text, encoding="utf-8")
+        return _verdict(judges, rows)
     finally:
-        judge.bench.close()
+        judges.close()
 
 
 def export() -> Path:
@@ -66,40 +82,39 @@ def export() -> Path:
     return lab.artifacts
 
 
-def _sample(judge: Judge, log: Log, seed: int, count: int) -> int:
-    rows: list[Judged] = []
-    counted = 0
-    for mutant in judge.generator.draw(seed):
-        if counted >= count:
+def _sample(judges: Judges, generator: Generator, log: Log, seed: int, count: int) -> list[Judged]:
+    """Judge a seed's mutants in the order of their drawing until ``count`` of them count."""
+    drawn, names = generator.draw(seed), []
+    start = time.monotonic()
+
+    def tell(row: Judged) -> None:
+        log.add(row)
+        if len(log.known) % 25 == 0:
+            known = list(log.known.values())
+            _say(
+                f"{time.monotonic() - start:5.0f} s  {len(known)} mutants, score {score(known):.3f}"
+            )
+
+    while True:
+        counted = [log.known[name].status in {KILLED, SURVIVED} for name in names]
+        if sum(counted) >= count:
             break
-        row = log.known.get(mutant.name)
-        if row is None:
-            row = judge.judge(mutant)
-            log.add(row)
-        rows.append(row)
-        counted += row.status in {KILLED, SURVIVED}
-        if len(rows) % 25 == 0:
-            red = len(judge.red_unharmed())
-            also = f"; {red} gates are red without a mutant" if red else ""
-            _say(f"{len(rows)} mutants, {counted} of {count} count, score {score(rows):.3f}{also}")
-    _print(report_lines(rows))
-    return _verdict(judge, rows)
+        more = int((count - sum(counted)) * DRAWN_A_COUNTED) + 1
+        names += [mutant.name for mutant, _ in zip(drawn, range(more), strict=False)]
+        judges.judge([name for name in dict.fromkeys(names) if name not in log.known], tell)
+    last = [place for place, counts in enumerate(counted) if counts][count - 1]
+    return [log.known[name] for name in names[: last + 1]]
 
 
-def _judge_all(judge: Judge, names: Sequence[str]) -> int:
-    rows = []
-    for name in names:
-        rows.append(judge.judge(parse_name(name)))
-        _say(f"{rows[-1].status}: {name}: {rows[-1].note}; {rows[-1].gate or rows[-1].where}")
-    _print(report_lines(rows))
-    return _verdict(judge, rows)
-
-
-def _verdict(judge: Judge, rows: Sequence[Judged]) -> int:
-    red = judge.red_unharmed()
+def _verdict(judges: Judges, rows: Sequence[Judged]) -> int:
+    red = judges.red_unharmed()
     for line in red:
         print(f"red without a mutant, so that it kills nothing: {line}")
     return int(bool(red) or not score(rows) >= GOAL)
+
+
+def _say_row(row: Judged) -> None:
+    _say(f"{row.status}: {row.name}: {row.note}; {row.gate or row.where}; {row.otherwise}")
 
 
 def _rows(path: Path) -> list[Judged]:

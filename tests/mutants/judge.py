@@ -1,7 +1,9 @@
 """Judge one mutant: does it count, and does a gate break?
 
-First the probes tell whether it counts (``noise``); then the gate's checks of the file run, the
-quickest first, until one is broken that the unharmed file keeps.
+First the probes tell whether it counts (``noise``). Then the gate compares the file's constants and
+nodes with the checkpoint's, which is quick and sees most, and after that its other checks run, the
+quickest first, until one of them is broken that the unharmed file keeps: a file that somebody else
+exported is judged by those alone.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from exportgate.errors import ExportGateError
 from harness.gate.gates import Status
 from harness.measure.expected import reference
+from harness.metrics import METRICS, Role
 from tests.mutants import probes, rules_source
 from tests.mutants.bench import BOUND, Bench, sort_by_seconds, timed
 from tests.mutants.mutant import UnfitError
 from tests.mutants.noise import Effect, Noise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from harness.gate.gates import Verdict
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from tests.mutants.mutant import Harm, Mutant
 
 KILLED, SURVIVED, BELOW, FAILS, UNFIT = "killed", "survived", "below noise", "fails", "unfit"
+CONSTANTS = "constant_mismatches"
 SCORE_NATS = 1e-3
 NEAREST = 3
 
@@ -46,6 +50,7 @@ class Judged:
         where: The probe that shows it.
         gate: The broken gate that killed it, or the nearest ones, with value and limit.
         seconds: Wall-clock.
+        otherwise: The broken gate that kills it where ``CONSTANTS`` is not judged; empty if none.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Judged:
     where: str = ""
     gate: str = ""
     seconds: float = 0.0
+    otherwise: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; an infinite effect as 1e308, which every JSON reader takes."""
@@ -103,13 +109,17 @@ class Judge:
         context = self.bench.mutant(mutant.file, harm)
         try:
             effect = self._effect(mutant, harm, context, unharmed)
-            status, gate = FAILS if effect.fails else BELOW, ""
+            status, gate, otherwise = FAILS if effect.fails else BELOW, "", ""
             if effect.counts:
-                status, gate = self._verdict(mutant.file, context, unharmed)
+                status, gate, otherwise = self._verdict(mutant, context, unharmed)
         finally:
             self.bench.restore(mutant.file)
+            if mutant.place.startswith("scalar "):
+                self.bench.begin_anew()
         seconds = time.perf_counter() - start
-        return Judged(mutant.name, harm.note, status, effect.ratio, effect.where, gate, seconds)
+        return Judged(
+            mutant.name, harm.note, status, effect.ratio, effect.where, gate, seconds, otherwise
+        )
 
     def red_unharmed(self) -> list[str]:
         """Return the gates that the unharmed files break: they kill nothing."""
@@ -120,19 +130,42 @@ class Judge:
             if verdict.status is not Status.PASS
         ]
 
-    def _verdict(self, file: str, context: RunContext, unharmed: Unharmed) -> tuple[str, str]:
+    def _verdict(
+        self, mutant: Mutant, context: RunContext, unharmed: Unharmed
+    ) -> tuple[str, str, str]:
+        """Return the status, its gate, and the gate that kills where constants are not judged."""
+        constants = [c for c in unharmed.checks if CONSTANTS in c.metrics]
+        others = [c for c in unharmed.checks if CONSTANTS not in c.metrics]
+        # A sidecar with another recipe means another file to compare with: it is made for minutes.
+        first = "" if mutant.operator == "claim" else self._broken(constants, mutant, context, [])
         seen: list[Verdict] = []
-        for check in unharmed.checks:
-            for verdict in self.bench.run_check(check, file, context):
-                seen.append(verdict)
-                before = unharmed.verdicts[verdict.gate.key]
-                if verdict.status is not Status.PASS and before.status is Status.PASS:
-                    return KILLED, _described(verdict)
+        otherwise = self._broken(others, mutant, context, seen)
+        if not first and not otherwise:
+            first = self._broken(constants, mutant, context, seen)
+        if first or otherwise:
+            return KILLED, first or otherwise, otherwise
         nearest = sorted(seen, key=lambda v: -_slack_used(v, unharmed.verdicts[v.gate.key]))
-        return SURVIVED, "; ".join(
-            f"{_described(v)} ({_slack_used(v, unharmed.verdicts[v.gate.key]):.0%} of the way)"
-            for v in nearest[:NEAREST]
+        return (
+            SURVIVED,
+            "; ".join(
+                f"{_described(v)} ({_slack_used(v, unharmed.verdicts[v.gate.key]):.0%} of the way)"
+                for v in nearest[:NEAREST]
+            ),
+            "",
         )
+
+    def _broken(
+        self, checks: Sequence[Check], mutant: Mutant, context: RunContext, seen: list[Verdict]
+    ) -> str:
+        """Run checks until a gate is broken that the unharmed file keeps; describe it."""
+        before = self.unharmed(mutant.file).verdicts
+        for check in checks:
+            for verdict in self.bench.run_check(check, mutant.file, context):
+                seen.append(verdict)
+                kept = before[verdict.gate.key].status is Status.PASS
+                if _is_broken(verdict) and kept:
+                    return _described(verdict)
+        return ""
 
     def _effect(
         self, mutant: Mutant, harm: Harm, context: RunContext, unharmed: Unharmed
@@ -161,6 +194,8 @@ class Judge:
     def unharmed(self, file: str) -> Unharmed:
         """Return what is known of an unharmed file, measured when it is first asked for."""
         if file not in self._known:
+            # A mutant may have written where it must not, in a worker that still runs.
+            self.bench.begin_anew()
             cases, noise = self._noise(file)
             verdicts, seconds = {}, {}
             for check in self.bench.checks_of(file):
@@ -197,6 +232,12 @@ class Judge:
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]
+
+
+def _is_broken(verdict: Verdict) -> bool:
+    """Whether a verdict fails a run: what may be left out does not where it was."""
+    optional = METRICS[verdict.gate.metric].role is Role.OPTIONAL
+    return verdict.status is not Status.PASS and not (verdict.value is None and optional)
 
 
 def _described(verdict: Verdict) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_JUDGES = ("suites", "harness", "exportgate", "tests/mutants")
+_JUDGES = ("suites", "harness", "exporters", "exportgate", "tests/mutants")
 
 
 def state_of(folder: Path) -> str:

@@ -168,7 +168,9 @@ class Runner:
         _stop(self._process)
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(self._stderr.tell() - _TAIL_BYTES, 0))
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        text = self._stderr.read().decode(errors="replace")
+        # The emulator's own line tells the signal, which is told already.
+        lines = [line for line in text.splitlines() if line.strip() and line[:5] != "qemu:"]
         self.close()
         said = f"; it had printed: {lines[-1][:200]}" if lines else ""
         raise DeviceDiedError(self._device, reason + said)

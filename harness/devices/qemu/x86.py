@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.measure.latency import Latency
 
 NO_CLOCK = "emulation takes a hundred times as long, and not the same for each instruction"
+NO_FP16 = "the processor cannot convert FP16"
 NO_MEMORY = "what the emulator takes is not what the processor would"
 SWIPES = 64
 LIMIT_S = 280.0
@@ -58,7 +59,7 @@ class Processor:
 
 PROCESSORS = (
     # Haswell and Zen, 2013 to 2020: QEMU emulates neither AVX-512 nor VNNI whatever is asked for.
-    Processor("avx2", "max", ("sse4_2", "avx", "avx2", "fma")),
+    Processor("avx2", "max", ("sse4_2", "avx", "f16c", "avx2", "fma")),
     # Nehalem, 2008; x86-64-v2: the least that today's packages of numpy run on.
     Processor("sse42", "Nehalem", ("sse4_2",)),
 )
@@ -82,8 +83,11 @@ class X86:
         return f"qemu-x86:{self.processor.name}"
 
     def lacks(self, need: Need) -> str:
-        """Say why there is no clock."""
-        return {Need.PAIRED_TIME: NO_CLOCK, Need.ALONE: NO_MEMORY}.get(need, "")
+        """Say why there is no clock, and FP16 only where it can be converted."""
+        reasons = {Need.PAIRED_TIME: NO_CLOCK, Need.ALONE: NO_MEMORY}
+        if "f16c" not in self.processor.flags:
+            reasons[Need.FP16] = NO_FP16
+        return reasons.get(need, "")
 
     def environment(self) -> Environment:
         """Describe the emulated processor."""

@@ -90,8 +90,11 @@ def _borrow_torch(folder: Path) -> None:
 
 
 def _state(each: Pin) -> str:
-    """Return what an environment depends on: its pins, and the Python that it was made of."""
-    content = [sys.version, sys.executable, *each.requirements[architecture()]]
+    """Return what an environment depends on: its pins, and the Python that it was made of.
+
+    Not ``sys.executable``: the console script and ``python -m`` are started by other names of it.
+    """
+    content = [sys.version, sys.prefix, *each.requirements[architecture()]]
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 

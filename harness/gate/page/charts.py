@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.gate.report.outcome import Measured, Report
-    from harness.history.trends import Point, SeriesKey
+    from harness.history.points import Point, SeriesKey
 
 RATIOS = ("speedup", "baseline_latency_ratio", "baseline_instruction_ratio")
 TREND = ("word_accuracy", "sqnr_db", "size_bytes")
@@ -219,7 +219,7 @@ def _points(found: Mapping[str, Sequence[Mapping[str, Any]]], axes: Any) -> None
 def _wilson(right: int, swipes: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share (J. Amer. Statist. Assoc. 22 (1927), 209-212)."""
     # A second to import, and only pictures need it.
-    from scipy.stats import binomtest  # type: ignore[import-untyped]  # noqa: PLC0415
+    from scipy.stats import binomtest  # noqa: PLC0415
 
     found = binomtest(right, swipes).proportion_ci(method="wilson")
     return float(found.low), float(found.high)

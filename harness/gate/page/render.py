@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.gate.page.svg import Picture
     from harness.gate.report.margins import Margin
     from harness.gate.report.outcome import Measured, Report
-    from harness.history.trends import Point, SeriesKey
+    from harness.history.points import Point, SeriesKey
 
 FIRST_PROBLEMS = 4
 """Problems that stand on the first screen; more can be unfolded."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.gate.report.outcome import Report
-    from harness.history.trends import Point, SeriesKey
+    from harness.history.points import Point, SeriesKey
 
 REPORT_FILES = ("report.json", "report.html", "report.md", "report.sarif", "model_card.md")
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"

@@ -7,7 +7,7 @@ greedy decoding, and every call of prediction network and joint along that decod
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from exportgate.transducer import Transducer, follow
 from harness.decode.greedy import Hypothesis, hypotheses_of
 from harness.decode.spelling import spell
 from harness.measure.coverage import LabelDrive, StepOutputs, drive_batch
+from harness.measure.expected.each import each
 from harness.measure.expected.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from exporters.nemo.checkpoint import Checkpoint, LoadReport
+    from exporters.nemo.checkpoint import Checkpoint
+    from exporters.nemo.load_report import LoadReport
     from exporters.variants import Graph
     from exportgate.contract import ModelSpec
     from exportgate.transducer import Call
@@ -91,38 +93,57 @@ def compute(
         ReferenceError: Our decoding of NeMo's outputs is not NeMo's.
     """
     from exporters.nemo.checkpoint import load_report  # noqa: PLC0415 - NeMo takes seconds
-    from exporters.nemo.sessions import NemoStep  # noqa: PLC0415 - as above
 
-    spec, rules, step = checkpoint.spec, Transducer.of(checkpoint.spec), NemoStep(checkpoint)
-    encoded = encode(checkpoint, features)
-    hypotheses: list[Hypothesis] = []
-    kept: list[Rollout] = []
-    for index, item in enumerate(encoded):
-        # One by one: in a batch, NeMo's sums would move the margins by some 5e-6 nats.
-        calls = list(follow(step, [item], spec, rules))
-        (ours,) = hypotheses_of(calls, 1, rules)
-        tokens, score = _nemo_greedy(checkpoint, item)
-        # A near tie may fall either way between one frame at a time and NeMo's whole matrix.
-        if tokens != ours.tokens and ours.min_margin > level("tie_nats"):
-            msg = (
-                f"swipe {index + 1}: NeMo decodes {spell(tokens, spec.labels)!r}, our loop over "
-                f"NeMo's own step {ours.text(spec.labels)!r}: no verdict could be trusted"
-            )
-            raise ReferenceError(msg)
-        hypotheses.append(Hypothesis(tokens, ours.frames, score, ours.min_margin, ours.steps))
-        if index < rollouts:
-            kept.append(_rollout(calls))
+    def decode(index: int) -> Decoded:
+        return _decode(checkpoint, index, features[index], keep=index < rollouts)
+
+    decoded = each(decode, range(len(features)))
+    rules = Transducer.of(checkpoint.spec)
     row = checkpoint.model.decoder.prediction["embed"].weight[rules.start]
     return Reference(
         checkpoint_sha256=checkpoint.sha256,
-        spec=spec,
+        spec=checkpoint.spec,
         load=load_report(checkpoint.path, checkpoint.model),
         blank_row_max_abs=float(row.abs().max()),
-        encoded=tuple(encoded),
-        hypotheses=tuple(hypotheses),
-        rollouts=tuple(kept),
+        encoded=tuple(item.encoded for item in decoded),
+        hypotheses=tuple(item.hypothesis for item in decoded),
+        rollouts=tuple(item.rollout for item in decoded if item.rollout is not None),
         matrix_weights=_matrix_weights(checkpoint),
     )
+
+
+class Decoded(NamedTuple):
+    """A swipe's encoding, its decoding, and the calls of the step if they are kept."""
+
+    encoded: NDArray[np.float32]
+    hypothesis: Hypothesis
+    rollout: Rollout | None
+
+
+def _decode(
+    checkpoint: Checkpoint, index: int, features: NDArray[np.float32], *, keep: bool
+) -> Decoded:
+    """Encode and decode one swipe; in a batch, NeMo's sums would move the margins by 5e-6 nats.
+
+    Raises:
+        ReferenceError: See ``compute``.
+    """
+    from exporters.nemo.sessions import NemoStep  # noqa: PLC0415 - NeMo takes seconds
+
+    spec, rules = checkpoint.spec, Transducer.of(checkpoint.spec)
+    encoded = _encode(checkpoint, features)
+    calls = list(follow(NemoStep(checkpoint), [encoded], spec, rules))
+    (ours,) = hypotheses_of(calls, 1, rules)
+    tokens, score = _nemo_greedy(checkpoint, encoded)
+    # A near tie may fall either way between one frame at a time and NeMo's whole matrix.
+    if tokens != ours.tokens and ours.min_margin > level("tie_nats"):
+        msg = (
+            f"swipe {index + 1}: NeMo decodes {spell(tokens, spec.labels)!r}, our loop over "
+            f"NeMo's own step {ours.text(spec.labels)!r}: no verdict could be trusted"
+        )
+        raise ReferenceError(msg)
+    hypothesis = Hypothesis(tokens, ours.frames, score, ours.min_margin, ours.steps)
+    return Decoded(encoded, hypothesis, _rollout(calls) if keep else None)
 
 
 def _matrix_weights(checkpoint: Checkpoint) -> dict[Graph, int]:
@@ -152,13 +173,14 @@ def encode(
     checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """Return NeMo's (D, T') encoding of each swipe alone."""
+    return each(lambda item: _encode(checkpoint, item), features)
+
+
+def _encode(checkpoint: Checkpoint, features: NDArray[np.float32]) -> NDArray[np.float32]:
     from exporters.nemo.sessions import NemoEncoder  # noqa: PLC0415 - NeMo takes seconds
 
-    encoder, found = NemoEncoder(checkpoint), []
-    for item in features:
-        outputs = encoder.run(encoder_input(item))
-        found.append(outputs["encoded_bdt"][0, :, : int(outputs["encoded_lengths"][0])])
-    return found
+    outputs = NemoEncoder(checkpoint).run(encoder_input(features))
+    return outputs["encoded_bdt"][0, :, : int(outputs["encoded_lengths"][0])]
 
 
 def step_outputs(checkpoint: Checkpoint, drive: LabelDrive) -> StepOutputs:
