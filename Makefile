@@ -13,7 +13,7 @@ CALIBRATION ?= golden/calib.jsonl
 BASELINE ?= build/baseline
 SWIPES ?= golden/val.jsonl
 # Marks of tests that have a target of their own (.ci/run calls them), joined with "or".
-APART := long or browser or clients or runtimes or arm64
+APART := long or browser or clients or runtimes or arm64 or report
 
 .PHONY: gate test lint setup golden lock clean release faults fault-table fault-limits mutants mutant-table \
 	zoo gate-zoo accept bench-gate bench-exporters bench-rewrites setup-exact setup-browser test-browser \
@@ -109,6 +109,15 @@ setup-browser: setup  ## install Chromium, Node and onnxruntime-web, pinned (Deb
 test-browser: setup-browser  ## test the devices that are pages
 	$(BIN)/python -m pytest tests/ -m browser
 
+.PHONY: setup-report test-report
+setup-report: setup  ## what opens the report: Chromium, axe-core, pinned (Debian, as root)
+	@command -v chromium > /dev/null && command -v npm > /dev/null \
+		|| (apt-get update --quiet && apt-get install --yes --quiet chromium nodejs npm)
+	cd tests/report_page && npm ci --no-audit --no-fund
+
+test-report: setup-report  ## open reports wide and on a phone, light and dark, and ask axe-core
+	$(BIN)/python -m pytest tests/ -m report
+
 setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as root)
 	@command -v npm > /dev/null && command -v g++ > /dev/null && command -v chromium > /dev/null \
 		|| (apt-get update --quiet && apt-get install --yes --quiet nodejs npm g++ make chromium)
@@ -116,6 +125,20 @@ setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as ro
 
 test-clients: setup-clients  ## hold the clients of a bundle against the harness
 	$(BIN)/python -m pytest tests/clients -m clients
+
+SOAK ?= 10000
+.PHONY: bench-latency
+bench-latency: setup-clients setup-browser setup-arm64 build/clients/bundle/known_answers.json  ## from swipe to word in every client; SOAK swipes
+	$(BIN)/exportgate latency build/clients/bundle --on cpp --on browser --on python --on arm64 \
+		--manifest $(SWIPES) --soak $(SOAK) --out build/end_to_end
+
+build/clients/bundle/known_answers.json: $(CHECKPOINT) | setup
+	rm -rf build/clients
+	$(BIN)/python -m exporters.release --checkpoint $(CHECKPOINT) --calibration $(CALIBRATION) \
+		--variant encoder_int8.pte --variant step_fp32.pte \
+		--variant encoder_int8_web.onnx --variant step_fp32.onnx \
+		--out build/clients/files --cache build/gate/cache --package_dir build/clients/bundle
+	$(BIN)/exportgate bundle specify build/clients/bundle --manifest $(SWIPES)
 
 DEMO_PORT ?= 8017
 demo: setup-clients build/demo/bundle/known_answers.json  ## a page that decodes what you draw

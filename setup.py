@@ -23,6 +23,7 @@ DATA = {
     "harness.measure.instructions": ["*.c"],
     "harness.devices.browser": ["page/*", "npm/*.json"],
     "harness.devices.qemu": ["native/*"],
+    "harness.end_to_end": ["native/*"],
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporters.pipeline.command import export_command
 from exporters.pipeline.options import ExportOptions
+from exporters.pipeline.outputs import without_int8
 from exporters.pipeline.parser import Parser
 from exportgate.exit import end
 
@@ -24,13 +25,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.checkpoint_options()
     parser.encoder_options()
-    parser.option("--fp32_onnx", type=Path, metavar="FILE", help="the FP32 file to write")
-    parser.option(
-        "--output", "--out", dest="out", type=Path, metavar="FILE", help="the INT8 file to write"
-    )
+    parser.quantization_options()
+    add_outputs(parser)
     args = parser.parse_args(argv)
-    outputs = {"encoder_fp32.onnx": args.fp32_onnx, "encoder_int8.onnx": args.out}
-    return export_command(outputs, ExportOptions.of(args)).status
+    outputs = {
+        "encoder_fp32.onnx": args.fp32_onnx,
+        "encoder_fp16.onnx": args.fp16_onnx,
+        "encoder_int8.onnx": args.out,
+    }
+    defaults = ["encoder_fp32.onnx", "encoder_int8.onnx"]
+    if args.skip_int8:
+        outputs, defaults = without_int8(outputs, defaults, "--skip_int8")
+    return export_command(outputs, ExportOptions.of(args), defaults).status
+
+
+def add_outputs(parser: Parser) -> None:
+    """Add the options that say what to write; without any, FP32 and INT8 beside the checkpoint."""
+    for flags, what in (
+        (("--fp32_onnx", "--fp32_output"), "FP32 file to write"),
+        (("--fp16_onnx", "--fp16_output"), "FP16 file to write: see export_optimized_onnx"),
+        (("--output", "--out", "--int8_output"), "INT8 file to write"),
+    ):
+        dest = "out" if "--out" in flags else flags[0].removeprefix("--")
+        parser.option(*flags, dest=dest, type=Path, metavar="FILE", help=what)
+    parser.option("--skip_int8", action="store_true", help="write no INT8 file")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.checkpoint_options()
     parser.encoder_options()
-    parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
+    parser.output_option(
+        "the .pte to write; its sidecar FILE.json goes beside it",
+        "--pte_out",
+        default="encoder_fp32.pte",
+    )
     args = parser.parse_args(argv)
-    return export_command({"encoder_fp32.pte": args.out}, ExportOptions.of(args)).status
+    name = "encoder_fp32.pte"
+    return export_command({name: args.out}, ExportOptions.of(args), [name]).status
 
 
 if __name__ == "__main__":

@@ -22,17 +22,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.checkpoint_options()
     parser.encoder_options()
+    parser.quantization_options()
     parser.option(
         "--precision",
         choices=["fp32", "fp16"],
         default="fp16",
         help="of weights and arithmetic (default %(default)s); the first convolutions stay FP32",
     )
-    parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
+    parser.output_option(
+        "the .pte to write; its sidecar FILE.json goes beside it",
+        "--pte_out",
+        default="encoder_PRECISION.pte",
+    )
     args = parser.parse_args(argv)
-    return export_command(
-        {f"encoder_{args.precision}.pte": args.out}, ExportOptions.of(args)
-    ).status
+    name = f"encoder_{args.precision}.pte"
+    return export_command({name: args.out}, ExportOptions.of(args), [name]).status
 
 
 if __name__ == "__main__":

@@ -33,14 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of the weights (default %(default)s)",
     )
     parser.option(
-        "--fallback_to_fp32",
+        "--skip_partition_check",
         action="store_true",
-        help="if the file comes out broken, write FP32 under the name STEM.fp32-fallback.pte",
+        help="changes nothing: what is delegated is counted here, and judged by the gate",
     )
-    parser.output_option("the .pte to write; its sidecar FILE.json goes beside it", "--pte_out")
+    parser.output_option(
+        "the .pte to write; its sidecar FILE.json goes beside it",
+        "--pte_out",
+        default="encoder_int8_ultra.pte, or encoder_int4.pte,",
+    )
     args = parser.parse_args(argv)
     name = {8: "encoder_int8_ultra.pte", 4: "encoder_int4.pte"}[args.weight_bits]
-    return export_command({name: args.out}, ExportOptions.of(args)).status
+    return export_command({name: args.out}, ExportOptions.of(args), [name]).status
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pte_out build/step_fp32.pte",
     )
     parser.checkpoint_options()
-    parser.option("--onnx_out", type=Path, metavar="FILE", help="the ONNX file to write")
-    parser.option("--pte_out", type=Path, metavar="FILE", help="the ExecuTorch file to write")
+    parser.option("--onnx_out", type=Path, metavar="FILE", help="ONNX file to write")
+    parser.option("--pte_out", type=Path, metavar="FILE", help="ExecuTorch file to write")
     parser.option(
         "--precision",
         choices=["fp32", "int8"],
@@ -37,13 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.option(
         "--hidden", type=positive, metavar="H", help="LSTM width; must equal the checkpoint's"
     )
-    parser.calibration_option()
+    parser.step_interface_options()
+    parser.option(
+        "--enc_dim",
+        type=positive,
+        metavar="D",
+        help="width of the encoder's output; must equal the checkpoint's",
+    )
+    parser.calibration_options()
+    parser.quantization_options()
     args = parser.parse_args(argv)
     outputs = {
         f"step_{args.precision}.onnx": args.onnx_out,
         f"step_{args.precision}.pte": args.pte_out,
     }
-    return export_command(outputs, ExportOptions.of(args)).status
+    return export_command(outputs, ExportOptions.of(args), list(outputs)).status
 
 
 if __name__ == "__main__":

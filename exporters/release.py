@@ -15,7 +15,7 @@ from exporters.pipeline.command import export_command
 from exporters.pipeline.options import ExportOptions
 from exporters.pipeline.parallel import usable_cores
 from exporters.pipeline.parser import Parser, positive
-from exporters.variants import TARGETS, variants_of
+from exporters.variants import TARGETS, presented, variant, variants_of
 from exportgate.exit import end
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.checkpoint_options()
     parser.encoder_options()
+    parser.step_interface_options()
+    parser.quantization_options()
     parser.option("--target", choices=[*TARGETS, "all"], default="all", help="whose files")
     parser.option("--variant", action="append", metavar="NAME", help="only this file; repeatable")
     parser.option(
@@ -59,9 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="write what happens as JSON lines to this open file descriptor, for programs",
     )
     args = parser.parse_args(argv)
+    options = ExportOptions.of(args)
     names = args.variant or [row.name for row in variants_of(args.target)]
-    outputs = {name: args.out / name for name in names}
-    return export_command(outputs, ExportOptions.of(args)).status
+    rows = [presented(variant(name), options.interface) for name in names]
+    return export_command({row.name: args.out / row.name for row in rows}, options).status
 
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ README's table, so that a reader who saw it once finds it everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
+from exportgate.contract import OURS, Interface, encoder_contract, step_contract
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from exporters.recipes import MixedRecipe
+    from exportgate.contract import IoContract, ModelSpec
 
 Graph = Literal["encoder", "step"]
 Format = Literal["pte", "onnx"]
@@ -101,6 +105,7 @@ class Variant:
             latency ratios are taken; None for that FP32 file itself.
         step: Name of the step that an encoder's words are decoded with; None for a step.
         fp16: Whether it runs only on cores that calculate in FP16.
+        interface: How it is called; rows of the table are called as ours are.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Variant:
     baseline: str | None = None
     step: str | None = None
     fp16: bool = False
+    interface: Interface = OURS
 
     def __post_init__(self) -> None:
         """Refuse an encoder that no step decodes.
@@ -288,8 +294,13 @@ def is_quantized(precision: Precision) -> bool:
     return precision in ("int8", "int4")
 
 
+_NAME = re.compile(
+    r"(?P<stem>.+?)(?P<int32>_int32)?(_batch(?P<batch>[1-9]\d*))?(?P<log_probs>_log_probs)?(?P<kind>\.\w+)"
+)
+
+
 def variant(name: str) -> Variant:
-    """Return the row with this name.
+    """Return the row with this name, or a row with the interface that its name says.
 
     Raises:
         UnknownVariantError: No row has it.
@@ -297,7 +308,62 @@ def variant(name: str) -> Variant:
     for row in VARIANTS:
         if row.name == name:
             return row
+    if (found := _NAME.fullmatch(name)) is not None:
+        plain = next((row for row in VARIANTS if row.name == found["stem"] + found["kind"]), None)
+        asked = Interface(
+            "int32" if found["int32"] else "int64",
+            int(found["batch"] or 1),
+            log_probs=bool(found["log_probs"]),
+        )
+        if plain is not None and (row := presented(plain, asked)).name == name:
+            return row
     raise UnknownVariantError(name)
+
+
+def is_variant(name: str) -> bool:
+    """Tell whether a row has this name, as it is in the table or called otherwise."""
+    try:
+        variant(name)
+    except UnknownVariantError:
+        return False
+    return True
+
+
+def presented(row: Variant, interface: Interface) -> Variant:
+    """Return a row of the table as it is called by an interface, as far as that is about it.
+
+    Lengths are an encoder's; log-probabilities are a step's; only a .pte step has a fixed batch.
+    A row that is called otherwise already stays as it is.
+    """
+    if row.interface != OURS:
+        return row
+    if row.graph == "encoder":
+        mine = replace(OURS, lengths_dtype=interface.lengths_dtype)
+    else:
+        mine = replace(OURS, log_probs=interface.log_probs)
+    if row.graph == "step" and row.format == "pte":
+        mine = replace(mine, step_batch=interface.step_batch)
+    baseline = presented(variant(row.baseline), mine).name if row.baseline else None
+    return replace(row, name=named(row.name, mine), baseline=baseline, interface=mine)
+
+
+def named(name: str, interface: Interface) -> str:
+    """Return a file's name with what its interface adds to it."""
+    path = PurePath(name)
+    return f"{path.stem}{interface.suffix}{path.suffix}"
+
+
+def plain_name(row: Variant) -> str:
+    """Return the name of the row of the table that a row is a presentation of."""
+    return row.name.replace(f"{row.interface.suffix}.", ".") if row.interface.suffix else row.name
+
+
+def contract_of(row: Variant, spec: ModelSpec) -> IoContract:
+    """Return the inputs and outputs that a model implies for a file."""
+    one = row.interface.step_batch if row.graph == "step" else 1
+    batch = one if row.format == "pte" else "B"
+    make = encoder_contract if row.graph == "encoder" else step_contract
+    return make(spec, batch=batch, interface=row.interface)
 
 
 def decoding_step(row: Variant) -> Variant:

@@ -13,7 +13,36 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DType = Literal["float32", "float16", "int64", "int32"]
+LengthsDType = Literal["int64", "int32"]
 Axis = int | str
+LOG_PROBS = "log_probs"
+"""The output of a step that gives log-probabilities, in the place of ``logits``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """How a file is called, where an application wants it otherwise than we do.
+
+    Attributes:
+        lengths_dtype: Of an encoder's lengths, those that go in and those that come out.
+        step_batch: Hypotheses that a .pte step takes at each call.
+        log_probs: A step gives log-softmax of the logits in their place.
+    """
+
+    lengths_dtype: LengthsDType = "int64"
+    step_batch: int = 1
+    log_probs: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What it adds to the stem of a file's name; empty for our own."""
+        found = "_int32" if self.lengths_dtype == "int32" else ""
+        found += f"_batch{self.step_batch}" if self.step_batch != 1 else ""
+        return found + ("_log_probs" if self.log_probs else "")
+
+
+OURS = Interface()
+"""int64 lengths, one hypothesis for each call of a .pte step, logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +122,37 @@ def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(row["name"], row["dtype"], tuple(row["shape"])) for row in rows)
 
 
-def encoder_contract(spec: ModelSpec, *, batch: Axis = "B") -> IoContract:
+def encoder_contract(
+    spec: ModelSpec, *, batch: Axis = "B", interface: Interface = OURS
+) -> IoContract:
     """Return the encoder's contract; NeMo's output is (B, D, T'), time last.
 
     Args:
         spec: The model's dimensions.
         batch: 1 where the runtime takes one swipe at a time, else the name of the dynamic axis.
+        interface: How the file is called.
     """
+    lengths = interface.lengths_dtype
     return IoContract(
         inputs=(
             TensorSpec("features_bft", "float32", (batch, spec.feature_dim, "T")),
-            TensorSpec("lengths", "int64", (batch,)),
+            TensorSpec("lengths", lengths, (batch,)),
         ),
         outputs=(
             TensorSpec("encoded_bdt", "float32", (batch, spec.d_model, "T_out")),
-            TensorSpec("encoded_lengths", "int64", (batch,)),
+            TensorSpec("encoded_lengths", lengths, (batch,)),
         ),
     )
 
 
-def step_contract(spec: ModelSpec, *, batch: Axis = "B") -> IoContract:
+def step_contract(spec: ModelSpec, *, batch: Axis = "B", interface: Interface = OURS) -> IoContract:
     """Return the contract of one decoding step: prediction network and joint.
 
     ``y_prev`` is the last emitted label, or the blank id to start (NeMo's SOS: its embedding row
-    is zero). ``logits`` are the joint's output before any softmax. States are (L, B, H).
+    is zero). ``logits`` are the joint's output before any softmax, ``log_probs`` after log-softmax.
+    States are (L, B, H).
     """
+    scores = LOG_PROBS if interface.log_probs else "logits"
     state = (spec.pred_layers, batch, spec.pred_hidden)
     return IoContract(
         inputs=(
@@ -127,7 +162,7 @@ def step_contract(spec: ModelSpec, *, batch: Axis = "B") -> IoContract:
             TensorSpec("enc_t", "float32", (batch, spec.d_model)),
         ),
         outputs=(
-            TensorSpec("logits", "float32", (batch, spec.vocab_size)),
+            TensorSpec(scores, "float32", (batch, spec.vocab_size)),
             TensorSpec("h1", "float32", state),
             TensorSpec("c1", "float32", state),
         ),

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "other runtime versions: install, compare",
     ),
     "search": ("harness.search.command", "bits of each layer within a budget of MB and words"),
+    "latency": ("harness.end_to_end.command", "from the last touch of a swipe to its words"),
     "promote": ("harness.gate.promote", "make the files of a green run the baseline"),
     "bundle": ("harness.gate.bundle", "verify a release bundle, complete it for clients, seal it"),
     "sign": ("harness.gate.proof.sign", "sign a sealed bundle's verdict with a key"),

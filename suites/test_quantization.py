@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exporters.variants import variant
-from harness.inspect.audit import stored_bytes
+from exportgate.artifacts.contents.reading import stored_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -170,6 +170,29 @@ def test_files_are_added_to_a_bundle_and_replace_their_variants(
     assert not (answered / "report.json").exists()
 
 
+def test_files_of_the_user_go_into_a_bundle_and_stay_in_it(answered: Path, tmp_path: Path) -> None:
+    asset = tmp_path / "runtime_meta.json"
+    asset.write_text("{}", encoding="utf-8")
+    write_bundle(answered, [artifact(tmp_path / "s", NAMES[1])], assets=[asset])
+    answer(answered, *NAMES)
+    seal(answered, report(answered, tmp_path / "report.json"))
+    assert verify(answered).assets == ("runtime_meta.json",)
+    write_bundle(answered, [artifact(tmp_path / "s", NAMES[1])])
+    assert verify(answered).assets == ("runtime_meta.json",)
+    (answered / "runtime_meta.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"runtime_meta\.json: SHA-256 is"):
+        verify(answered)
+
+
+@pytest.mark.parametrize("name", [*CLIENT_FILES, "bundle.json", "my.onnx", "my.pte.json"])
+def test_a_file_of_the_user_cannot_have_the_name_of_a_part(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("x", encoding="utf-8")
+    with pytest.raises(BundleError, match="a part of a bundle has that name"):
+        check_package_options(tmp_path / "bundle", None, [tmp_path / name])
+    with pytest.raises(BundleError, match="no such file"):
+        check_package_options(tmp_path / "bundle", None, [tmp_path / "none"])
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

@@ -106,17 +106,20 @@ def test_a_vocabulary_must_be_the_checkpoints(
 
 
 def test_dimensions_must_be_the_checkpoints() -> None:
-    check_model(ExportOptions(Path("a.nemo"), layers=1, hidden=96), SPEC)
-    with pytest.raises(OptionError, match="--layers is 2, but the checkpoint has 1"):
-        check_model(ExportOptions(Path("a.nemo"), layers=2), SPEC)
-    with pytest.raises(OptionError, match="--hidden is 320, but the checkpoint has 96"):
-        check_model(ExportOptions(Path("a.nemo"), hidden=320), SPEC)
+    check_model(ExportOptions(Path("a.nemo"), layers=1, hidden=96, enc_dim=96), SPEC)
+    with pytest.raises(OptionError) as refused:
+        check_model(ExportOptions(Path("a.nemo"), layers=2, hidden=320, enc_dim=1), SPEC)
+    assert str(refused.value) == (
+        "--layers is 2, but the checkpoint has 1; --hidden is 320, but the checkpoint has 96; "
+        "--enc_dim is 1, but the checkpoint has 96; leave the options out: the checkpoint says "
+        "what the model is"
+    )
 
 
 @pytest.mark.parametrize(
     ("module", "args", "message"),
     [
-        ("export_rnnt_step", ["--checkpoint", "none.nemo"], "nothing to export"),
+        ("export_rnnt_step", ["--checkpoint", "none.nemo"], "no such checkpoint"),
         ("export_onnx", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
         ("release", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
         ("release", ["--checkpoint", "x", "--out", "x", "--variant", "y"], "unknown variant 'y'"),

@@ -87,6 +87,12 @@ CASES: dict[str, list[str]] = {
         "--checkpoint {golden} --manifest {file} --calibration {file} --out {folder}/s",
         "--checkpoint {golden} --manifest {file} --calibration {file} --out {below} --trials 1",
     ],
+    "latency": [
+        "{missing}",
+        "{file}",
+        "{folder} --out {below}",
+        "{folder} --manifest {missing}",
+    ],
     "promote": ["--report {missing}", "--report {folder}", "--report {file} --baseline {below}"],
     "bundle": [
         "verify {missing}",

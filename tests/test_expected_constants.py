@@ -20,6 +20,7 @@ from exporters.variants import variant
 from exporters.xnnpack import expected as xnnpack
 from exporters.xnnpack.options import RewriteOptions
 from exporters.xnnpack.to_pte import encoder_to_pte, step_to_pte
+from exportgate.artifacts.contents.pte_file import read_structure
 from exportgate.artifacts.sidecar import Sidecar, package_versions, sha256_of, sidecar_path
 from exportgate.contract import step_contract
 from harness.gate.gates import Gate
@@ -31,7 +32,6 @@ from harness.inspect.constants import (
     rounding_findings,
     tree_findings,
 )
-from harness.inspect.pte_file import read_structure
 from harness.run.request import Request
 from tests.random_checkpoints import random_checkpoint, random_swipes
 

@@ -15,7 +15,7 @@ from exporters.graphs.step import folding_pays
 from exporters.ort.to_onnx import step_to_onnx
 from exporters.quantize.gptq import rows_to_int8
 from exporters.xnnpack.to_pte import step_to_pte
-from harness.inspect.audit import read_contents
+from exportgate.artifacts.contents.reading import read_contents
 from tests.random_checkpoints import random_checkpoint, random_swipes, sqnr_db
 
 if TYPE_CHECKING:

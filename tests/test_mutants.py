@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from harness.inspect import flatbuffer
+from exportgate.artifacts.contents import flatbuffer
 from tests.mutants.claims_source import ClaimsSource
 from tests.mutants.flatbuffer import Walker, read_schema
 from tests.mutants.judge import BELOW, KILLED, SURVIVED, Judged

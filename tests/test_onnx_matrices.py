@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.inspect.audit import read_contents, stored_bytes
-from harness.inspect.onnx_matrices import count_by_dtype
+from exportgate.artifacts.contents.onnx_matrices import count_by_dtype
+from exportgate.artifacts.contents.reading import read_contents, stored_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

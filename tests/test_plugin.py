@@ -307,7 +307,7 @@ def test_a_failure_says_what_why_and_how_to_run_it_again(project: pytest.Pyteste
             "step_fp32.onnx: sqnr_db is 12 dB, but should be ≥ 40 dB (signal to noise against *",
             "*sqnr_db*12 dB*≥ 40 dB*FAIL",
             "*why: worst: swipe 7",
-            "*again: pytest 'suites/test_all.py::test_sqnr?step_fp32.onnx?' * --target android *",
+            "*again: *pytest 'suites/test_all.py::test_sqnr?step_fp32.onnx?' * --target android *",
         ]
     )
 
@@ -553,7 +553,7 @@ def test_the_command_that_is_printed_runs_the_test_again(project: pytest.Pyteste
     _, report = run(project, *ONE_FILE)
     (again,) = report["reproduce"].values()
     command, *args = shlex.split(again)
-    assert command == "pytest"
+    assert Path(command).name == "pytest"
     repeated = project.runpytest_inprocess(*args)
     repeated.assert_outcomes(failed=1)
 

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.inspect.audit import read_contents
-from harness.inspect.pte_file import (
+from exportgate.artifacts.contents.pte_file import (
     PteFileError,
     PteTensor,
     inspect_pte,
     read_constants,
     read_weights,
 )
+from exportgate.artifacts.contents.reading import read_contents
 from harness.measure.layers import LayerError, LayersError, first_bad, weight_errors
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from harness.decode.greedy import Hypothesis
 from harness.gate.gates import Gate, Reason, judge
 from harness.gate.page.render import html_of
 from harness.gate.report.changes import change_lines
-from harness.gate.report.margins import margin, narrowest
+from harness.gate.report.margins import margin, narrowest, narrowest_by_gate
 from harness.gate.report.markdown import MOST_LINES, summary
 from harness.gate.report.outcome import Report
 from harness.gate.report.reasons import headline, problems
@@ -53,6 +53,11 @@ def used(metric: str, direction: str, limit: float, value: float, reason: Reason
         ("nonfinite", "max", 0, 0, Reason.EXACT, None),
         ("speedup", "min", 1.0, float("inf"), Reason.EXACT, None),
         ("accuracy_over_chance", "min", 0, 0.8, Reason.STATISTICAL, None),
+        ("delegates", "max", 3, 3, Reason.ARITHMETIC, None),
+        ("distinct_swipes", "min", 300, 320, Reason.STATISTICAL, None),
+        ("weight_bytes_ratio", "max", 1.05, 0.96, Reason.ARITHMETIC, 0.0),
+        ("weight_bytes_ratio", "max", 1.05, 1.04, Reason.ARITHMETIC, 0.8),
+        ("batch_noise_ratio", "max", 2, 1.5, Reason.ARITHMETIC, 0.75),
     ],
 )
 def test_margins_of_every_unit_are_on_one_scale(
@@ -65,6 +70,13 @@ def test_the_narrowest_margin_comes_first_and_broken_gates_are_none() -> None:
     found = narrowest(red().verdicts, 5)
     assert [item.used for item in found] == sorted((item.used for item in found), reverse=True)
     assert all(item.used <= 1 for item in found)
+
+
+def test_each_gate_has_one_margin_where_it_is_narrowest() -> None:
+    found = narrowest_by_gate(green().verdicts, 99)
+    metrics = [item.verdict.gate.metric for item in found]
+    assert len(metrics) == len(set(metrics))
+    assert found[0] == narrowest(green().verdicts, 1)[0]
 
 
 def test_the_headline_says_what_to_do() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.inspect.saturation import saturating_pairs
+from exportgate.artifacts.contents.saturation import saturating_pairs
 
 ROWS, INPUTS = 3, 7
 

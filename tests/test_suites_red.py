@@ -13,12 +13,12 @@ import pytest
 
 from exporters.nemo.checkpoint import LoadReport
 from exporters.variants import VARIANTS, variant
+from exportgate.artifacts.contents.reading import Contents
 from exportgate.contract import IoContract, ModelSpec, encoder_contract, step_contract
 from exportgate.runtime.session import InputError
 from harness.decode.greedy import Hypothesis
 from harness.gate.gates import Status, judge, read_gates
 from harness.gate.pytest_plugin import CHECKPOINT
-from harness.inspect.audit import Contents
 from harness.measure import coverage, parity
 from harness.measure.compare import compare
 from harness.measure.instructions import Count

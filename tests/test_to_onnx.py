@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -259,7 +259,7 @@ def test_int8_holds_its_matrices_in_eight_bits_that_do_not_saturate(encoders: En
 def test_only_the_layers_that_need_it_are_computed_twice(encoders: Encoders) -> None:
     twice = encoders["int8", "standard"].recipe["residual_layers"]
     assert "front_end.out" in twice  # raw accelerations beside positions
-    assert len(twice) <= 8
+    assert len(twice) <= 12  # of 25: a second code costs time, and most layers do without
 
 
 def test_int8_executes_every_matrix_as_integers(encoders: Encoders) -> None:
@@ -303,12 +303,9 @@ def test_android_file_has_standard_operators_and_web_file_is_fused(
     assert _sqnr_db(*results) >= 55.0
 
 
-@pytest.mark.parametrize("container", ["onnx", "ort"])
-def test_ahead_optimised_program_computes_the_same(
-    encoders: Encoders, swipes: Swipes, container: Literal["onnx", "ort"]
-) -> None:
+def test_ahead_optimised_program_computes_the_same(encoders: Encoders, swipes: Swipes) -> None:
     program = encoders["fp32", "standard"]
-    optimised = ort_optimized(program, container=container)
+    optimised = ort_optimized(program)
     assert optimised.payload != program.payload
     assert optimised.contract == program.contract
     results = [

@@ -20,9 +20,9 @@ from exporters.xnnpack.to_pte import (
     plan_encoder,
     step_to_pte,
 )
+from exportgate.artifacts.contents.pte_file import PteContents, PteTensor, inspect_pte, read_weights
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
-from harness.inspect.pte_file import PteContents, PteTensor, inspect_pte, read_weights
 from tests.nemo_encoders import random_checkpoint
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from exporters.variants import (
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.resources import folder
 from harness.gate.gates import read_gates
-from tests import test_readme
+from tests import pages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,5 +162,5 @@ def test_a_new_variant_is_a_row_a_section_and_a_line(
     assert sidecar.recipe["flavour"] == "web"
     assert sidecar.sqnr_db is not None
     assert sidecar.sqnr_db > least
-    monkeypatch.setattr(test_readme, "VARIANTS", rows)
-    assert LINE in test_readme.variants_table().splitlines()
+    monkeypatch.setattr(pages, "VARIANTS", rows)
+    assert LINE in pages.variants_table().splitlines()

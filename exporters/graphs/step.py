@@ -52,6 +52,19 @@ def folding_pays(labels: int, width: int) -> bool:
     return folded_bytes <= _FOLDING_MAY_COST * apart_bytes
 
 
+class LogProbs(nn.Module):
+    """A step whose first output is log-softmax of its logits."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return log-probabilities (B, V), and the states as they are."""
+        logits, *states = self.step(*inputs)
+        return torch.log_softmax(logits, dim=-1), *states
+
+
 class LabelEmbedding(nn.Embedding):
     """An embedding that is looked up as it is; quantized, it is INT8 with a step per label."""
 

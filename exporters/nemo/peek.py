@@ -25,6 +25,7 @@ class CheckpointSummary:
         feature_dim: Input channels of the encoder; None if the configuration does not say.
         labels: The vocabulary without the blank; empty if there is a problem with it.
         encoder: The encoder's section of the configuration, resolved.
+        prednet: The prediction network's part of the configuration, resolved.
         max_symbols: Most labels at one frame; None for no limit.
         ignored_weights: Beginnings of names of tensors that are left out.
         weights_bytes: Size of the stored weights; of a .ckpt, of the whole file.
@@ -37,6 +38,7 @@ class CheckpointSummary:
     feature_dim: int | None
     labels: tuple[str, ...]
     encoder: Mapping[str, Any]
+    prednet: Mapping[str, Any]
     max_symbols: int | None
     ignored_weights: tuple[str, ...]
     weights_bytes: int
@@ -53,12 +55,14 @@ def peek(path: Path) -> CheckpointSummary:
     """
     configuration, weights_bytes = _configuration(path)
     plan = plan_of(configuration)
+    prednet = plan.config["decoder"].get("prednet")
     return CheckpointSummary(
         path=path,
         architecture=plan.architecture,
         feature_dim=plan.feature_dim,
         labels=plan.labels,
         encoder=plan.config["encoder"],
+        prednet=prednet if isinstance(prednet, dict) else {},
         max_symbols=plan.config["decoding"]["greedy"]["max_symbols"],
         ignored_weights=plan.ignored_weights,
         weights_bytes=weights_bytes,

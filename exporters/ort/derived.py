@@ -1,14 +1,12 @@
-"""Files beside an exported ONNX file: optimised ahead of time, or with the weights apart."""
+"""An exported ONNX file once more, with its weights in a file apart."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from exportgate.artifacts.sidecar import (
-    Program,
     Sidecar,
-    atomic_write,
     read_sidecar,
     sha256_of,
     sidecar_path,
@@ -18,41 +16,8 @@ from exportgate.artifacts.sidecar import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporters.variants import Precision
-
 _INLINE_BYTES = 1024
 """Tensors smaller than this stay in the graph's file; they are shapes and scales."""
-
-
-def write_ort_optimized(path: Path) -> list[Path]:
-    """Write ``STEM.opt.onnx`` and ``STEM.ort`` beside a file, each with a sidecar.
-
-    Returns:
-        The paths written.
-    """
-    from exporters.ort.to_onnx import ort_optimized  # noqa: PLC0415 - loads ONNX Runtime
-
-    sidecar = read_sidecar(path)
-    program = Program(
-        payload=path.read_bytes(),
-        contract=sidecar.contract,
-        precision=cast("Precision", sidecar.precision),
-        max_trace_len=sidecar.max_trace_len,
-        recipe=sidecar.recipe,
-    )
-    written = []
-    containers: tuple[tuple[Literal["onnx", "ort"], str], ...] = (
-        ("onnx", ".opt.onnx"),
-        ("ort", ".ort"),
-    )
-    for container, suffix in containers:
-        made = ort_optimized(program, container=container)
-        target = path.with_suffix(suffix)
-        with atomic_write(target) as draft:
-            draft.write_bytes(made.payload)
-        _write_sidecar(target, replace(sidecar, recipe=made.recipe))
-        written.append(target)
-    return written
 
 
 def write_external_data(path: Path) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporters.graphs.step import StepGraph
 from exporters.ort.encoder_graph import OrtEncoder
+from exporters.ort.presented import present
 from exporters.ort.qdq import MatrixConfig
 from exporters.ort.to_onnx import (
     encoder_to_onnx,
@@ -21,6 +23,7 @@ from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
 from exporters.quantize.static_config import GemmConfig, activation_grid, run_swipes
 from exporters.quantize.step_calibration import observe_steps
+from exporters.variants import contract_of, plain_name, variant
 from exportgate.artifacts.sidecar import Program
 from exportgate.contract import encoder_contract
 
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.nemo.checkpoint import Checkpoint
-    from exporters.variants import Flavour, Precision
+    from exporters.variants import Flavour, Precision, Variant
+    from exportgate.contract import ModelSpec
 
 
 def expected_encoder(
@@ -106,3 +110,10 @@ def expected_step(
             configs[name] = MatrixConfig(nearest.codes, nearest.scales[:, 0], residual[name])
     model = step_graph(step, checkpoint.spec, configs)
     return ExpectedFile(model.SerializeToString(deterministic=True), roundings)
+
+
+def presented(spec: ModelSpec, plain: ExpectedFile, row: Variant) -> ExpectedFile:
+    """Return what a file must hold that is called by another interface than ours."""
+    usual = contract_of(variant(plain_name(row)), spec)
+    program = Program(plain.payload, usual, row.precision, None, {})
+    return replace(plain, payload=present(program, contract_of(row, spec)).payload)

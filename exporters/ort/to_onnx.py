@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxruntime
@@ -160,14 +160,13 @@ def step_graph(
     return model if step.prediction.folded else store_gathered_int8(model, _EMBEDDING)
 
 
-def ort_optimized(program: Program, *, container: Literal["onnx", "ort"] = "onnx") -> Program:
+def ort_optimized(program: Program) -> Program:
     """Return the program with ONNX Runtime's optimisations done ahead.
 
     They stop at EXTENDED: what comes after it (nchwc layouts) is for the machine at hand only.
 
     Args:
         program: An ``.onnx`` program.
-        container: ``ort`` gives ONNX Runtime's own format, which minimal builds read.
 
     Raises:
         OnnxExportError: The optimised graph holds operators of this machine only.
@@ -176,11 +175,10 @@ def ort_optimized(program: Program, *, container: Literal["onnx", "ort"] = "onnx
     level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.graph_optimization_level = level
     options.log_severity_level = 3
-    options.add_session_config_entry("session.save_model_format", container.upper())
     # Folding constants would undo FP16 storage; the opening session folds them anyway.
     kept_apart = ["ConstantFolding"] if program.precision == "fp16" else []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model.{container}"
+        path = Path(folder) / "model.onnx"
         options.optimized_model_filepath = str(path)
         onnxruntime.InferenceSession(
             program.payload,
@@ -188,10 +186,8 @@ def ort_optimized(program: Program, *, container: Literal["onnx", "ort"] = "onnx
             providers=["CPUExecutionProvider"],
             disabled_optimizers=kept_apart,
         )
-        payload = path.read_bytes()
-    if container == "onnx":
-        payload = _portable(payload)
-    recipe = {**program.recipe, "ort_optimization": "extended", "container": container}
+        payload = _portable(path.read_bytes())
+    recipe = {**program.recipe, "ort_optimization": "extended", "container": "onnx"}
     return replace(program, payload=payload, recipe=recipe)
 
 

@@ -38,6 +38,12 @@ BOM, ATTESTATION = "bom.cdx.json", "verdict.intoto.json"
 """What it is made of (CycloneDX), and its signed verdict; this one is not in the index."""
 ARTIFACT_SUFFIXES = frozenset({".onnx", ".pte"})
 NOT_JUDGED = "not judged"
+_RESERVED = frozenset(
+    {INDEX, VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT, BOM, ATTESTATION}
+    | {"decode.json", "decode.schema.json", "known_answers.json", "known_answers.schema.json"}
+    | {"DECODE.md", "words.tsv"}
+)
+"""Names that parts of a bundle have or get; no asset may have one."""
 
 
 class BundleError(ExportGateError, ValueError):
@@ -53,12 +59,14 @@ class Bundle:
         files: Name to SHA-256 of every file of the folder but the index itself.
         verdict: Of the gate: ``not judged`` or ``PASS``.
         judged: How the gate came to it: target and swipes; empty if it did not.
+        assets: Names of the files that the user added.
     """
 
     checkpoint_sha256: str
     files: Mapping[str, str]
     verdict: str = NOT_JUDGED
     judged: Mapping[str, Any] = field(default_factory=dict)
+    assets: tuple[str, ...] = ()
 
     @property
     def artifacts(self) -> list[str]:
@@ -72,6 +80,7 @@ class Bundle:
             "checkpoint_sha256": self.checkpoint_sha256,
             "verdict": self.verdict,
             "judged": dict(self.judged),
+            "assets": sorted(self.assets),
             "files": dict(sorted(self.files.items())),
         }
         return json.dumps(data, indent=1) + "\n"
@@ -94,7 +103,8 @@ def read_bundle(folder: Path) -> Bundle:
             raise ValueError(msg)
         files = {str(name): str(digest) for name, digest in data["files"].items()}
         verdict, judged = str(data["verdict"]), dict(data["judged"])
-        bundle = Bundle(str(data["checkpoint_sha256"]), files, verdict, judged)
+        assets = tuple(str(name) for name in data.get("assets", ()))
+        bundle = Bundle(str(data["checkpoint_sha256"]), files, verdict, judged, assets)
     except (OSError, *MALFORMED) as error:
         msg = f"{path}: malformed index ({error!r}); write the bundle again with --package_dir"
         raise BundleError(msg) from error
@@ -104,7 +114,13 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def write_bundle(folder: Path, artifacts: Sequence[Path], *, lexicon: Path | None = None) -> Bundle:
+def write_bundle(
+    folder: Path,
+    artifacts: Sequence[Path],
+    *,
+    lexicon: Path | None = None,
+    assets: Sequence[Path] = (),
+) -> Bundle:
     """Write exported files as a bundle, or add them to one of the same checkpoint.
 
     Each file gets the name of its variant, whatever it is called where it stands; it takes the
@@ -115,6 +131,7 @@ def write_bundle(folder: Path, artifacts: Sequence[Path], *, lexicon: Path | Non
         folder: The bundle's folder; missing, empty or a bundle.
         artifacts: Exported files, each with its sidecar.
         lexicon: A word list to go with them.
+        assets: Other files to go with them, each under its own name.
 
     Raises:
         ArtifactError: A file is not its sidecar's.
@@ -123,7 +140,8 @@ def write_bundle(folder: Path, artifacts: Sequence[Path], *, lexicon: Path | Non
     """
     added = {path: read_sidecar(path) for path in artifacts}
     sidecars = _kept(folder, {sidecar.variant for sidecar in added.values()})
-    stale = sorted(read_bundle(folder).files) if (folder / INDEX).is_file() else []
+    before = read_bundle(folder) if (folder / INDEX).is_file() else None
+    stale = sorted(before.files) if before else []
     sidecars |= {shipped_name(sidecar): sidecar for sidecar in added.values()}
     texts = describe(folder, sidecars) | {FEATURES: _features(folder, sidecars)}
     if lexicon is not None:
@@ -137,12 +155,16 @@ def write_bundle(folder: Path, artifacts: Sequence[Path], *, lexicon: Path | Non
         copy_file(sidecar_path(path), sidecar_path(target))
     for name, text in texts.items():
         write_text(folder / name, text)
-    names = {*texts, *(name for file in sidecars for name in (file, f"{file}.json"))}
+    for path in assets:
+        copy_file(path, folder / path.name)
+    kept = {*(before.assets if before else ()), *(path.name for path in assets)}
+    names = {*texts, *kept, *(name for file in sidecars for name in (file, f"{file}.json"))}
     for name in stale:
         if name not in names:
             (folder / name).unlink(missing_ok=True)
     checkpoint = next(iter(sidecars.values())).checkpoint_sha256
-    bundle = Bundle(checkpoint, {name: sha256_of(folder / name) for name in sorted(names)})
+    hashes = {name: sha256_of(folder / name) for name in sorted(names)}
+    bundle = Bundle(checkpoint, hashes, assets=tuple(sorted(kept)))
     write_text(folder / INDEX, bundle.to_json())
     return bundle
 
@@ -197,12 +219,17 @@ def describe(folder: Path, sidecars: Mapping[str, Sidecar]) -> dict[str, str]:
     }
 
 
-def check_package_options(folder: Path | None, lexicon: Path | None) -> None:
+def check_package_options(
+    folder: Path | None, lexicon: Path | None, assets: Sequence[Path] = ()
+) -> None:
     """Refuse what cannot become a bundle before an export has cost minutes.
 
     Raises:
-        BundleError: A word list without a bundle, none there, or a folder with something else.
+        BundleError: A word list or an asset without a bundle, none there, an asset with the name
+            of a part of the bundle, or a folder with something else.
     """
+    for path in assets:
+        _check_asset(path, folder)
     if lexicon is not None:
         if folder is None:
             msg = f"--lexicon {lexicon} goes into a bundle; name its folder with --package_dir"
@@ -210,6 +237,18 @@ def check_package_options(folder: Path | None, lexicon: Path | None) -> None:
         _read_lexicon(lexicon)
     if folder is not None:
         _kept(folder, set())
+
+
+def _check_asset(path: Path, folder: Path | None) -> None:
+    if folder is None:
+        msg = f"--bundle_assets {path} goes into a bundle; name its folder with --package_dir"
+        raise BundleError(msg)
+    if not path.is_file():
+        msg = f"--bundle_assets {path}: no such file"
+        raise BundleError(msg)
+    if path.name in _RESERVED or Path(path.name.removesuffix(".json")).suffix in ARTIFACT_SUFFIXES:
+        msg = f"--bundle_assets {path}: a part of a bundle has that name; give it another one"
+        raise BundleError(msg)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -7,38 +7,45 @@ from typing import TYPE_CHECKING
 
 from exporters.pipeline.bundle import check_package_options, write_bundle
 from exporters.pipeline.exporting import Exported, export
-from exporters.pipeline.options import ExportOptions, OptionError
-from exporters.pipeline.written import print_table
+from exporters.pipeline.outputs import chosen_outputs
+from exporters.pipeline.written import print_audit, print_table
+from exporters.variants import named, presented, variant
+from exportgate.contract import LOG_PROBS, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from exporters.pipeline.options import ExportOptions
 
-def export_command(outputs: Mapping[str, Path | None], options: ExportOptions) -> Exported:
+
+def export_command(
+    outputs: Mapping[str, Path | None], options: ExportOptions, defaults: Sequence[str] = ()
+) -> Exported:
     """Run an exporter's command line: export what was asked for and print the table.
 
     Files that failed are named on standard error, a line each. There is no bundle without them.
 
     Args:
-        outputs: Variant's name to its path; None where it was not asked for.
+        outputs: Variant's name to its path; None where it was not asked for. A step that gives
+            log-probabilities says so in its name, whatever the path is.
         options: What to export from, and how.
+        defaults: Variants that are written beside the checkpoint if no output is named.
 
     Raises:
-        OptionError: No output is named.
+        OptionError: Nothing is to be written, or not there.
         BundleError: The files cannot become the bundle that was asked for.
     """
-    wanted = {name: path for name, path in outputs.items() if path is not None}
-    if not wanted:
-        msg = "nothing to export; name at least one output file"
-        raise OptionError(msg)
-    check_package_options(options.package_dir, options.lexicon)
+    chosen = chosen_outputs(outputs, defaults, options.checkpoint)
+    wanted = _as_called(chosen, options.interface)
+    check_package_options(options.package_dir, options.lexicon, options.assets)
     done = export(wanted, options)
     if options.package_dir is not None and not done.failures:
         paths = [row.path for row in done.files]
-        write_bundle(options.package_dir, paths, lexicon=options.lexicon)
+        write_bundle(options.package_dir, paths, lexicon=options.lexicon, assets=options.assets)
     if done.files:
         print_table(done.files)
+        print_audit(done.files)
         sys.stdout.flush()
     if options.package_dir is not None and done.failures:
         print(f"  no bundle is written to {options.package_dir}: files failed", file=sys.stderr)
@@ -46,3 +53,14 @@ def export_command(outputs: Mapping[str, Path | None], options: ExportOptions) -
         reason = failure.reason.removeprefix(f"{name}: ")
         print(f"error: {name}: {reason}", file=sys.stderr)
     return done
+
+
+def _as_called(outputs: Mapping[str, Path], interface: Interface) -> dict[str, Path]:
+    """Return the variants that are called as was asked, and their paths."""
+    found = {}
+    for name, path in outputs.items():
+        row = presented(variant(name), interface)
+        says_so = not row.interface.log_probs or LOG_PROBS in path.name
+        said = path.name if says_so else named(path.name, Interface(log_probs=True))
+        found[row.name] = path.with_name(said)
+    return found

@@ -8,10 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from exporters.nemo.peek import peek
 from exporters.pipeline.checked import export_file
 from exporters.pipeline.events import FileDone, FileFailed, Progress
 from exporters.pipeline.making import Source, check_recipe, intermediate_of, make_intermediate
-from exporters.pipeline.options import check_model, file_sha256
+from exporters.pipeline.options import check_model, check_summary, file_sha256
 from exporters.pipeline.parallel import Begun, Failure, Task, run_forked
 from exporters.pipeline.written import Written, written
 from exporters.quantize.calibration import calibration_of
@@ -116,9 +117,8 @@ def _report(progress: Progress, name: str, result: Written | Failure) -> None:
 
 
 def _load(options: ExportOptions, progress: Progress, *, quantizes: bool) -> Source:
-    from exporters.nemo.peek import peek  # noqa: PLC0415 - loads torch
-
-    peek(options.checkpoint)  # what is no checkpoint at all is refused before NeMo is imported
+    # What is no checkpoint at all, or another model's, is refused before NeMo is imported.
+    check_summary(options, peek(options.checkpoint))
     with progress.stage(f"load {options.checkpoint}"):
         import torch  # noqa: PLC0415 - takes seconds
 

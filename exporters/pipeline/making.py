@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import UnsupportedVariantError, check_supported
+from exporters.variants import UnsupportedVariantError, check_supported, contract_of
 from exporters.xnnpack.options import RewriteOptions
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def _encoder_pte(row: Variant, source: Source, shared: Any) -> Program:  # noqa:
         quantizer=row.recipe.quantizer or "eager",  # floating point has none
         options=options,
         plan=shared,
+        interface=row.interface,
     )
 
 
@@ -165,15 +166,20 @@ def _step_pte(row: Variant, source: Source, _shared: Any) -> Program:  # noqa: A
     from exporters.xnnpack import to_pte  # noqa: PLC0415
 
     return to_pte.step_to_pte(
-        source.checkpoint, precision=row.precision, calibration=source.calibration.features
+        source.checkpoint,
+        precision=row.precision,
+        calibration=source.calibration.features,
+        interface=row.interface,
     )
 
 
 def _encoder_onnx(row: Variant, source: Source, shared: Any) -> Program:  # noqa: ANN401
     from exporters.ort import to_onnx  # noqa: PLC0415
+    from exporters.ort.presented import present  # noqa: PLC0415
 
     standard: Program = shared or _standard_onnx(row, source)
-    return to_onnx.for_web(standard) if row.recipe.flavour == "web" else standard
+    made = to_onnx.for_web(standard) if row.recipe.flavour == "web" else standard
+    return present(made, contract_of(row, source.checkpoint.spec))
 
 
 def _standard_onnx(row: Variant, source: Source) -> Program:
@@ -192,10 +198,12 @@ def _standard_onnx(row: Variant, source: Source) -> Program:
 
 def _step_onnx(row: Variant, source: Source, _shared: Any) -> Program:  # noqa: ANN401
     from exporters.ort import to_onnx  # noqa: PLC0415
+    from exporters.ort.presented import present  # noqa: PLC0415
 
-    return to_onnx.step_to_onnx(
+    made = to_onnx.step_to_onnx(
         source.checkpoint, precision=row.precision, calibration=source.calibration.features
     )
+    return present(made, contract_of(row, source.checkpoint.spec))
 
 
 def _xnnpack_weights(users: Sequence[Variant], source: Source) -> Any:  # noqa: ANN401

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporters.recipes import read_recipe
 from exportgate.artifacts.sidecar import sha256_of
+from exportgate.contract import OURS, Interface
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from exporters.nemo.peek import CheckpointSummary
     from exporters.recipes import MixedRecipe
     from exportgate.contract import ModelSpec
 
@@ -35,6 +37,7 @@ class ExportOptions:
         vocab: Vocabulary file that must equal the checkpoint's labels.
         layers: LSTM layers that the checkpoint must have.
         hidden: LSTM width that the checkpoint must have.
+        enc_dim: Width of the encoder's output that the checkpoint must have.
         max_trace_len: Longest trace in points that an encoder takes.
         calibration: Manifest of swipes to calibrate with; synthetic ones if None.
         calibration_swipes: How many of them; all if None.
@@ -43,15 +46,18 @@ class ExportOptions:
         cache: Where exports are kept; None to export anew.
         package_dir: Bundle that the files go into as well.
         lexicon: Word list for that bundle.
+        assets: Other files for that bundle.
         jobs: Files to export at once.
         recipe: How each matrix of the quantized .pte encoders is stored; None: as the table says.
         progress_fd: Descriptor that events are written to (``pipeline.events``); None for none.
+        interface: How the files are called.
     """
 
     checkpoint: Path
     vocab: Path | None = None
     layers: int | None = None
     hidden: int | None = None
+    enc_dim: int | None = None
     max_trace_len: int = DEFAULT_MAX_TRACE_LEN
     calibration: Path | None = None
     calibration_swipes: int | None = None
@@ -60,9 +66,11 @@ class ExportOptions:
     cache: Path | None = None
     package_dir: Path | None = None
     lexicon: Path | None = None
+    assets: tuple[Path, ...] = ()
     jobs: int = 1
     progress_fd: int | None = None
     recipe: MixedRecipe | None = None
+    interface: Interface = OURS
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ExportOptions:
@@ -73,6 +81,7 @@ class ExportOptions:
             vocab=args.vocab,
             layers=given.get("layers"),
             hidden=given.get("hidden"),
+            enc_dim=given.get("enc_dim"),
             max_trace_len=given.get("max_trace_len", DEFAULT_MAX_TRACE_LEN),
             calibration=given.get("calibration"),
             calibration_swipes=_limit(given),
@@ -81,9 +90,15 @@ class ExportOptions:
             cache=given.get("cache"),
             package_dir=given.get("package_dir"),
             lexicon=given.get("lexicon"),
+            assets=tuple(given.get("bundle_assets") or ()),
             jobs=given.get("jobs", 1),
             progress_fd=given.get("progress_fd"),
             recipe=read_recipe(path) if (path := given.get("recipe")) else None,
+            interface=Interface(
+                given.get("lengths_dtype", OURS.lengths_dtype),
+                given.get("step_batch", OURS.step_batch),
+                log_probs=given.get("log_probs", OURS.log_probs),
+            ),
         )
 
 
@@ -101,28 +116,49 @@ def check_model(options: ExportOptions, spec: ModelSpec) -> None:
     """Refuse a vocabulary or dimensions that are not the checkpoint's: it says what the model is.
 
     Raises:
-        OptionError: ``--vocab``, ``--layers`` or ``--hidden`` differ from the checkpoint.
+        OptionError: ``--vocab``, ``--layers``, ``--hidden`` or ``--enc_dim`` differ from the
+            checkpoint: one message names all that do.
     """
-    for flag, given, actual in (
-        ("--layers", options.layers, spec.pred_layers),
-        ("--hidden", options.hidden, spec.pred_hidden),
-    ):
+    sizes = {"layers": spec.pred_layers, "hidden": spec.pred_hidden, "enc_dim": spec.d_model}
+    _refuse_others(options, sizes, spec.labels)
+
+
+def check_summary(options: ExportOptions, summary: CheckpointSummary) -> None:
+    """Refuse the same by the configuration alone, within a second; what it lacks is not judged.
+
+    Raises:
+        OptionError: As ``check_model``.
+    """
+    sizes = {
+        "layers": summary.prednet.get("pred_rnn_layers"),
+        "hidden": summary.prednet.get("pred_hidden"),
+        "enc_dim": summary.encoder.get("d_model"),
+    }
+    known = {name: size for name, size in sizes.items() if isinstance(size, int)}
+    _refuse_others(options, known, summary.labels)
+
+
+def _refuse_others(options: ExportOptions, sizes: Mapping[str, int], labels: Sequence[str]) -> None:
+    problems = []
+    for name, actual in sizes.items():
+        given = getattr(options, name)
         if given is not None and given != actual:
-            msg = f"{flag} is {given}, but the checkpoint has {actual}; leave the option out"
-            raise OptionError(msg)
-    if options.vocab is not None:
-        _check_vocabulary(options.vocab, spec.labels)
+            problems.append(f"--{name} is {given}, but the checkpoint has {actual}")
+    if options.vocab is not None and labels:
+        problems += _vocabulary_problems(options.vocab, labels)
+    if problems:
+        ending = "leave the options out: the checkpoint says what the model is"
+        raise OptionError("; ".join([*problems, ending]))
 
 
-def _check_vocabulary(path: Path, labels: Sequence[str]) -> None:
-    """Check that a file lists exactly the labels; else decoded ids stand for other characters."""
+def _vocabulary_problems(path: Path, labels: Sequence[str]) -> list[str]:
+    """Say how a file differs from the labels; else decoded ids stand for other characters."""
     try:
         lines = tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot read the vocabulary ({error})"
-        raise OptionError(msg) from error
+        return [f"{path}: cannot read the vocabulary ({error})"]
     if lines == tuple(labels):
-        return
+        return []
     pairs = enumerate(zip(lines, labels, strict=False))
     differing = next((i for i, (a, b) in pairs if a != b), None)
     detail = (
@@ -130,8 +166,7 @@ def _check_vocabulary(path: Path, labels: Sequence[str]) -> None:
         if differing is not None
         else f"it has {len(lines)} lines, but should have {len(labels)}"
     )
-    msg = f"{path}: the vocabulary does not fit the checkpoint: {detail}"
-    raise OptionError(msg)
+    return [f"{path}: the vocabulary does not fit the checkpoint: {detail}"]
 
 
 def file_sha256(path: Path, kind: str) -> str:

@@ -16,7 +16,9 @@ import numpy as np
 
 from exporters.nemo.sessions import NemoStep
 from exporters.quantize.step_calibration import nemo_encoding
+from exportgate.contract import LOG_PROBS
 from exportgate.decibel import ratio_db
+from exportgate.runtime.canonical import canonical
 from exportgate.runtime.executorch_runtime import PteSession
 from exportgate.runtime.onnx_runtime import OrtSession
 from exportgate.transducer import Transducer
@@ -61,9 +63,9 @@ def sqnr_db(
 
 def _opened(path: Path, program: Program) -> Session:
     if path.suffix == ".onnx":
-        return OrtSession(path)
+        return canonical(OrtSession(path))
     with _native_chatter_kept_back():
-        return PteSession(path, program.contract)
+        return canonical(PteSession(path, program.contract))
 
 
 @contextlib.contextmanager
@@ -102,6 +104,7 @@ def _step_pairs(
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Feed both sides the same frames and labels, each its own states."""
     spec, nemo = checkpoint.spec, NemoStep(checkpoint)
+    log_probs = session.contract.outputs[0].name == LOG_PROBS
     pairs = []
     for number, item in enumerate(features):
         frames = nemo_encoding(checkpoint, item).T[:, None].contiguous().numpy()
@@ -111,7 +114,10 @@ def _step_pairs(
         for index, frame in enumerate(frames):
             found = session.run({"y_prev": label, "h0": ours[0], "c0": ours[1], "enc_t": frame})
             wanted = nemo.run({"y_prev": label, "h0": theirs[0], "c0": theirs[1], "enc_t": frame})
-            pairs.append((wanted["logits"], found["logits"]))
+            logits = wanted["logits"].astype(np.float64)
+            if log_probs:
+                logits = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+            pairs.append((logits, found["logits"]))
             ours = (np.array(found["h1"]), np.array(found["c1"]))
             theirs = (wanted["h1"], wanted["c1"])
             label = np.array([(number + index) % len(spec.labels)], np.int64)

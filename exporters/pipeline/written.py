@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from exportgate.artifacts.contents.reading import read_contents
+from exportgate.artifacts.sidecar import read_sidecar
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from exportgate.artifacts.sidecar import Sidecar
+
+_STORED = {32: "FP32", 16: "FP16", 8: "INT8", 4: "INT4"}
+"""What numbers of so many bits are called; those of 64 are indices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,36 @@ def print_table(rows: Sequence[Written]) -> None:
             "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
             "cached" if row.cached else f"{row.seconds:.1f}",
         )
+    _print_whole(table)
+
+
+def print_audit(rows: Sequence[Written]) -> None:
+    """Print what is in the files, read from them: numbers by type, quantization, delegation.
+
+    Numbers of fewer than 256 in a row (scales, shapes, biases) are left out. Delegation is what was
+    counted while a .pte was lowered; ONNX Runtime has none.
+    """
+    contents = {row.path: read_contents(row.path) for row in rows}
+    widths = [bits for bits in _STORED if any(found.bytes_of(bits) for found in contents.values())]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("inside", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    for bits in widths:
+        table.add_column(f"{_STORED[bits]} MB", justify="right")
+    for heading in ("quantize ops", "dequantize ops", "delegates", "delegated ops %"):
+        table.add_column(heading, justify="right")
+    for path, found in contents.items():
+        lowering = read_sidecar(path).lowering
+        table.add_row(
+            path.name,
+            f"{found.parameters:,}",
+            *(f"{found.bytes_of(bits) / 1e6:.3f}" for bits in widths),
+            str(found.quantize_ops),
+            str(found.dequantize_ops),
+            str(found.delegates) if lowering else "-",
+            f"{100 * lowering['node_ratio']:.1f}" if lowering else "-",
+        )
+    print()
     _print_whole(table)
 
 

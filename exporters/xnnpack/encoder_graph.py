@@ -113,10 +113,10 @@ class XnnpackEncoder(nn.Module):
 
         Args:
             features_bft: (1, F, T) float32; whatever stands beyond ``lengths`` is ignored.
-            lengths: (1,) int64 in [1, T].
+            lengths: (1,) int64 or int32, in [1, T].
 
         Returns:
-            (1, D, T') float32 with T' = ceil(T / factor), and (1,) int64.
+            (1, D, T') float32 with T' = ceil(T / factor), and (1,) of the lengths' type.
         """
         counts = lengths.to(torch.float32)  # XNNPACK takes no integers
         if self.entry is None:
@@ -130,7 +130,7 @@ class XnnpackEncoder(nn.Module):
             x, gain, sine, cosine = (tensor.half() for tensor in crossing)
             x, valid = self.entry(x, gain)
             encoded = self.body(x, valid, sine, cosine, gain).to(torch.float32)
-        return encoded.transpose(1, 2), self.front.encoded_counts(counts).to(torch.int64)
+        return encoded.transpose(1, 2), self.front.encoded_counts(counts).to(lengths.dtype)
 
 
 class Body(nn.Module):

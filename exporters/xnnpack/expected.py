@@ -20,6 +20,7 @@ from exporters.xnnpack.to_pte import (
     quantization,
     quiet_and_reproducible,
 )
+from exportgate.contract import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from exporters.recipes import MixedRecipe
     from exporters.variants import Precision, Quantizer
     from exporters.xnnpack.options import RewriteOptions
+    from exportgate.contract import Interface
 
 
 def expected_encoder(
@@ -44,6 +46,7 @@ def expected_encoder(
     calibration: Sequence[NDArray[np.float32]] | None,
     options: RewriteOptions,
     mixed: MixedRecipe | None = None,
+    interface: Interface = OURS,
 ) -> ExpectedFile:
     """Return what an encoder must hold; arguments as those of ``encoder_to_pte``."""
     roundings: Mapping[str, Rounding] = {}
@@ -69,6 +72,7 @@ def expected_encoder(
         max_trace_len=max_trace_len,
         options=options,
         plan=plan,
+        interface=interface,
     )
     return ExpectedFile(lowered_payload(prepared, quantizer), roundings)
 
@@ -78,9 +82,10 @@ def expected_step(
     *,
     precision: Precision,
     calibration: Sequence[NDArray[np.float32]] | None,
+    interface: Interface = OURS,
 ) -> ExpectedFile:
     """Return what a step must hold; arguments as those of ``step_to_pte``."""
-    prepared = prepare_step(checkpoint, precision="fp32", calibration=None)
+    prepared = prepare_step(checkpoint, precision="fp32", calibration=None, interface=interface)
     if not is_quantized(precision):
         return ExpectedFile(lowered_payload(prepared), {})
     swipes = checked_features(calibration, checkpoint.spec.feature_dim)

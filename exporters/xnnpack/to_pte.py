@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 
-from exporters.graphs.step import StepGraph, example_step_inputs
+from exporters.graphs.step import LogProbs, StepGraph, example_step_inputs
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.gptq import EncoderPlan
 from exporters.quantize.hessians import matrix_layers, observe_hessians
@@ -25,7 +25,7 @@ from exporters.xnnpack.options import RewriteOptions
 from exporters.xnnpack.pass_skipping import pass_skipping
 from exporters.xnnpack.time_axis import LoweringError, TimeAxis
 from exportgate.artifacts.sidecar import Program
-from exportgate.contract import encoder_contract, step_contract
+from exportgate.contract import OURS, encoder_contract, step_contract
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from exporters.quantize.gptq import MatrixCodes
     from exporters.recipes import MixedRecipe
     from exporters.variants import Precision, Quantizer
+    from exportgate.contract import Interface
 
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
 _QUANTIZERS = ("pt2e", "eager")
 
 
-def encoder_to_pte(
+def encoder_to_pte(  # noqa: PLR0913 - each is a choice of its own
     checkpoint: Checkpoint,
     *,
     precision: Precision,
@@ -52,6 +53,7 @@ def encoder_to_pte(
     options: RewriteOptions | None = None,
     plan: EncoderPlan | None = None,
     skip_passes: bool = True,
+    interface: Interface = OURS,
 ) -> Program:
     """Export the encoder for XNNPACK: batch 1, any T from 1 to the bound.
 
@@ -66,6 +68,7 @@ def encoder_to_pte(
         options: What to rewrite; everything by default.
         plan: From ``plan_encoder`` or ``plan_mixed``, same arguments; by default the first.
         skip_passes: Lower without passes that change nothing (``pass_skipping``).
+        interface: How it is called.
 
     Raises:
         LoweringError: Another precision or quantizer, INT4 is asked of PT2E, or the program does
@@ -85,11 +88,12 @@ def encoder_to_pte(
         max_trace_len=max_trace_len,
         options=options,
         plan=plan,
+        interface=interface,
     )
     payload, lowering, recipe = _made(prepared, quantizer, skip_passes=skip_passes)
     return Program(
         payload=payload,
-        contract=encoder_contract(checkpoint.spec, batch=1),
+        contract=encoder_contract(checkpoint.spec, batch=1, interface=interface),
         precision=precision,
         max_trace_len=max_trace_len,
         recipe=recipe,
@@ -103,14 +107,16 @@ def step_to_pte(
     precision: Precision,
     calibration: Sequence[np.ndarray] | None = None,
     skip_passes: bool = True,
+    interface: Interface = OURS,
 ) -> Program:
-    """Export one decoding step for XNNPACK: batch 1, raw logits.
+    """Export one decoding step for XNNPACK; as ours are called, batch 1 and raw logits.
 
     Args:
         checkpoint: The model; it is not changed.
         precision: ``fp32``, or ``int8``: weights per channel, inputs at each call.
         calibration: Features of real swipes, each (F, T) float32, for INT8.
         skip_passes: Lower without passes that change nothing (``pass_skipping``).
+        interface: How it is called.
 
     Raises:
         LoweringError: Another precision.
@@ -118,11 +124,13 @@ def step_to_pte(
         UnsupportedDecoderError: The decoder or the joint is of another kind.
     """
     check_supported(LoweringError, "the precision of a .pte step", precision, ("fp32", "int8"))
-    prepared = prepare_step(checkpoint, precision=precision, calibration=calibration)
+    prepared = prepare_step(
+        checkpoint, precision=precision, calibration=calibration, interface=interface
+    )
     payload, lowering, recipe = _made(prepared, "eager", skip_passes=skip_passes)
     return Program(
         payload=payload,
-        contract=step_contract(checkpoint.spec, batch=1),
+        contract=step_contract(checkpoint.spec, batch=interface.step_batch, interface=interface),
         precision=precision,
         max_trace_len=None,
         recipe=recipe,
@@ -141,6 +149,7 @@ class Prepared:
         time_axis: The encoder's; None for a step.
         codes: Integers of the weights by layer; empty where nothing is quantized.
         recipe: What was done to it.
+        log_probs: Log-softmax follows the first output.
     """
 
     module: nn.Module
@@ -149,6 +158,7 @@ class Prepared:
     time_axis: TimeAxis | None
     codes: Mapping[str, MatrixCodes]
     recipe: dict[str, Any]
+    log_probs: bool = False
 
 
 def plan_encoder(
@@ -210,6 +220,7 @@ def prepare_encoder(
     max_trace_len: int,
     options: RewriteOptions | None = None,
     plan: EncoderPlan | None = None,
+    interface: Interface = OURS,
 ) -> Prepared:
     """Rewrite the encoder; arguments as those of ``encoder_to_pte``."""
     options = options or RewriteOptions()
@@ -234,7 +245,7 @@ def prepare_encoder(
     return Prepared(
         module=encoder,
         precision=precision,
-        inputs=_example_encoder_inputs(encoder.front.feature_dim, max_trace_len),
+        inputs=_example_encoder_inputs(encoder.front.feature_dim, max_trace_len, interface),
         time_axis=TimeAxis(max_trace_len, encoder.front.factor),
         codes=codes,
         recipe=recipe,
@@ -242,7 +253,11 @@ def prepare_encoder(
 
 
 def prepare_step(
-    checkpoint: Checkpoint, *, precision: Precision, calibration: Sequence[np.ndarray] | None
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    calibration: Sequence[np.ndarray] | None,
+    interface: Interface = OURS,
 ) -> Prepared:
     """Rewrite the step and observe the swipes; arguments as those of ``step_to_pte``."""
     step = StepGraph(checkpoint.model).eval()
@@ -255,10 +270,11 @@ def prepare_step(
     return Prepared(
         module=step,
         precision=precision,
-        inputs=example_step_inputs(checkpoint.spec, batch=1),
+        inputs=example_step_inputs(checkpoint.spec, batch=interface.step_batch),
         time_axis=None,
         codes=codes,
         recipe={"fold_embedding": step.prediction.folded},
+        log_probs=interface.log_probs,
     )
 
 
@@ -270,6 +286,7 @@ def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
             module.to_fp16()
         if is_quantized(precision) and quantizer == "eager":
             quantization().quantize_layers(module, prepared.codes)
+        module = LogProbs(module) if prepared.log_probs else module
         exported = _export(module, prepared.inputs, prepared.time_axis)
         if is_quantized(precision) and quantizer == "pt2e":
             converted = quantization().quantize_by_pt2e(exported, prepared.inputs, prepared.codes)
@@ -349,10 +366,12 @@ def _lower(
     }
 
 
-def _example_encoder_inputs(feature_dim: int, frames: int) -> tuple[Tensor, Tensor]:
+def _example_encoder_inputs(
+    feature_dim: int, frames: int, interface: Interface
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((1, feature_dim, frames), generator=generator)
-    return features, torch.tensor([frames], dtype=torch.int64)
+    return features, torch.tensor([frames], dtype=getattr(torch, interface.lengths_dtype))
 
 
 @contextlib.contextmanager

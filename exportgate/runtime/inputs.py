@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exportgate.contract import IoContract
+    from exportgate.runtime.session import Arrays
 
 _GARBAGE = 37.0
 """What padding is filled with: large enough that a mask which lets it through is seen."""
@@ -29,6 +30,15 @@ def encoder_input(features: NDArray[np.float32], *, padded_to: int = 0) -> dict[
     return {
         "features_bft": np.ascontiguousarray(features[None]),
         "lengths": np.array([length], np.int64),
+    }
+
+
+def as_declared(contract: IoContract, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """Return inputs with whole numbers in the type that a file declares for them."""
+    declared = {spec.name: np.dtype(spec.dtype) for spec in contract.inputs}
+    return {
+        name: value.astype(declared.get(name, value.dtype)) if value.dtype.kind == "i" else value
+        for name, value in inputs.items()
     }
 
 

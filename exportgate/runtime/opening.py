@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar
 from exportgate.runtime.adapter import AdapterSession
+from exportgate.runtime.canonical import canonical
 from exportgate.runtime.executorch_runtime import PteSession
 from exportgate.runtime.onnx_runtime import OrtSession
 from exportgate.runtime.session import OpenError
@@ -35,9 +36,9 @@ def open_file(path: Path, sidecar: Sidecar) -> TimedSession:
     if "foreign" in sidecar.recipe:
         return AdapterSession(path, sidecar.contract, sidecar.recipe["foreign"])
     if path.suffix == ".onnx":
-        return OrtSession(path)
+        return canonical(OrtSession(path))
     if path.suffix == ".pte":
-        return PteSession(path, sidecar.contract)
+        return canonical(PteSession(path, sidecar.contract))
     msg = f"{path}: no runtime opens {path.suffix!r}; expected .onnx or .pte"
     raise OpenError(msg)
 

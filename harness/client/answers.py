@@ -265,7 +265,7 @@ def _chosen(words: Mapping[Any, Mapping[int, Any]], good: Sequence[int]) -> list
             "with more swipes, or look at the files with `exportgate gate`"
         )
         raise AnswersError(msg)
-    return [good[place] for place in (0, max(1, count // 4), max(2, count // 2), count - 1)]
+    return [good[place] for place in (0, 1, max(2, count // 4), count - 1)]
 
 
 def _pair(

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import variant
+from exporters.variants import plain_name, variant
+from exportgate.contract import LOG_PROBS
 from exportgate.data.features import feature_document
 from exportgate.data.manifest import HIGHEST_XY, LOWEST_XY
 from harness.client.schema import FOLDER
@@ -147,11 +148,12 @@ def _file(sidecar: Sidecar, present: Any) -> dict[str, Any]:  # noqa: ANN401 - n
         **asdict(sidecar.contract),
     }
     if row.graph == "step":
-        return {**found, "scores": "logits"}
+        return {**found, "scores": LOG_PROBS if row.interface.log_probs else "logits"}
     same = [name for name in present if Path(name).suffix == f".{row.format}"]
     steps = sorted(name for name in same if name.startswith("step_"))
-    preferred = row.step if row.step in steps else next(iter(steps), None)
-    return {**found, "step": preferred}
+    # The one that it is judged with, however that is called.
+    judged = [name for name in steps if plain_name(variant(name)) == row.step]
+    return {**found, "step": next(iter([*judged, *steps]), None)}
 
 
 def _row(name: str, item: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def specify(
     reopen(folder)
     for name in (REPORT, BOM):
         files.pop(name, None)
-    done = Bundle(bundle.checkpoint_sha256, files)
+    done = Bundle(bundle.checkpoint_sha256, files, assets=bundle.assets)
     write_text(folder / INDEX, done.to_json())
     check_client_files(folder, done, sidecars)
     return done

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from exportgate.errors import ExportGateError
+from exportgate.runtime.canonical import canonical
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,8 +135,11 @@ def not_for(device: Device, row: Variant) -> str:
 
 
 def open_on(device: Device, artifact: Path) -> TimedSession:
-    """Open a file on a device, in the worker that is to keep the session."""
-    return device.open(artifact)
+    """Open a file on a device, in the worker that is to keep the session.
+
+    However the file is called, the session is called as those of our own files are.
+    """
+    return canonical(device.open(artifact))
 
 
 def alone_on(device: Device, artifact: Path, inputs: Arrays) -> Latency:

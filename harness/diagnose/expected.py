@@ -46,15 +46,17 @@ def _onnx(
 
     swipes = observed(Path(row.name), sidecar, calibration)
     if row.graph == "step":
-        return expected.expected_step(checkpoint, precision=row.precision, calibration=swipes)
-    return expected.expected_encoder(
-        checkpoint,
-        precision=row.precision,
-        flavour=row.recipe.flavour,
-        max_trace_len=sidecar.max_trace_len or 0,
-        calibration=swipes,
-        residual=sidecar.recipe.get("residual_layers", []),
-    )
+        plain = expected.expected_step(checkpoint, precision=row.precision, calibration=swipes)
+    else:
+        plain = expected.expected_encoder(
+            checkpoint,
+            precision=row.precision,
+            flavour=row.recipe.flavour,
+            max_trace_len=sidecar.max_trace_len or 0,
+            calibration=swipes,
+            residual=sidecar.recipe.get("residual_layers", []),
+        )
+    return expected.presented(checkpoint.spec, plain, row)
 
 
 def _pte(
@@ -65,7 +67,9 @@ def _pte(
 
     swipes = observed(Path(row.name), sidecar, calibration)
     if row.graph == "step":
-        return expected.expected_step(checkpoint, precision=row.precision, calibration=swipes)
+        return expected.expected_step(
+            checkpoint, precision=row.precision, calibration=swipes, interface=row.interface
+        )
     return expected.expected_encoder(
         checkpoint,
         precision=row.precision,
@@ -74,6 +78,7 @@ def _pte(
         calibration=swipes,
         options=RewriteOptions(**dict(row.recipe.rewrite)),
         mixed=MixedRecipe.from_json(sidecar.recipe) if "layers" in sidecar.recipe else None,
+        interface=row.interface,
     )
 
 

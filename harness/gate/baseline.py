@@ -18,7 +18,7 @@ from exporters.variants import variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar
 from exportgate.errors import ExportGateError
 from exportgate.levels import level
-from exportgate.runtime.inputs import encoder_input, step_inputs
+from exportgate.runtime.inputs import as_declared, encoder_input, step_inputs
 from exportgate.runtime.isolate import Worker
 from harness.decode import greedy
 from harness.devices.device import Counting, Need, demand, open_on
@@ -181,7 +181,7 @@ def short_input(context: RunContext, name: str) -> Arrays:
     if variant(name).graph == "step":
         return step_inputs(contract)
     swipe = parity.typical_and_long(context.swipes.features())[1]
-    return encoder_input(swipe[:, :COUNTED_FRAMES])
+    return as_declared(contract, encoder_input(swipe[:, :COUNTED_FRAMES]))
 
 
 def count_on(device: Device, artifact: Path, inputs: Arrays) -> Count:

@@ -140,7 +140,7 @@ def _check_files(folder: Path, bundle: Bundle) -> None:
 def _check_sidecars(folder: Path, bundle: Bundle) -> dict[str, Sidecar]:
     """Check that every file is what its sidecar says, and of the bundle's checkpoint."""
     described = {VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT, BOM, *CLIENT_FILES}
-    for name in bundle.files.keys() - described:
+    for name in bundle.files.keys() - described - set(bundle.assets):
         is_sidecar = name.endswith(".json") and name.removesuffix(".json") in bundle.files
         if Path(name).suffix not in ARTIFACT_SUFFIXES and not is_sidecar:
             msg = f"{folder / name}: no export, no sidecar of one and no description of the bundle"

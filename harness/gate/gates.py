@@ -1,13 +1,16 @@
 """Gates as data: read ``gates.toml``, judge values, and never let an unmeasured gate pass.
 
-A file has sections of three kinds. ``[profile.NAME]`` holds gates to share. A section named after
+A file has sections of four kinds. ``[profile.NAME]`` holds gates to share. A section named after
 an artifact (a variant's file name, or ``checkpoint``) takes profiles with ``profiles = [...]`` and
-adds or overrides gates. A gate's key is a metric and its direction, its value a limit with the
-reason for it, and perhaps the devices on which it is judged: ``speedup_min = {limit = 1.0, reason =
-"exact", devices = ["host"]}``, or, with an exclamation mark before each, those on which it is not:
-``["!qemu-x86"]``. A limit alone, ``sqnr_db_min = 40``, is its user's own. Lists named
-``allowed_*`` are not gates but settings that a measurement needs. ``[levels]`` holds numbers that
-decide elsewhere (``exportgate.levels``). A file laid over another replaces single keys.
+adds or overrides gates. ``[interface.NAME]`` holds gates that are laid over those of a file that is
+called so (``--log_probs``); for the rest it has the gates of the table's file that it is.
+
+A gate's key is a metric and its direction, its value a limit with the reason for it, and perhaps
+the devices on which it is judged: ``speedup_min = {limit = 1.0, reason = "exact", devices =
+["host"]}``, or, with an exclamation mark before each, those on which it is not: ``["!qemu-x86"]``.
+A limit alone, ``sqnr_db_min = 40``, is its user's own. Lists named ``allowed_*`` are not gates but
+settings that a measurement needs. ``[levels]`` holds numbers that decide elsewhere
+(``exportgate.levels``). A file laid over another replaces single keys.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
+from exporters.variants import VARIANTS, plain_name, variant
+from exportgate.contract import LOG_PROBS
 from exportgate.errors import ExportGateError
 from harness.devices.registry import DEVICES, parts_of
 from harness.metrics import METRICS, Role
@@ -29,7 +34,8 @@ if TYPE_CHECKING:
 
 GATES_SCHEMA = 1
 Direction = Literal["min", "max"]
-_PROFILE = "profile."
+_PROFILE, _INTERFACE = "profile.", "interface."
+_INTERFACES = (LOG_PROBS,)
 LEVELS = "levels"
 """The section of numbers that decide outside gates."""
 NOT_ON = "!"
@@ -263,7 +269,13 @@ def read_gates(paths: Sequence[Path], artifacts: Iterable[str]) -> GateBook:
         for name in list(merged)
         if name.startswith(_PROFILE)
     }
+    interfaces = {
+        name.removeprefix(_INTERFACE): merged.pop(name)
+        for name in list(merged)
+        if name.startswith(_INTERFACE)
+    }
     known = set(artifacts)
+    merged |= _presented(known, merged, interfaces)
     gates: list[Gate] = []
     settings: dict[str, Mapping[str, tuple[str, ...]]] = {}
     for artifact, section in merged.items():
@@ -290,8 +302,30 @@ def _sections(path: Path) -> dict[str, Any]:
         if not isinstance(section, dict):
             msg = f"{path}: {name} stands outside every section"
             raise GateError(msg)
-    profiles = data.pop("profile", {})
-    return {**{_PROFILE + name: section for name, section in profiles.items()}, **data}
+    profiles, interfaces = data.pop("profile", {}), data.pop("interface", {})
+    if unknown := sorted(interfaces.keys() - set(_INTERFACES)):
+        msg = f"{path}: [interface.{unknown[0]}] is none; known: {', '.join(_INTERFACES)}"
+        raise GateError(msg)
+    return {
+        **{_PROFILE + name: section for name, section in profiles.items()},
+        **{_INTERFACE + name: section for name, section in interfaces.items()},
+        **data,
+    }
+
+
+def _presented(
+    names: Iterable[str], sections: Mapping[str, Any], interfaces: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a section for each file that is called otherwise than the table's."""
+    found: dict[str, Any] = {}
+    rows = {row.name for row in VARIANTS}
+    for name in names:
+        if name in rows or not name.endswith((".onnx", ".pte")):
+            continue
+        row = variant(name)
+        over = interfaces.get(LOG_PROBS, {}) if row.interface.log_probs else {}
+        found[name] = {**sections.get(plain_name(row), {}), **over, **sections.get(name, {})}
+    return found
 
 
 def _with_profiles(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import VARIANTS, variant
+from exporters.variants import is_variant, variant
 from exportgate import resources
 from exportgate.artifacts.sidecar import read_sidecar, sidecar_path, write_text
 from exportgate.errors import ExportGateError
@@ -47,7 +47,7 @@ def promote(report_path: Path, baseline: Path) -> list[str]:
         msg = f"{report_path}: the verdict is {verdict}; only a green run becomes the baseline"
         raise PromoteError(msg)
     folder, judged = Path(report["request"]["folder"]), dict(report["request"]["files"])
-    names = [row.name for row in VARIANTS if row.name in judged]
+    names = [name for name in judged if is_variant(name)]
     if not names:
         msg = f"{report_path}: the run judged no file"
         raise PromoteError(msg)

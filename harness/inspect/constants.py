@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.inspect.pte_file import read_constants, read_structure
+from exportgate.artifacts.contents.pte_file import read_constants, read_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,10 +16,10 @@ from math import isqrt, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exportgate.artifacts.contents.onnx_matrices import count_by_arithmetic
+from exportgate.artifacts.contents.reading import read_contents
 from exportgate.errors import ExportGateError
 from exportgate.runtime.onnx_runtime import open_model, session_options
-from harness.inspect.audit import read_contents
-from harness.inspect.onnx_matrices import count_by_arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +96,7 @@ def static_cost(path: Path, inputs: Arrays) -> StaticCost:
 
 
 def _pte_cost(path: Path) -> StaticCost:
-    from harness.inspect.pte_file import inspect_pte  # noqa: PLC0415 - loads ExecuTorch's schemas
+    from exportgate.artifacts.contents.pte_file import inspect_pte  # noqa: PLC0415 - loads ExecuTorch's schemas
 
     found = inspect_pte(path)
     nodes = sum(found.xnn_ops.values()) + sum(found.undelegated_ops.values())

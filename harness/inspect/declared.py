@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exportgate.artifacts.contents.reading import read_contents
 from exportgate.contract import IoContract
 from exportgate.runtime.executorch_runtime import PteSession
 from exportgate.runtime.onnx_runtime import OrtSession
-from harness.inspect.audit import read_contents
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,6 +15,7 @@ import numpy as np
 from exportgate.decibel import EQUAL_DB, ratio_db
 from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
+from harness.measure.expected.rollout import log_softmax
 from harness.measure.outliers import Farthest, farthest
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class StepOutputs:
     logits: NDArray[np.float32]
     h1: NDArray[np.float32]
     c1: NDArray[np.float32]
+
+    def with_log_probs(self) -> StepOutputs:
+        """Return them with log-softmax of the logits in their place."""
+        return replace(self, logits=log_softmax(self.logits))
 
     @property
     def states(self) -> NDArray[np.float32]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportgate.artifacts.contents.pte_file import read_weights
 from exportgate.decibel import EQUAL_DB, ratio_db
 from exportgate.errors import ExportGateError
 from exportgate.levels import level
 from exportgate.runtime.onnx_runtime import open_model
 from exportgate.runtime.session import OpenError
-from harness.inspect.pte_file import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -140,7 +140,7 @@ def _normal_tail(deviations: float, count: int) -> float:
 
     The width was measured on them: Student's distribution.
     """
-    from scipy.special import stdtr  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second
+    from scipy.special import stdtr  # noqa: PLC0415 - half a second
 
     freedom = _NORMAL_EFFICIENCY * (count - 1)
     return float(stdtr(freedom, -deviations / _OF_A_NORMAL))

@@ -24,6 +24,7 @@ import numpy as np
 
 from exportgate.garbage import uncollected
 from exportgate.levels import level
+from exportgate.runtime.canonical import canonical
 from harness.measure.statistics import (
     Decision,
     RatioEstimate,
@@ -33,7 +34,7 @@ from harness.measure.statistics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -191,6 +192,25 @@ def measure_blocks(
     )
 
 
+def measure_openings(
+    opened: Iterable[tuple[Callable[[], Elapsed], Callable[[], Elapsed]]], plan: Plan
+) -> PairedSamples:
+    """Time legs of a candidate and of a baseline, which each opening gives anew.
+
+    Args:
+        opened: For each opening the leg of the candidate and that of the baseline.
+        plan: Blocks of each opening.
+    """
+    parts = [measure_blocks(candidate, baseline, plan) for candidate, baseline in opened]
+    return PairedSamples(
+        candidate_cpu_s=np.concatenate([part.candidate_cpu_s for part in parts]),
+        candidate_wall_s=np.concatenate([part.candidate_wall_s for part in parts]),
+        baseline_cpu_s=np.concatenate([part.baseline_cpu_s for part in parts]),
+        baseline_wall_s=np.concatenate([part.baseline_wall_s for part in parts]),
+        core=parts[0].core,
+    )
+
+
 class Opens(Protocol):
     """What opens files: a device (``harness.devices``)."""
 
@@ -223,26 +243,19 @@ def measure_files(
         RunError: A runtime fails.
     """
     runs = plan.runs if candidate_runs is None else candidate_runs
-    parts = []
-    for number in range(plan.openings):
-        # In turns: who is opened first gets other memory.
-        paths = [candidate, baseline] if number % 2 else [baseline, candidate]
-        sessions = [device.open(path) for path in paths]
-        ours, theirs = sessions if number % 2 else sessions[::-1]
-        parts.append(
-            measure_blocks(
+
+    def opened() -> Iterator[tuple[Callable[[], Elapsed], Callable[[], Elapsed]]]:
+        for number in range(plan.openings):
+            # In turns: who is opened first gets other memory.
+            paths = [candidate, baseline] if number % 2 else [baseline, candidate]
+            sessions = [canonical(device.open(path)) for path in paths]
+            ours, theirs = sessions if number % 2 else sessions[::-1]
+            yield (
                 partial(ours.elapsed, inputs, runs),
                 partial(theirs.elapsed, inputs, plan.runs),
-                plan,
             )
-        )
-    return PairedSamples(
-        candidate_cpu_s=np.concatenate([part.candidate_cpu_s for part in parts]),
-        candidate_wall_s=np.concatenate([part.candidate_wall_s for part in parts]),
-        baseline_cpu_s=np.concatenate([part.baseline_cpu_s for part in parts]),
-        baseline_wall_s=np.concatenate([part.baseline_wall_s for part in parts]),
-        core=parts[0].core,
-    )
+
+    return measure_openings(opened(), plan)
 
 
 def compare_samples(

@@ -1,8 +1,8 @@
 """``exportgate ci``: what a job of continuous integration does with a checkpoint.
 
 Looks at the inputs first, so that a job fails within seconds where it can; gates; puts what passed
-into a bundle, taken from the cache of exports, and seals it. All other options are the gate's, and
-so is the exit status: 0 passed, 1 failed, 2 not judged.
+into a bundle, taken from the cache of exports, with what clients need, and seals it. All other
+options are the gate's, and so is the exit status: 0 passed, 1 failed, 2 not judged.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporters.pipeline.bundle import read_bundle
 from exportgate import resources
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from harness.client.specify import CLIENT_FILES
 from harness.gate import command as gate
 from harness.gate.bundle import seal
 from harness.gate.proof.proving import sign
@@ -57,18 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bundle(folder: Path, report: Path, workdir: Path) -> None:
-    """Put the files that a report judged into a bundle, and the report with them.
+    """Put the files that a report judged into a bundle, known answers and the report with them.
 
     Raises:
-        CiError: They could not be taken from the cache or exported anew.
+        CiError: They could not be taken from the cache or exported anew, or gave no known answers.
         SealError: The bundle holds other files than were judged.
     """
     request = json.loads(report.read_text(encoding="utf-8"))["request"]
     if request["artifacts"] is None:
-        status = _console("release", *_release(request, folder, workdir))
-        if status != Exit.PASSED:
-            msg = f"{folder}: the bundle could not be written, exit status {status}; see above"
-            raise CiError(msg)
+        _done("release", *_release(request, folder, workdir), what=f"{folder}: writing the bundle")
+    if not set(CLIENT_FILES) <= read_bundle(folder).files.keys():
+        specify = ("specify", str(folder), "--manifest", request["manifest"])
+        _done("bundle", *specify, what=f"{folder}: computing known answers")
     sealed = seal(folder, report)
     print(f"sealed: {folder}: {len(sealed.artifacts)} exports, verdict {sealed.verdict}")
 
@@ -81,6 +83,17 @@ def _release(request: dict[str, Any], folder: Path, workdir: Path) -> list[str]:
     if Path(request["calibration"]).is_file():
         options += ["--calibration", request["calibration"]]
     return options + [part for name in request["variants"] for part in ("--variant", name)]
+
+
+def _done(*arguments: str, what: str) -> None:
+    """Run another command that has to succeed.
+
+    Raises:
+        CiError: It did not.
+    """
+    if status := _console(*arguments):
+        msg = f"{what} ended with exit status {status}; see above"
+        raise CiError(msg)
 
 
 def _console(*arguments: str) -> int:

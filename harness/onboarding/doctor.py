@@ -16,11 +16,11 @@ from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.variants import TARGETS, VARIANTS
 from exportgate import resources
 from exportgate.exit import Exit, Parser
+from exportgate.pasted import pasted
 from harness.gate.gates import read_gates
 from harness.gate.plugin.request import is_golden
 from harness.onboarding.checkpoint import look_at_checkpoint, look_at_targets
 from harness.onboarding.machine import look_at_machine
-from harness.onboarding.pasted import pasted
 from harness.onboarding.swipes import look_at_calibration, look_at_manifest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = sum(len(part.problems) for part in findings)
     if problems:
         print(f"{problems} problem{'s' if problems > 1 else ''}: mend this and run it again:")
-        print(f"  {pasted('doctor', *(sys.argv[2:] if argv is None else argv))}")
+        print(f"  {pasted('exportgate', 'doctor', *(sys.argv[2:] if argv is None else argv))}")
         return Exit.FAILED
     print("nothing stands in the way; next:")
     print(f"  {_gate(args, swipes)}")
@@ -101,7 +101,7 @@ def _gate(args: argparse.Namespace, swipes: Sequence[Swipe]) -> str:
     longest = max(len(swipe.points) for swipe in swipes)
     if longest > DEFAULT_MAX_TRACE_LEN:
         given += ["--max-trace-len", str(longest)]
-    return pasted("gate", *given)
+    return pasted("exportgate", "gate", *given)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,10 +18,10 @@ from exportgate.artifacts.sidecar import write_text
 from exportgate.data.manifest import ManifestError, load_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from exportgate.pasted import pasted
 from exportgate.runtime.isolate import Worker
 from harness.measure.expected import reference
 from harness.onboarding.ci_files import GITHUB, GITLAB, Job, github, gitlab
-from harness.onboarding.pasted import pasted
 from harness.third_party.folder import CONTRACT_FILE
 from harness.third_party.guess import guess
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write(root / name, text)
     if args.artifacts is not None:
         _write(args.artifacts / CONTRACT_FILE, _contract(args.artifacts, checkpoint))
-    print("next:", pasted("doctor", *_doctor_options(job, root)))
+    print("next:", pasted("exportgate", "doctor", *_doctor_options(job, root)))
     return Exit.PASSED
 
 

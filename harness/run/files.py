@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.pipeline.events import FileFailed, Stage, read_events
-from exporters.variants import VARIANTS, variant
+from exporters.variants import VARIANTS, is_variant, variant
+from exportgate.artifacts.contents import reading
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
-from exportgate.runtime.inputs import encoder_input, step_inputs
+from exportgate.runtime.inputs import as_declared, encoder_input, step_inputs
 from exportgate.runtime.opening import own_feeds
 from harness.devices.browser.devices import Browser
-from harness.inspect import audit
 from harness.inspect.cost import StaticCost, static_cost
 from harness.run.memo import once
 from harness.third_party.folder import is_imported
@@ -100,21 +100,22 @@ class Files:
 
     @once
     def identical(self, name: str) -> list[str]:
-        """Return the other files of the table that are there and hold the same bytes."""
+        """Return the other files of ours that are there and hold the same bytes."""
         mine = self.sidecar(name).sha256
-        others = [row.name for row in VARIANTS if row.name != name]
-        return [
+        there = [path.name for path in self.folder().iterdir() if is_variant(path.name)]
+        others = {*(row.name for row in VARIANTS), *there} - {name}
+        return sorted(
             other
             for other in others
             if self.path(other).is_file() and sha256_of(self.path(other)) == mine
-        ]
+        )
 
     @once
-    def contents(self, name: str) -> audit.Contents:
+    def contents(self, name: str) -> reading.Contents:
         """Return what the file itself says is in it."""
         self.sidecar(name)
         self.progress(f"{name}: read what is inside")
-        return self.workers.get(_WORKER).call(audit.read_contents, self.path(name))
+        return self.workers.get(_WORKER).call(reading.read_contents, self.path(name))
 
     @once
     def cost(self, name: str) -> StaticCost:
@@ -123,9 +124,10 @@ class Files:
         return self.workers.get(_WORKER).call(static_cost, self.path(name), inputs)
 
     def own_feeds(self, name: str, feeds: Sequence[Arrays]) -> Sequence[Arrays]:
-        """Return inputs under a file's own names, for who runs it without its session."""
+        """Return inputs under a file's own names and types, for who runs it without its session."""
         if not self.is_third_party(name):
-            return feeds
+            contract = self.sidecar(name).contract
+            return [as_declared(contract, feed) for feed in feeds]
         worker = self.workers.get(_WORKER)
         return worker.call(own_feeds, self.path(name), feeds)
 

@@ -71,6 +71,8 @@ class Outputs:
     def rollouts(self, name: str) -> parity.StepComparison:
         """Compare a step with NeMo's along whole words, with its own states."""
         rollouts = self.nemo.reference().rollouts
+        if variant(name).interface.log_probs:
+            rollouts = tuple(rollout.with_log_probs() for rollout in rollouts)
         self.progress(f"{name}: roll out {len(rollouts)} words")
         return self.sessions.call(name, parity.compare_rollouts, rollouts)
 
@@ -109,15 +111,20 @@ class Outputs:
     @once
     def labels(self, name: str) -> coverage.LabelErrors:
         """Feed a step every symbol of the vocabulary from real states, beside NeMo's."""
-        drive, nemo = self.nemo.labels()
+        drive, nemo = self._driven(name)
         self.progress(f"{name}: feed {len(drive.y_prev)} symbols")
         ours = self.label_outputs(name)
         return coverage.label_errors(drive, nemo, ours)
 
+    def _driven(self, name: str) -> tuple[coverage.LabelDrive, coverage.StepOutputs]:
+        """Return inputs that feed every symbol, and what NeMo gives of what the file does."""
+        drive, nemo = self.nemo.labels()
+        return drive, nemo.with_log_probs() if variant(name).interface.log_probs else nemo
+
     @once
     def step_batch_noise_ratio(self, name: str) -> float:
         """Return how other rows of a batch move a step's outputs ÷ how far it is from NeMo."""
-        drive, nemo = self.nemo.labels()
+        drive, nemo = self._driven(name)
         alone = self.label_outputs(name)
         together = self.sessions.call(name, coverage.drive_batch, drive)
         return max(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporters.variants import variant
-from exportgate.runtime.inputs import encoder_input, step_inputs
+from exportgate.runtime.inputs import as_declared, encoder_input, step_inputs
 from harness.devices.device import Need, alone_on, demand
 from harness.measure import parity
 from harness.measure.paired import paired_round
@@ -49,9 +49,11 @@ class Timing:
 
     def typical_input(self, name: str) -> Arrays:
         """Return what a file is timed on: the median swipe, or one call of the step."""
+        contract = self.files.sidecar(name).contract
         if variant(name).graph == "encoder":
-            return encoder_input(parity.typical_and_long(self.swipes.features())[0])
-        return step_inputs(self.files.sidecar(name).contract)
+            typical, _ = parity.typical_and_long(self.swipes.features())
+            return as_declared(contract, encoder_input(typical))
+        return step_inputs(contract)
 
     def alone(self, name: str) -> Latency:
         """Return what a file takes in a process of its own."""

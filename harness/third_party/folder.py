@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from exporters.variants import VARIANTS
+from exporters.variants import is_variant
 from exportgate.artifacts.sidecar import sidecar_path
 from exportgate.errors import ExportGateError
 
@@ -50,7 +50,7 @@ def _has_sidecar(path: Path) -> bool:
     found = sidecar_path(path)
     if not found.is_file():
         return False
-    if path.name in {row.name for row in VARIANTS}:  # ours, however damaged
+    if is_variant(path.name):  # ours, however damaged
         return True
     try:
         data = json.loads(found.read_text(encoding="utf-8"))

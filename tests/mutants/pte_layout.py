@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.inspect import flatbuffer, pte_file
-from harness.inspect.xnn_graph import XnnGraph
+from exportgate.artifacts.contents import flatbuffer, pte_file
+from exportgate.artifacts.contents.xnn_graph import XnnGraph
 from tests.mutants.flatbuffer import Scalar, Walker, read_schema
 
 if TYPE_CHECKING:

@@ -63,6 +63,9 @@ class Client {
     self_test_ms = now_ms() - begin;
   }
 
+  // From the points of a swipe to the words to show, best first.
+  std::vector<Word> words(const std::vector<Point>& points) { return decoder->search(decoder->encode(features(points, spec))); }
+
   const Json spec;
   std::unique_ptr<Decoder> decoder;
   double self_test_ms = 0;

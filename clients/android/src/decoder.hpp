@@ -19,6 +19,9 @@ class Decoder {
     const Json& sizes = spec["dimensions"];
     layers_ = sizes["pred_layers"].integer(), width_ = sizes["pred_hidden"].integer();
     d_model_ = sizes["d_model"].integer(), vocab_ = spec["vocab_size"].integer(), blank_ = spec["blank_id"].integer();
+    const Json& takes = step.file["inputs"][0]["shape"][0];
+    fixed_batch_ = takes.kind == Json::kNumber ? takes.integer() : 0;
+    gives_log_probs_ = step.file["scores"].text == "log_probs";
   }
 
   // Return (T', D) valid frames.
@@ -157,8 +160,7 @@ class Decoder {
 
   // Call the step, for as many states at once as the file takes.
   std::vector<Stepped> run(const std::vector<const State*>& states, const std::vector<float>& frame) {
-    const Json& takes = step_.file["inputs"][0]["shape"][0];
-    const int size = takes.kind == Json::kNumber ? takes.integer() : states.size();
+    const int size = fixed_batch_ ? fixed_batch_ : states.size();
     std::vector<Stepped> found;
     for (size_t first = 0; first < states.size(); first += size) {
       const int rows = std::min<int>(size, states.size() - first);
@@ -192,7 +194,7 @@ class Decoder {
 
   std::vector<double> log_probs(const std::vector<float>& raw) const {
     std::vector<double> values(raw.begin(), raw.end());
-    if (step_.file["scores"].text == "log_probs") return values;
+    if (gives_log_probs_) return values;
     const double highest = *std::max_element(values.begin(), values.end());
     const double sum = std::accumulate(values.begin(), values.end(), 0.0, [&](double total, double value) { return total + std::exp(value - highest); });
     for (double& value : values) value -= highest + std::log(sum);
@@ -213,5 +215,6 @@ class Decoder {
   const Json &spec_, &search_;
   Program &encoder_, &step_;
   const Lexicon& lexicon_;
-  int layers_, width_, d_model_, vocab_, blank_;
+  int layers_, width_, d_model_, vocab_, blank_, fixed_batch_;  // of the step; 0: any
+  bool gives_log_probs_;
 };

@@ -45,12 +45,16 @@ inline Rows features(const std::vector<Point>& raw, const Json& spec) {
   const std::vector<Point> points = checked(raw, spec["points"]);
   const Json& rules = spec["features"];
   const int last = points.size() - 1, reach = rules["window_points"].integer() / 2;
+  std::vector<std::array<double, 2>> keys;  // decimal text, as exact in every language
+  for (const auto& key : rules["key_centres"].fields) keys.push_back({std::stod(key.second[0].text), std::stod(key.second[1].text)});
+  const double least_dt = rules["min_dt_s"].number;
+  const size_t nearest = rules["nearest_keys"].integer(), channels = rules["channels"].items.size();
   double vx0 = 0, vy0 = 0, heading0 = 0;
   Rows rows;
   for (int i = 0; i <= last; ++i) {
     const auto [x, y, t] = points[i];
     const auto [px, py, pt] = points[std::max(i - 1, 0)];
-    const double dt = std::max((t - pt) / 1000, rules["min_dt_s"].number);
+    const double dt = std::max((t - pt) / 1000, least_dt);
     const double vx = (x - px) / dt, vy = (y - py) / dt;
     const double ax = i < 2 ? 0 : (vx - vx0) / dt, ay = i < 2 ? 0 : (vy - vy0) / dt;
     const double angle = std::atan2(vy, vx);
@@ -59,18 +63,15 @@ inline Rows features(const std::vector<Point>& raw, const Json& spec) {
     if (turn < -M_PI) turn += 2 * M_PI;
     vx0 = vx, vy0 = vy, heading0 = std::atan2(y - py, x - px);
     std::vector<double> near;
-    for (const auto& key : rules["key_centres"].fields) {
-      const double dx = x - std::stod(key.second[0].text), dy = y - std::stod(key.second[1].text);
-      near.push_back(std::sqrt(dx * dx + dy * dy));
-    }
+    for (const auto& [kx, ky] : keys) near.push_back(std::sqrt((x - kx) * (x - kx) + (y - ky) * (y - ky)));
     std::sort(near.begin(), near.end());
-    near.resize(rules["nearest_keys"].integer());
+    near.resize(nearest);
     const double speed = std::sqrt(vx * vx + vy * vy), acceleration = std::sqrt(ax * ax + ay * ay);
     std::vector<double> row{x, y, t / 1000, vx, vy, speed, ax, ay, acceleration, angle, std::sin(angle), i ? std::cos(angle) : 0, turn};
     row.insert(row.end(), near.begin(), near.end());
     const auto sx = spread(points, i, reach, 0), sy = spread(points, i, reach, 1);
     row.insert(row.end(), {double(i) / last, double(i == 0), double(i == last), sx[0], sx[1], sy[0], sy[1], sx[2], sy[2]});
-    row.resize(rules["channels"].items.size());
+    row.resize(channels);
     rows.emplace_back(row.begin(), row.end());
   }
   return rows;

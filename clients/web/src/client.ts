@@ -14,19 +14,17 @@ const SELF_TEST_SWIPES = 3;
 
 export class Client {
   private constructor(
-    readonly spec: Specification, readonly decoder: Decoder, readonly selfTestMs: number,
+    readonly spec: Specification, readonly decoder: Decoder, readonly warmUpMs: number, readonly selfTestMs: number,
   ) {}
 
   /**
-   * Load an encoder and the step that goes with it, and test them.
+   * Load an encoder and its step, and test them; `read` returns a file of the bundle by its name.
    *
-   * @param read Returns a file of the bundle by its name.
    * @throws SelfTestError if the files are not decoded to the bundle's known answers.
    */
   static async load(ort: typeof Ort, read: Read, encoder: string, step?: string): Promise<Client> {
     const json = async (name: string) => JSON.parse(new TextDecoder().decode(await read(name)));
-    const spec: Specification = await json("decode.json");
-    const known: KnownAnswers = await json("known_answers.json");
+    const [spec, known]: [Specification, KnownAnswers] = [await json("decode.json"), await json("known_answers.json")];
     if (spec.schema !== 1) throw new SelfTestError(`decode.json has schema ${spec.schema}, expected 1`);
     const pair = known.pairs.find((item) =>
       item.encoder === encoder && item.step === (step ?? spec.files[encoder]?.step));
@@ -35,21 +33,24 @@ export class Client {
     }
     const open = async (name: string) => {
       const bytes = await checkedBytes(read, name, spec.files[name].sha256);
-      const intraOpNumThreads = spec.session_options.onnx.intra_op_threads;
-      const options = { executionProviders: ["wasm"], intraOpNumThreads };
+      const options = { executionProviders: ["wasm"], intraOpNumThreads: spec.session_options.onnx.intra_op_threads };
       return { session: await ort.InferenceSession.create(bytes, options), file: spec.files[name] };
     };
     const { file, sha256 } = spec.lexicon_search.words;
     const words = new TextDecoder().decode(await checkedBytes(read, file, sha256));
     const decoder = new Decoder(
       ort, spec, await open(pair.encoder), await open(pair.step), new Lexicon(words, spec.spellings));
-    const begin = performance.now();
     try {
-      await selfTest(decoder, spec, known, pair, SELF_TEST_SWIPES);
+      const took = await selfTest(decoder, spec, known, pair, SELF_TEST_SWIPES);
+      return new Client(spec, decoder, took.warmUpMs, took.selfTestMs);
     } catch (error) {
       throw error instanceof SelfTestError ? error : new SelfTestError(`self-test: ${error}`);
     }
-    return new Client(spec, decoder, performance.now() - begin);
+  }
+
+  /** Return the words to show for a swipe, best first. */
+  async words(points: Point[]): Promise<Word[]> {
+    return this.decoder.search(await this.decoder.encode(features(points, this.spec)));
   }
 
   /** Return what a swipe is decoded as, and every value on the way. */

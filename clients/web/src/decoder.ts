@@ -139,7 +139,7 @@ export class Decoder {
     for (let first = 0; first < states.length; first += size) {
       const part = states.slice(first, first + size);
       const [labels, frames] = [new Array<number>(size).fill(0), new Float32Array(size * d_model)];
-      const [hidden, cell] = [0, 1].map(() => new Float32Array(layers * size * width));
+      const [hidden, cell] = [new Float32Array(layers * size * width), new Float32Array(layers * size * width)];
       part.forEach((state, row) => {
         labels[row] = state.last;
         frames.set(frame, row * d_model);
@@ -175,9 +175,11 @@ export class Decoder {
   private logProbs(raw: Float32Array): Float64Array {
     const values = Float64Array.from(raw);
     if (this.step.file.scores === "log_probs") return values;
-    const highest = Math.max(...values);
-    const sum = values.reduce((total, value) => total + Math.exp(value - highest), 0);
-    return values.map((value) => value - highest - Math.log(sum));
+    let [highest, sum] = [-Infinity, 0];
+    for (const value of values) highest = Math.max(highest, value);
+    for (const value of values) sum += Math.exp(value - highest);
+    for (let i = 0; i < values.length; i++) values[i] -= highest + Math.log(sum);
+    return values;
   }
 
   private start(): State {

@@ -23,10 +23,8 @@ export function features(raw: Point[], spec: Specification): Float32Array[] {
   const keys = Object.values(spec.features.key_centres).map(([x, y]) => [Number(x), Number(y)]);
   const move = motion(points, spec.features.min_dt_s);
   return points.map(([x, y, t], i) => {
-    const near = keys
-      .map(([kx, ky]) => Math.sqrt((x - kx) ** 2 + (y - ky) ** 2))
-      .sort((a, b) => a - b)
-      .slice(0, spec.features.nearest_keys);
+    const distances = Float64Array.from(keys, ([kx, ky]) => Math.sqrt((x - kx) ** 2 + (y - ky) ** 2));
+    const near = distances.sort().subarray(0, spec.features.nearest_keys);
     const last = points.length - 1;
     const row = new Float32Array(spec.features.channels.length);
     const ends = [i / last, i === 0 ? 1 : 0, i === last ? 1 : 0];

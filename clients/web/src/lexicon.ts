@@ -16,28 +16,25 @@ export class Lexicon {
 
   constructor(text: string, spellings: Spelling[]) {
     this.spellings = spellings.map((item) => ({ ...item, letters: codes(item.letters) }));
-    const [parent, lastChild] = [[0], [-1]];
-    let [before, path] = [[] as number[], [ROOT]];
-    for (const line of text.split("\n")) {
-      if (!line) continue;
-      const [word, prior] = line.split("\t");
-      const letters = codes(word);
+    const [parent, lastChild, path] = [[0], [-1], [ROOT]];
+    for (let at = 0, before = ""; at < text.length;) { // 200,000 lines: nothing is made of each
+      const [tab, end] = [text.indexOf("\t", at), text.indexOf("\n", at)];
+      const word = text.slice(at, tab);
       let shared = 0;
-      while (shared < before.length && before[shared] === letters[shared]) shared++;
+      while (shared < word.length && word.charCodeAt(shared) === before.charCodeAt(shared)) shared++;
       path.length = shared + 1;
-      for (const letter of letters.slice(shared)) {
-        const [node, above] = [this.letter.length, path[path.length - 1]];
-        this.letter.push(letter);
+      for (let i = shared; i < word.length; i++) {
+        const node = this.letter.push(word.charCodeAt(i)) - 1, above = path[i];
+        for (const links of [this.firstChild, this.nextSibling, lastChild]) links.push(-1);
         this.logPrior.push(-Infinity);
-        [this.firstChild, this.nextSibling, lastChild].forEach((links) => links.push(-1));
         parent.push(above);
         if (lastChild[above] < 0) this.firstChild[above] = node;
         else this.nextSibling[lastChild[above]] = node;
         lastChild[above] = node;
         path.push(node);
       }
-      this.logPrior[path[path.length - 1]] = Number(prior);
-      before = letters;
+      this.logPrior[path[word.length]] = Number(text.slice(tab + 1, end));
+      [before, at] = [word, end + 1];
     }
     this.best = this.logPrior.slice();
     for (let node = this.best.length - 1; node > ROOT; node--) {
@@ -62,4 +59,4 @@ export class Lexicon {
   }
 }
 
-const codes = (text: string) => Array.from(text, (character) => character.codePointAt(0)!);
+const codes = (text: string) => Array.from({ length: text.length }, (_, i) => text.charCodeAt(i));

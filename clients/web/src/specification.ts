@@ -3,24 +3,20 @@
 export type DType = "float32" | "float16" | "int64" | "int32";
 export interface TensorSpec { name: string; dtype: DType; shape: (number | string)[] }
 export interface FileSpec {
-  sha256: string;
-  max_trace_len: number | null;
+  sha256: string; max_trace_len: number | null;
   inputs: TensorSpec[]; outputs: TensorSpec[];
-  step?: string | null;
-  scores?: "logits" | "log_probs";
+  step?: string | null; scores?: "logits" | "log_probs";
 }
 export interface Decision { writes: boolean; keeps_state: boolean; moves_frames: number }
 export interface Spelling { label: number; letters: string; starts: boolean }
 export interface Specification {
-  schema: number;
-  checkpoint_sha256: string;
+  schema: number; checkpoint_sha256: string;
   points: { lowest: number; highest: number; fewest: number };
   features: {
     channels: string[]; key_centres: Record<string, [string, string]>;
     nearest_keys: number; window_points: number; min_dt_s: number;
   };
-  labels: string[];
-  spellings: Spelling[];
+  labels: string[]; spellings: Spelling[];
   blank_id: number; start_symbol: number; vocab_size: number;
   dimensions: { d_model: number; pred_layers: number; pred_hidden: number };
   greedy: { max_symbols: number | null } & Record<"blank" | "label" | "label_at_max_symbols", Decision>;
@@ -46,6 +42,5 @@ export interface Pair {
 }
 export interface KnownAnswers {
   checkpoint_sha256: string; feature_tolerance: number;
-  swipes: { word: string; points: Point[]; features: number[][] }[];
-  pairs: Pair[];
+  swipes: { word: string; points: Point[]; features: number[][] }[]; pairs: Pair[];
 }

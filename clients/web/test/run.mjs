@@ -10,13 +10,8 @@ const [path, folder, encoder, step] = process.argv.slice(2);
 const { Client } = await import(pathToFileURL(resolve(path)));
 ort.env.wasm.numThreads = 1;
 try {
-  const load = () => Client.load(ort, (name) => readFile(`${folder}/${name}`), encoder, step);
-  const client = await load();
-  console.log(JSON.stringify({ self_test_ms: client.selfTestMs }));
-  // The first start compiles WebAssembly on the way; how long a test takes without is asked for by STARTS.
-  for (let start = 1; start < Number(process.env.STARTS ?? 1); start++) {
-    console.log(JSON.stringify({ self_test_ms: (await load()).selfTestMs }));
-  }
+  const client = await Client.load(ort, (name) => readFile(`${folder}/${name}`), encoder, step);
+  console.log(JSON.stringify({ warm_up_ms: client.warmUpMs, self_test_ms: client.selfTestMs }));
   for await (const line of createInterface({ input: process.stdin })) {
     const begin = performance.now();
     const { rows, greedy, words } = await client.decode(JSON.parse(line));

@@ -38,11 +38,11 @@ def measure_alone(start: Callable[[], Engine], artifact: Path, inputs: Arrays) -
         page = start()
         try:
             page.ask({"ask": "open", "id": page.new_id()}, _one_node())
-            before = _peak_bytes(page.guard_pid, reset=True)
+            before = peak_bytes(page.guard_pid, reset=True)
             opened = PageSession(page, artifact)
             session = adapted(opened, artifact)
             times = [session.elapsed([inputs]).wall_s * 1e3 for _ in range(1 + RUNS)]
-            peaks.append(_peak_bytes(page.guard_pid) - before)
+            peaks.append(peak_bytes(page.guard_pid) - before)
         finally:
             page.close()
         loads.append(opened.load_ms)
@@ -63,7 +63,7 @@ def _one_node() -> bytes:
     return found
 
 
-def _peak_bytes(guard: int, *, reset: bool = False) -> int:
+def peak_bytes(guard: int, *, reset: bool = False) -> int:
     """Return the peak of resident memory of the process that runs the page.
 
     Args:

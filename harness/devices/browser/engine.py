@@ -83,6 +83,10 @@ class Engine:
         self._numbers += 1
         return self._numbers
 
+    def serve(self, name: str, folder: Path) -> None:
+        """Let the page fetch what is in a folder, under a name beside ``ort``."""
+        self._server.folders[name] = folder
+
     def ask(self, header: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
         """Send a request and return header and body of the answer.
 

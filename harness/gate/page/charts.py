@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ TREND = ("word_accuracy", "sqnr_db", "size_bytes")
 """Metrics whose trend over checkpoints is drawn."""
 _ROW_IN = 0.26
 """Height of a bar."""
-_PRECISIONS = ("float32", "float16", "int8", "uint8", "int4", "int32", "int64")
+_PRECISIONS = ("FP32", "FP16", "INT8", "INT4")
+_REST = "graph, scales and the rest"
 
 
 def charts(report: Report, trend: Mapping[SeriesKey, Sequence[Point]]) -> list[Picture]:
@@ -47,9 +49,12 @@ def _sizes(report: Report) -> Picture | None:
         rows = report.rows(name, Kind.WEIGHT_BYTES)
         size = report.request.get("file_bytes", {}).get(name)
         if rows and size:
-            parts = {row["type"]: row["bytes"] / 1e6 for row in rows}
+            parts: dict[str, float] = {}
+            for row in rows:
+                kind = _precision(row["type"])
+                parts[kind] = parts.get(kind, 0.0) + row["bytes"] / 1e6
             rest = size / 1e6 - sum(parts.values())
-            stacks[name] = parts | ({"no weights": rest} if rest > 0 else {})
+            stacks[name] = parts | ({_REST: rest} if rest > 0 else {})
     if not stacks:
         return None
     title = "Size by precision"
@@ -58,9 +63,19 @@ def _sizes(report: Report) -> Picture | None:
     return Picture(title, caption, svg)
 
 
+def _precision(stored: str) -> str:
+    """Return what a type is called by those who ship it; XNNPACK names the kind of scale too."""
+    bits = re.search(r"int(\d+)|float(\d+)", stored)
+    if bits is None:
+        return stored
+    return f"FP{bits[2]}" if bits[2] else f"INT{bits[1]}"
+
+
 def _stack(stacks: Mapping[str, Mapping[str, float]], axes: Any) -> None:  # noqa: ANN401
     seen = {kind for parts in stacks.values() for kind in parts}
-    kinds = [kind for kind in _PRECISIONS if kind in seen] + sorted(seen - set(_PRECISIONS))
+    last = [_REST] if _REST in seen else []
+    kinds = [kind for kind in _PRECISIONS if kind in seen]
+    kinds += [*sorted(seen - {*_PRECISIONS, _REST}), *last]
     left = np.zeros(len(stacks))
     for place, kind in enumerate(kinds):
         widths = np.array([parts.get(kind, 0.0) for parts in stacks.values()])

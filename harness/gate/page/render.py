@@ -18,7 +18,7 @@ from harness.gate.page.charts import charts
 from harness.gate.page.keyboard import changed_swipes, total_changed
 from harness.gate.report.changes import change_lines
 from harness.gate.report.facts import file_facts, hashes
-from harness.gate.report.margins import narrowest
+from harness.gate.report.margins import narrowest_by_gate
 from harness.gate.report.reasons import headline, problems
 from harness.metrics import METRICS, Role
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FIRST_PROBLEMS = 4
 """Problems that stand on the first screen; more can be unfolded."""
+FIRST_CHANGES = 8
 MARGINS = 10
 _MARKS = {"PASS": "✓", "FAIL": "✗", "NOT_MEASURED": "?", "waived": "~", "": "·"}
 
@@ -58,6 +59,7 @@ def html_of(report: Report, trend: Mapping[SeriesKey, Sequence[Point]] | None = 
         "problems": problems(report),
         "first": FIRST_PROBLEMS,
         "cut": _cut,
+        "joint": Markup("_<wbr>"),
         "target": report.request["target"],
         "device": report.request["device"],
         "checkpoint": Path(report.request["checkpoint"]).name,
@@ -66,7 +68,8 @@ def html_of(report: Report, trend: Mapping[SeriesKey, Sequence[Point]] | None = 
         "notes": report.request.get("notes", []),
         "files": [_file(name, report) for name in report.artifacts],
         "baseline": change_lines(report),
-        "margins": [_margin_row(item) for item in narrowest(report.verdicts, MARGINS)],
+        "most_changes": FIRST_CHANGES,
+        "margins": [_margin_row(item) for item in narrowest_by_gate(report.verdicts, MARGINS)],
         "matrix": _matrix(report),
         "informational": _informational(report),
         "pictures": _marked(pictures),

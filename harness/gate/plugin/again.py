@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 import pytest
 
+from exportgate.pasted import pasted
 from harness.gate.plugin.options import takes_value
 
 GATE_COMMAND: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
@@ -20,13 +20,13 @@ def again(config: pytest.Config, nodeid: str) -> str:
     path, _, test = nodeid.partition("::")
     if command is not None:
         given, test_id = list(command), f"{Path(path).name}::{test}"
-        return shlex.join(["exportgate", "gate", *_options(given, _tests(given)), test_id])
+        return pasted("exportgate", "gate", *_options(given, _tests(given)), test_id)
     given = [str(arg) for arg in config.invocation_params.args]
     chosen = set(map(str, getattr(config.option, "file_or_dir", None) or []))
     found = config.rootpath / path
     if found.exists():
         path = os.path.relpath(found, config.invocation_params.dir)
-    return shlex.join(["pytest", f"{path}::{test}", *_options(given, chosen)])
+    return pasted("pytest", f"{path}::{test}", *_options(given, chosen))
 
 
 def _tests(given: list[str]) -> set[str]:

@@ -51,18 +51,22 @@ def read_book(config: pytest.Config, request: Request) -> GateBook:
         ExportGateError: A gates file is malformed, the floor is no share, the record beside the
             checkpoint is of other files, or the baseline is not there.
     """
-    book = read_gates(gates_files(config), [CHECKPOINT, *(row.name for row in VARIANTS)])
+    names = dict.fromkeys(row.name for row in (*VARIANTS, *request.variants))
+    book = read_gates(gates_files(config), [CHECKPOINT, *names])
     book = _with_baseline(_with_record(book, config, request), request)
     return book.on(request.device.name)
 
 
 def left_to_others(book: GateBook, artifacts: Collection[str]) -> list[str]:
     """Say which gates of some artifacts this run's device cannot decide, and which can."""
+    files: dict[tuple[str, str], list[str]] = {}
+    for gate in book.elsewhere:
+        if gate.artifact in artifacts:
+            files.setdefault((gate.metric, " and ".join(gate.devices)), []).append(gate.artifact)
     return [
-        f"not judged on {book.device}: {gate.metric} of {gate.artifact}, which is judged on "
-        f"{' and '.join(gate.devices)} (--device)"
-        for gate in book.elsewhere
-        if gate.artifact in artifacts
+        f"not judged on {book.device}: {metric} of {', '.join(names)}; judge it with --device on "
+        f"{devices}"
+        for (metric, devices), names in files.items()
     ]
 
 

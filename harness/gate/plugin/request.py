@@ -6,7 +6,14 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import VARIANTS, Variant, variants_of
+from exporters.variants import (
+    VARIANTS,
+    Variant,
+    is_variant,
+    plain_name,
+    variant,
+    variants_of,
+)
 from exportgate import resources
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.data.features import FEATURE_DIM
@@ -45,7 +52,7 @@ def selected(config: pytest.Config) -> tuple[Variant, ...]:
         ExportGateError: The target does not exist, or has no variant of a name.
     """
     target = config.getoption("--target")
-    rows = variants_of(target)
+    rows = _with_interfaces(variants_of(target), config.getoption("--artifacts"))
     wanted = config.getoption("--variant")
     if not wanted:
         return rows
@@ -57,6 +64,25 @@ def selected(config: pytest.Config) -> tuple[Variant, ...]:
         )
         raise RequestError(msg)
     return tuple(row for row in rows if row.name in wanted)
+
+
+def _with_interfaces(rows: tuple[Variant, ...], folder: Path | None) -> tuple[Variant, ...]:
+    """Return a target's rows, with those of its files in a folder that are called otherwise.
+
+    A file that is there under such a name only stands in for the row of the table.
+    """
+    if folder is None or not folder.is_dir():
+        return rows
+    others: dict[str, list[Variant]] = {}
+    for row in (variant(path.name) for path in sorted(folder.iterdir()) if is_variant(path.name)):
+        others.setdefault(plain_name(row), []).append(row)
+    found = []
+    for row in rows:
+        there = [item for item in others.get(row.name, []) if item.name != row.name]
+        if not there or (folder / row.name).is_file():
+            found.append(row)
+        found += there
+    return tuple(found)
 
 
 def checkpoint_of(config: pytest.Config) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.gate.report.changes import change_lines
 from harness.gate.report.facts import file_facts
-from harness.gate.report.margins import narrowest
+from harness.gate.report.margins import narrowest_by_gate
 from harness.gate.report.reasons import headline, problems
 from harness.metrics import METRICS
 
@@ -90,7 +90,7 @@ def file_table(report: Report) -> list[str]:
 
 def _margin_table(report: Report, room: int) -> list[str]:
     """Return the narrowest margins: as many rows as there is room for."""
-    found = narrowest(report.verdicts, max(0, min(_MARGINS, room)))
+    found = narrowest_by_gate(report.verdicts, max(0, min(_MARGINS, room)))
     if not found:
         return []
     lines = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -29,3 +30,13 @@ class Rollout:
     logits: NDArray[np.float32]
     h1: NDArray[np.float32]
     c1: NDArray[np.float32]
+
+    def with_log_probs(self) -> Rollout:
+        """Return it with log-softmax of the logits in their place."""
+        return replace(self, logits=log_softmax(self.logits))
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return natural log-probabilities of (…, V) logits, rounded to float32 at the end."""
+    wide = logits.astype(np.float64)
+    return (wide - np.logaddexp.reduce(wide, axis=-1, keepdims=True)).astype(np.float32)

@@ -94,6 +94,32 @@ export async function serve(link, asked, load, wasm) {
       }
       return pack({ ms });
     },
+    // A client of a bundle (clients/web), from the points of a swipe to its words.
+    async client({ id, module, bundle, encoder, step }) {
+      const beside = (name) => new URL(`../${name}`, wasm).href;
+      const { Client } = await import(beside(module));
+      const read = async (name) => new Uint8Array(await (await fetch(beside(bundle + name))).arrayBuffer());
+      const start = performance.now();
+      const client = await Client.load(ort, read, encoder, step);
+      sessions.set(id, client);
+      return pack({ ms: performance.now() - start, warmUpMs: client.warmUpMs, selfTestMs: client.selfTestMs });
+    },
+    async swipes({ id, swipes, runs }) {
+      const client = sessions.get(id), ms = [];
+      let words = [];
+      for (const points of swipes) {
+        for (let turn = 0; turn < runs; turn++) {
+          const start = performance.now();
+          words = await client.words(points);
+          ms.push(performance.now() - start);
+        }
+      }
+      return pack({ ms, words: words.map(({ text }) => text) });
+    },
+    // What scripts and WebAssembly hold, after a collection.
+    async memory() {
+      return pack({ bytes: (await performance.measureUserAgentSpecificMemory()).bytes });
+    },
     async release({ id }) {
       await sessions.get(id)?.release();
       sessions.delete(id);

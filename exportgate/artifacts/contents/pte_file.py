@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exportgate.artifacts.contents.flatbuffer import cut, decompile, unsigned
+from exportgate.artifacts.contents.xnn_graph import Constant, XnnGraph, widened
 from exportgate.errors import ExportGateError
-from harness.inspect.flatbuffer import cut, decompile, unsigned
-from harness.inspect.xnn_graph import Constant, XnnGraph, widened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

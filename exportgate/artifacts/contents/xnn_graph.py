@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.inspect.flatbuffer import cut, decompile, unsigned
+from exportgate.artifacts.contents.flatbuffer import cut, decompile, unsigned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
