@@ -215,7 +215,9 @@ _BYTES = {
     "header": _long_header,
     "pack": lambda data, how: _PACKERS[how](data),
     "cut": lambda data, kept: data[:kept],
-    "patch": lambda data, at, value: data[:at] + bytes.fromhex(value) + data[at + len(value) // 2 :],
+    "patch": lambda data, at, value: (
+        data[:at] + bytes.fromhex(value) + data[at + len(value) // 2 :]
+    ),
     "append": lambda data, text: data + text.encode(),
     "twice": lambda data: data + data,
 }

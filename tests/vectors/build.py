@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.vectors import archives, bundles, graphs, texts
-from tests.vectors.entries import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +82,7 @@ def build(vector: Vector, folder: Path, outside: Path) -> Path:
     return OPERATIONS[vector.kind](folder, steps)
 
 
-def expanded(value: Any, outside: str) -> Any:  # noqa: ANN401 - JSON
+def expanded(value: Any, outside: str) -> Any:
     """Write out ``{outside}``, and ``{9*5000}`` as so many nines."""
     if isinstance(value, str):
         text = value.replace("{outside}", outside)

@@ -32,17 +32,18 @@ def preload() -> None:
     import yaml
 
     from exporters.nemo import checkpoint
+    from exportgate.artifacts.contents import pte_file, reading
     from harness import console
     from harness.gate import bundle, promote
     from harness.gate.proof import proving
     from harness.history import trends
-    from harness.inspect import audit, pte_file
+    from harness.inspect import audit
     from harness.onboarding import doctor
     from harness.third_party import importing
 
     used = (gzip, sqlite3, zipfile, onnx, sqlite_utils, torch, yaml, checkpoint, console, bundle)
-    assert used
-    assert (promote, proving, trends, audit, pte_file, doctor, importing)
+    used += (promote, proving, trends, audit, pte_file, reading, doctor, importing)
+    assert all(used)
     torch.set_num_threads(1)
     golden_spec()
 
@@ -137,7 +138,7 @@ def contract(path: str) -> int:
 
 def onnx_file(path: str) -> int:
     """Take weights in from beside a model, and read what is inside of the whole."""
-    from harness.inspect.audit import read_contents
+    from exportgate.artifacts.contents.reading import read_contents
     from harness.third_party.external_data import in_one_file
 
     with in_one_file(Path(path)) as whole:
@@ -146,8 +147,8 @@ def onnx_file(path: str) -> int:
 
 
 def pte_file(path: str) -> int:
-    from harness.inspect.audit import read_contents
-    from harness.inspect.pte_file import read_constants, read_structure, read_weights
+    from exportgate.artifacts.contents.pte_file import read_constants, read_structure, read_weights
+    from exportgate.artifacts.contents.reading import read_contents
 
     print(read_contents(Path(path)))
     print(len(read_weights(Path(path))), len(read_constants(Path(path))))
@@ -226,16 +227,16 @@ def misbehave(what: str, outside: str) -> int:
         case "memory":
             bytearray(3 << 30)
         case "raise":
-            raise KeyError(what)
+            raise KeyError
         case "two lines":
-            raise ResourceError("two\nlines")  # noqa: EM101
+            raise ResourceError(outside + "\nlines")
     return Exit.PASSED
 
 
 ENTRIES: dict[str, Callable[..., int]] = {
     entry.__name__: entry
     for entry in (
-        baseline, checkpoint, console, contract, gates, imported, lexicon, loaded, manifest, misbehave,
-        onnx_file, opened, pte_file, report, sidecar, third_party,
+        baseline, checkpoint, console, contract, gates, imported, lexicon, loaded, manifest,
+        misbehave, onnx_file, opened, pte_file, report, sidecar, third_party,
     )
 }  # fmt: skip

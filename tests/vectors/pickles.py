@@ -12,7 +12,8 @@ _CODES = {opcode.name: opcode.code.encode("latin-1") for opcode in pickletools.o
 _RAW = {"PROTO": "<B", "BINPUT": "<B", "BINGET": "<B", "LONG_BINPUT": "<I", "LONG_BINGET": "<I",
         "BININT": "<i", "BININT1": "<B", "BININT2": "<H", "EXT1": "<B", "EXT2": "<H", "EXT4": "<i",
         "FRAME": "<Q", "BINFLOAT": ">d"}  # fmt: skip
-_COUNTED = {"SHORT_BINSTRING": "<B", "BINSTRING": "<i", "BINUNICODE": "<I", "SHORT_BINUNICODE": "<B",
+_COUNTED = {"SHORT_BINSTRING": "<B", "BINSTRING": "<i", "BINUNICODE": "<I",
+            "SHORT_BINUNICODE": "<B",
             "BINUNICODE8": "<Q", "BINBYTES": "<I", "SHORT_BINBYTES": "<B", "BINBYTES8": "<Q",
             "BYTEARRAY8": "<Q"}  # fmt: skip
 
@@ -50,7 +51,9 @@ def _encoded(name: str, argument: str, claimed: int | None) -> bytes:
         return code + f"{module}\n{attribute}\n".encode()
     if name in ("LONG1", "LONG4"):
         data = pickle.encode_long(int(argument))
-        head = struct.pack("<B" if name == "LONG1" else "<i", len(data) if claimed is None else claimed)
+        head = struct.pack(
+            "<B" if name == "LONG1" else "<i", len(data) if claimed is None else claimed
+        )
         return code + head + data
     if argument:  # an opcode whose argument ends with its line
         return code + argument.encode() + b"\n"

@@ -246,7 +246,7 @@ def _offence(
         if flags & _WRITES and not path.startswith((*inside, "/dev/null", "/proc/self/")):
             return f"write {path}"
     elif event == "subprocess.Popen":
-        program = os.path.basename(os.fsdecode(args[0]))
+        program = Path(os.fsdecode(args[0])).name
         if args[0] != sys.executable and program not in _ALLOWED_PROGRAMS:
             return f"start {args[0]} {args[1]}"
     elif event in _WATCHED:

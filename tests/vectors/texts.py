@@ -45,13 +45,13 @@ _EDITS: dict[str, Callable[..., bytes]] = {
     "between": lambda _, head, text, times, tail: f"{head}{text * times}{tail}".encode(),
     "append": lambda data, text, times=1: data + text.encode("utf-8", "surrogatepass") * times,
     "bytes": lambda _, digits: bytes.fromhex(digits),
-    "gzip": lambda data: gzip.compress(data),
+    "gzip": gzip.compress,
     "nested": lambda _, head, opening, closing, depth, tail: (
         f"{head}{opening * depth}{closing * depth}{tail}".encode()
     ),
     "cut": lambda data, kept: data[:kept],
     "zeros": lambda _, count: bytes(count),
-    "data": lambda data, place, value: _data(data, place, value),
+    "data": lambda data, place, value: _data(data, place, value),  # noqa: PLW0108 - it stands below
 }
 
 
