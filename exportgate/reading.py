@@ -11,15 +11,38 @@ import json
 import math
 import stat
 import tomllib
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_Shape = TypeVar("_Shape")
+
 LARGEST_TEXT_BYTES = 64 << 20
 """More than any description that this project writes; a report with all samples has 5 MB."""
+LARGEST_TOML_BYTES = 4 << 20
+"""The gates of this project have 40 kB; the parser takes a second for 10 MB."""
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 """What reading well-formed JSON or TOML raises if its content has another shape than expected."""
+
+
+def reason(error: Exception) -> str:
+    """Return what is wrong with a file in words; Python's own speak of its types to nobody."""
+    if isinstance(error, KeyError):
+        return (
+            f"{error.args[0]!r} is missing, or nothing that is known"
+            if error.args
+            else "a part is missing"
+        )
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, (TypeError, AttributeError, IndexError)):
+        said = str(error)
+        of_python = "object" in said or "indices" in said or "index out of range" in said
+        return "a part of it has another type or length than expected" if of_python else said
+    return str(error) or type(error).__name__
 
 
 def read_text(path: Path, limit_bytes: int = LARGEST_TEXT_BYTES) -> str:
@@ -65,7 +88,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - as above
     """
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite
+            text, object_pairs_hook=unique, parse_constant=_no_number, parse_float=_finite
         )
     except RecursionError as error:
         msg = "it is nested too deep"
@@ -75,7 +98,39 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - as above
     return value
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def shaped(data: object, shape: type[_Shape], *, only: bool = True) -> _Shape:
+    """Return plain data as a dataclass or typed dictionary, each value of the type stated there.
+
+    Args:
+        data: Plain values, as JSON and TOML have them.
+        shape: What they should be.
+        only: Nothing else may be there.
+
+    Raises:
+        ValueError: A value has another type, is missing, or is none that the type knows; the
+            message names its place, from ``$``.
+    """
+    try:
+        found = msgspec.convert(data, shape)
+    except (msgspec.ValidationError, RecursionError) as error:
+        msg = str(error)
+        raise ValueError(msg) from error
+    if only:
+        _check_known(data, msgspec.to_builtins(found), "$")
+    return found
+
+
+def _check_known(data: object, known: object, place: str) -> None:
+    """Refuse what is there without standing in the type: nobody knows what it would mean."""
+    if isinstance(data, dict) and isinstance(known, dict):
+        for key, value in data.items():
+            if key not in known:
+                msg = f"nobody knows what {key!r} means - at `{place}`"
+                raise ValueError(msg)
+            _check_known(value, known[key], f"{place}.{key}")
+
+
+def read_toml(path: Path, limit_bytes: int = LARGEST_TOML_BYTES) -> dict[str, Any]:
     """Return the tables of a TOML file; a byte order mark is skipped.
 
     Raises:
@@ -83,13 +138,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         ValueError: See ``read_text``; or no TOML, or nested too deep.
     """
     try:
-        return tomllib.loads(read_text(path).removeprefix("\ufeff"))
+        return tomllib.loads(read_text(path, limit_bytes).removeprefix("\ufeff"))
     except RecursionError as error:
         msg = "it is nested too deep"
         raise ValueError(msg) from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's names and values, for ``object_pairs_hook``.
+
+    Raises:
+        ValueError: A name is there twice: some readers take the first, others the last.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

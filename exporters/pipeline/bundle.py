@@ -25,7 +25,7 @@ from exportgate.artifacts.sidecar import (
 )
 from exportgate.data.features import FEATURE_DIM, feature_document, feature_spec
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED, read_json
+from exportgate.reading import MALFORMED, read_json, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,7 +106,9 @@ def read_bundle(folder: Path) -> Bundle:
         assets = tuple(str(name) for name in data.get("assets", ()))
         bundle = Bundle(str(data["checkpoint_sha256"]), files, verdict, judged, assets)
     except (OSError, *MALFORMED) as error:
-        msg = f"{path}: malformed index ({error!r}); write the bundle again with --package_dir"
+        msg = (
+            f"{path}: malformed index ({reason(error)}); write the bundle again with --package_dir"
+        )
         raise BundleError(msg) from error
     if outside := sorted(name for name in bundle.files if Path(name).name != name):
         msg = f"{path}: {outside[0]!r} should be the plain name of a file in the folder"

@@ -38,7 +38,7 @@ from exporters.pipeline.bundle import (
 )
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, write_text
 from exportgate.exit import Exit, Parser
-from exportgate.reading import MALFORMED, read_json, read_text
+from exportgate.reading import MALFORMED, read_json, read_text, reason
 from exportgate.resources import build_folder
 from harness.client.specify import CLIENT_FILES, check_client_files, specify, unanswered
 from harness.gate.gates import Status
@@ -176,7 +176,7 @@ def _check_features(path: Path, sidecars: Mapping[str, Sidecar]) -> None:
         text = json.dumps(data["specification"], sort_keys=True, separators=(",", ":"))
         stated = {"version": data["version"], "sha256": data["sha256"]}
     except (OSError, *MALFORMED) as error:
-        msg = f"{path}: malformed feature specification ({error!r}); write the bundle again"
+        msg = f"{path}: malformed feature specification ({reason(error)}); write the bundle again"
         raise BundleError(msg) from error
     found = hashlib.sha256(text.encode("utf-8")).hexdigest()
     if found != stated["sha256"] or any(s.feature_spec != stated for s in sidecars.values()):

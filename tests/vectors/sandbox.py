@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,6 +85,8 @@ class Outcome:
             found.append(f"more than one line: {self.err[-1500:]}")
         if "Traceback (most recent call last)" in self.out + self.err:
             found.append("a traceback")
+        if "not enough memory" in self.err:
+            found.append("asked for more memory than there is")
         if self.peak_bytes > LARGEST_BYTES:
             found.append(f"took {self.peak_bytes / 2**30:.1f} GiB")
         return found
@@ -193,6 +196,7 @@ def _child(job: Job, spool: Path) -> None:
     folder = Path(job.folder)
     (folder / "tmp").mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(folder / "tmp")
+    tempfile.tempdir = None  # what was found out before the fork
     os.chdir(folder)
     (spool / "events").unlink(missing_ok=True)
     for name, descriptor in (("out", 1), ("err", 2)):

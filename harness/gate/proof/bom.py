@@ -23,7 +23,7 @@ from packageurl import PackageURL
 
 from exporters.variants import variant
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED, read_json
+from exportgate.reading import MALFORMED, read_json, reason
 from harness.gate.gates import Status
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def bom_of(report: Report, files: Mapping[str, str], sidecars: Mapping[str, Side
         _fill(bom, report, files, sidecars)
         data = json.loads(JsonV1Dot6(bom).output_as_string())
     except MALFORMED as error:
-        msg = f"the report cannot be told as a bill of materials ({error!r:.200})"
+        msg = f"the report cannot be told as a bill of materials ({reason(error):.200})"
         raise BomError(msg) from error
     if not report.gate.get("finished_utc"):  # the library would tell the time of writing
         data["metadata"].pop("timestamp", None)
@@ -89,7 +89,7 @@ def check_bom(path: Path, files: Mapping[str, str]) -> None:
             if str(part["bom-ref"]).startswith("file:")
         }
     except (OSError, *MALFORMED) as error:
-        msg = f"{path}: malformed bill of materials ({error!r:.200}); seal the bundle again"
+        msg = f"{path}: malformed bill of materials ({reason(error):.200}); seal the bundle again"
         raise BomError(msg) from error
     wanted = {name: digest for name, digest in files.items() if name != path.name}
     if stated != wanted:

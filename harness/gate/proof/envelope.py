@@ -21,7 +21,7 @@ from securesystemslib.signer._crypto_signer import CryptoSigner
 from securesystemslib.signer._key import SSlibKey
 
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED, parse_json, read_text
+from exportgate.reading import MALFORMED, parse_json, read_text, reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,7 @@ def opened(where: Path, text: str, public_key: Path) -> bytes:
             msg = f"payload of type {envelope.payload_type!r:.60}"
             raise ValueError(msg)
     except (*MALFORMED, LibraryError) as error:
-        msg = f"{where}: no signed statement ({error!r:.200}); sign the bundle again"
+        msg = f"{where}: no signed statement ({reason(error):.200}); sign the bundle again"
         raise SignatureError(msg) from error
     if key.keyid not in envelope.signatures:
         signers = ", ".join(sorted(f"{name!s:.{_SHOWN_DIGITS}}" for name in envelope.signatures))

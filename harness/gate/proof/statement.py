@@ -18,7 +18,7 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
 
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED
+from exportgate.reading import MALFORMED, reason
 from harness.gate.gates import Status
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def statement_of(report: Report, files: Mapping[str, str]) -> bytes:
         )
         statement.validate()
     except MALFORMED as error:
-        msg = f"the report does not name all that it judged ({error!r:.200}); run the gate again"
+        said = f"{reason(error):.200}"
+        msg = f"the report does not name all that it judged ({said}); run the gate again"
         raise StatementError(msg) from error
     data = json_format.MessageToDict(statement.pb)
     return json.dumps(data, indent=1, sort_keys=True).encode()
@@ -115,7 +116,7 @@ def claim_of(where: Path, payload: bytes) -> Claim:
         gate = predicate["exportgate"]
         return Claim(subjects, str(predicate["result"]), dict(gate), tuple(gate["limits"]))
     except (*MALFORMED, RecursionError, json_format.ParseError) as error:
-        msg = f"{where}: the signed statement is no verdict of a gate ({error!r:.200})"
+        msg = f"{where}: the signed statement is no verdict of a gate ({reason(error):.200})"
         raise StatementError(msg) from error
 
 
