@@ -39,6 +39,7 @@ _ABOUT_ANOTHER = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
+_NO_VALUE = "a value in it is none of the type that its form or its tag says"
 _MOST_MERGED = 100_000
 _OTHER_SUFFIXES = {
     ".onnx": "an ONNX file, which is made from a checkpoint; judge it with "
@@ -150,7 +151,8 @@ def read_config(path: Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except (yaml.YAMLError, RecursionError, *MALFORMED) as error:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else _NO_VALUE
+        said = "nested too deep" if isinstance(error, RecursionError) else said
         msg = f"{path}: {CONFIG} is not valid YAML ({said}); write it as NeMo's save_to() does"
         raise CheckpointError(msg) from error
     if not isinstance(config, dict):
@@ -230,6 +232,8 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
         raise
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, *MALFORMED) as error:
         reason = " ".join(str(error).split()).partition(": - method")[0]  # of every compression
+        if reason.startswith("file could not be opened"):
+            reason = "no tar, or its first header is damaged"
         msg = (
             f"{path}: not a readable .nemo archive ({reason}); it should be "
             f"a tar of {CONFIG} and {WEIGHTS}; copy or save it again"

@@ -55,14 +55,15 @@ def nemo(folder: Path, steps: list[list[Any]]) -> Path:
     data: bytes | None = None
     for name, *arguments in steps:
         if name in _BYTES:
-            data = _BYTES[name](_tar(members) if data is None else data, *arguments)
+            data = _BYTES[name](packed(members) if data is None else data, *arguments)
         else:
             members = _MEMBERS[name](members, *arguments)
-    path.write_bytes(_tar(members) if data is None else data)
+    path.write_bytes(packed(members) if data is None else data)
     return path
 
 
-def _tar(members: list[Member]) -> bytes:
+def packed(members: list[Member]) -> bytes:
+    """Return a tar of members."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for info, data in members:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
+import sys
 import time
+import traceback
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +213,44 @@ def report(path: str) -> int:
     return Exit.PASSED
 
 
+def agree(path: str) -> int:
+    """Hold against each other what NeMo and we take from an archive that we do not refuse."""
+    import tempfile
+
+    from exporters.nemo.archive import CONFIG, WEIGHTS, read_config, read_member
+
+    names = [CONFIG, WEIGHTS]
+    read_config(Path(path))
+    ours = [read_member(Path(path), name) for name in names]
+    from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+
+    with tempfile.TemporaryDirectory() as folder:
+        SaveRestoreConnector._unpack_nemo_file(path, folder)
+        theirs = [(Path(folder) / name).read_bytes() for name in names]
+    assert ours == theirs, "NeMo takes other files from it"
+    return Exit.PASSED
+
+
+def several(jobs: str) -> int:
+    """Give many files to their readers, one after the other; say how each ended."""
+    from exportgate.exit import end
+
+    for name, *arguments in json.loads(Path(jobs).read_text(encoding="utf-8")):
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+                end(lambda name=name, given=arguments: ENTRIES[name](*given))
+        except SystemExit as ended:
+            line = said.getvalue()
+            one = ended.code != 2 or (line.startswith("error: ") and line.count("\n") == 1)
+            print("status", ended.code if one else f"fault {line!r}")
+        except BaseException as error:  # noqa: BLE001 - what the interpreter would trace back
+            traceback.print_exc()
+            print("status fault", repr(error)[:200], arguments)
+        sys.stdout.flush()
+    return Exit.PASSED
+
+
 def misbehave(what: str, outside: str) -> int:
     """Do what no reader may, for the test of the watch itself."""
     match what:
@@ -236,7 +278,7 @@ def misbehave(what: str, outside: str) -> int:
 ENTRIES: dict[str, Callable[..., int]] = {
     entry.__name__: entry
     for entry in (
-        baseline, checkpoint, console, contract, gates, imported, lexicon, loaded, manifest,
-        misbehave, onnx_file, opened, pte_file, report, sidecar, third_party,
+        agree, baseline, checkpoint, console, contract, gates, imported, lexicon, loaded, manifest,
+        misbehave, onnx_file, opened, pte_file, report, several, sidecar, third_party,
     )
 }  # fmt: skip

@@ -39,6 +39,8 @@ class Dropped:
 
 
 _LONGEST_LINE = 16 << 20
+_ONE_A_LINE = "expected a recording a line"
+_ONE = "expected a recording a line"
 Recording = Swipe | Dropped
 
 
@@ -50,9 +52,10 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     try:
         with _opened(path) as lines:
-            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE + 1), b""), 1):
+            each = iter(lambda: lines.readline(_LONGEST_LINE + 1), b"")
+            for number, line in enumerate(each, 1):
                 if len(line) > _LONGEST_LINE:
-                    msg = f"{path}:{number}: longer than {_LONGEST_LINE} bytes; give a recording a line"
+                    msg = f"{path}:{number}: longer than {_LONGEST_LINE} bytes; {_ONE_A_LINE}"
                     raise ImportingError(msg)
                 if line.strip():
                     yield number, line
