@@ -109,22 +109,25 @@ def main() -> int:
 
 def mutations(target: Target, count: int, number: int) -> list[tuple[str, list[Edit]]]:
     """Return so many edits, of bytes and of structure by turns, as hypothesis chooses them."""
-    found: list[tuple[str, list[Edit]]] = []
     kinds = ["bytes", "tree"] if target.kind in _TREES else ["bytes"]
-    for kind in kinds:
-        wanted = -(-count // len(kinds))
-
-        @seed(number)
-        @settings(
-            max_examples=wanted, database=None, deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        @given(of_bytes if kind == "bytes" else of_trees)
-        def collect(edits: list[Edit], kind: str = kind) -> None:
-            found.append((kind, edits))
-
-        collect()
+    each = -(-count // len(kinds))
+    found = [(kind, edits) for kind in kinds for edits in _chosen(kind, each, number)]
     return found[:count]
+
+
+def _chosen(kind: str, count: int, number: int) -> list[list[Edit]]:
+    found: list[list[Edit]] = []
+
+    @seed(number)
+    @settings(
+        max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(of_bytes if kind == "bytes" else of_trees)
+    def collect(edits: list[Edit]) -> None:
+        found.append(edits)
+
+    collect()
+    return found
 
 
 def run(
@@ -165,7 +168,9 @@ def _together(
         jobs.append([word.replace("{path}", str(path)) for word in target.entry])
     (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
     limit = _LEAST_S + len(jobs) + (120 if target.entry[0] == "agree" else 0)
-    outcome = sandbox.run(Job(str(folder), "several", ["jobs.json"], timeout_s=limit))
+    outcome = sandbox.run(
+        Job(str(folder), "several", ["jobs.json", target.entry[0]], timeout_s=limit)
+    )
     faults = outcome.faults()
     if sorted(item.name for item in outside.iterdir()) != ["secret"]:
         faults.append("something was written outside")

@@ -84,8 +84,12 @@ def environment_key(environment: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite_utils.Database]:
+def opened(path: Path, *, only_read: bool = False) -> Iterator[sqlite_utils.Database]:
     """Open a store, making it if it is new.
+
+    Args:
+        path: The file.
+        only_read: Leave a file without our tables as it is, and refuse it.
 
     Raises:
         HistoryError: The file is no store of ours, or another process holds it for too long.
@@ -106,6 +110,9 @@ def opened(path: Path) -> Iterator[sqlite_utils.Database]:
         check_schema(connection)
         database = sqlite_utils.Database(connection)
         if "gates" not in database.table_names():
+            if only_read:
+                msg = "it has none of the tables of a history"
+                raise ValueError(msg)  # noqa: TRY301 - told with the others
             with _writing(database):
                 _make_tables(database)
         yield database
@@ -210,7 +217,7 @@ def merge(path: Path, other: Path) -> int:
     if not other.is_file():
         msg = f"{other}: no such history"
         raise HistoryError(msg)
-    with opened(other) as database:
+    with opened(other, only_read=True) as database:
         rows = database.query("SELECT job, finished_utc, report FROM runs ORDER BY number")
         theirs = [(job_of(row), row["finished_utc"], unpacked(row["report"])) for row in rows]
         for _, finished, report in theirs:
@@ -290,14 +297,14 @@ _RUN_COLUMNS = (
 
 def read_runs(path: Path) -> list[Run]:
     """Return all runs, oldest first."""
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         sql = f"SELECT {_RUN_COLUMNS} FROM runs ORDER BY number"  # noqa: S608 - a constant
         return [shaped(row, Run) for row in database.query(sql)]
 
 
 def read_environments(path: Path) -> dict[str, dict[str, Any]]:
     """Return each environment by its key."""
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         rows = database.query("SELECT key, content FROM environments")
         return {row["key"]: environment_of(row["content"]) for row in rows}
 
@@ -308,7 +315,7 @@ def read_report(path: Path, number: int) -> dict[str, Any]:
     Raises:
         HistoryError: No run has the number.
     """
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         sql = "SELECT report FROM runs WHERE number = :number"
         found = next(database.query(sql, {"number": number}), None)
         if found is None:
@@ -320,7 +327,7 @@ def read_report(path: Path, number: int) -> dict[str, Any]:
 def read_values(path: Path) -> dict[int, dict[tuple[str, str], float | None]]:
     """Return by run each measured value, by artifact and metric as it is called today."""
     found: dict[int, dict[tuple[str, str], float | None]] = {}
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         for plain in database.query("SELECT run, subject, metric, value FROM measurements"):
             row = shaped(plain, Value)
             metric = RENAMED.get(row.metric, row.metric)
@@ -345,7 +352,7 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
 
 def read_gates(path: Path) -> list[dict[str, Any]]:
     """Return each judged gate: run, artifact, metric, direction, limit, value and status."""
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         sql = f"SELECT {', '.join(_GATE_COLUMNS)} FROM gates ORDER BY rowid"  # noqa: S608 - constants
         rows = [row for row in database.query(sql) if shaped(row, Judged)]
     return [row | {"metric": RENAMED.get(row["metric"], row["metric"])} for row in rows]

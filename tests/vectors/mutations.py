@@ -73,7 +73,7 @@ def restructured(tree: Any, edits: list[Edit]) -> Any:
         if not places:
             return tree
         node, key = places[min(int(where * len(places)), len(places) - 1)]
-        value = _VALUES[number % len(_VALUES)]
+        value = json.loads(json.dumps(_VALUES[number % len(_VALUES)]))
         if name == "value":
             node[key] = value
         elif name == "remove":

@@ -202,6 +202,7 @@ def _child(job: Job, spool: Path) -> None:
     for name, descriptor in (("out", 1), ("err", 2)):
         os.dup2(os.open(spool / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    entries.prepare([job.entry, *job.arguments])
     taken = _address_space()
     # What asks for more gets a MemoryError, which is a traceback like any other.
     resource.setrlimit(resource.RLIMIT_AS, (taken + LARGEST_BYTES,) * 2)
