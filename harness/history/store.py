@@ -112,7 +112,7 @@ def opened(path: Path, *, only_read: bool = False) -> Iterator[sqlite_utils.Data
         if "gates" not in database.table_names():
             if only_read:
                 msg = "it has none of the tables of a history"
-                raise ValueError(msg)  # noqa: TRY301 - told with the others
+                raise ValueError(msg)
             with _writing(database):
                 _make_tables(database)
         yield database
