@@ -203,6 +203,9 @@ def _child(job: Job, spool: Path) -> None:
         os.dup2(os.open(spool / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     entries.prepare([job.entry, *job.arguments])
+    for descriptor in (1, 2):  # what imports say is not the reader's
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
     taken = _address_space()
     # What asks for more gets a MemoryError, which is a traceback like any other.
     resource.setrlimit(resource.RLIMIT_AS, (taken + LARGEST_BYTES,) * 2)
