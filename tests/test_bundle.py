@@ -29,7 +29,8 @@ from exportgate.artifacts.sidecar import (
 )
 from exportgate.contract import ModelSpec, encoder_contract, step_contract
 from exportgate.data.features import CHANNELS, feature_spec
-from harness.client.answers import FEATURE_TOLERANCE, TOLERANCES
+from exportgate.levels import level
+from harness.client.answers import tolerances
 from harness.client.schema import SchemaError
 from harness.client.specification import WORDS, specification
 from harness.client.specify import CLIENT_FILES, words_entry, write_client_files
@@ -90,13 +91,17 @@ def answer(bundle: Path, *names: str) -> None:
         "encoder": names[0],
         "step": names[-1],
         "sha256": {name: files[name] for name in names},
-        "tolerances": dict(TOLERANCES["int8"]),
+        "tolerances": tolerances(["int8"]),
         "answers": [{**found, "score": 0, "words": [word]}] * 3,
     }
     swipe = {"word": "ab", "points": [[0, 0, 0], [1, 1, 9]], "features": [[0], [1]]}
     answers = {"$schema": "known_answers.schema.json", "schema": 1}
     answers |= {"checkpoint_sha256": read_bundle(bundle).checkpoint_sha256}
-    answers |= {"feature_tolerance": FEATURE_TOLERANCE, "swipes": [swipe] * 3, "pairs": [pair]}
+    answers |= {
+        "feature_tolerance": level("client_features"),
+        "swipes": [swipe] * 3,
+        "pairs": [pair],
+    }
     write_client_files(bundle, specification(sidecars, words_entry(bundle / WORDS)), answers)
     edit(bundle / "bundle.json", lambda data: data["files"].update(dict.fromkeys(CLIENT_FILES, "")))
     rehash(bundle, *CLIENT_FILES)
@@ -254,6 +259,14 @@ def test_what_passed_is_sealed_and_verified(answered: Path, tmp_path: Path) -> N
     assert found.verdict == "PASS"
     assert found.judged == {"target": "all", "device": "host", "gates": 15}
     assert {"report.json", "bom.cdx.json"} <= found.files.keys()
+
+
+def test_what_decodes_is_not_sealed_without_known_answers(tmp_path: Path) -> None:
+    names = (NAMES[0], "step_fp32.onnx")
+    folder = tmp_path / "bundle"
+    write_bundle(folder, [artifact(tmp_path / name, name) for name in names])
+    with pytest.raises(SealError, match="no specification and known answers"):
+        seal(folder, tmp_path / "report.json")
 
 
 def test_a_file_without_a_known_answer_is_not_sealed(bundle: Path, tmp_path: Path) -> None:
@@ -424,9 +437,6 @@ def test_the_gates_own_report_seals_the_files_that_it_judged(
     result = pytester.runpytest_inprocess("suites", "-p", "no:cacheprovider", *given)
     assert result.ret == pytest.ExitCode.OK
     judged = pytester.path / "build" / "report" / "report.json"
-    with pytest.raises(SealError, match="no specification and known answers"):
-        seal(folder, judged)
-    answer(folder, NAMES[1])
     assert seal(folder, judged).verdict == "PASS"
     # The same report says nothing of what is exported later.
     other = artifact(pytester.path / "step", NAMES[1], b"weighty", checkpoint_sha256=checkpoint)

@@ -37,9 +37,7 @@ ELSEWHERE = {
     "harness/metrics.py": "how a number is written",
     "harness/onboarding/": "advice before a run",
     "harness/search/study.py": "which smoothings are tried",
-    # Decide still, beside the tests that count them:
-    "harness/client/answers.py": "how far an application's own numbers may be from the gate's",
-    "harness/inspect/constants.py": "what float32 leaves of two sums of the same terms",
+    "harness/client/answers.py": "how sure an answer has to be, to be chosen as a known one",
 }
 _UNIT = re.compile(r"_?[A-Z_]+_(S|IN|PX)( = |: |, )")
 """Seconds to wait for somebody, inches and pixels of a drawing."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from exportgate.data.features import featurize
 from exportgate.errors import ExportGateError
+from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Worker
 from exportgate.runtime.opening import open_artifact
@@ -26,7 +27,7 @@ from harness.decode.greedy import hypotheses_of
 from harness.decode.spelling import has_capitals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,22 +47,21 @@ _CLEAR_NATS = (1.0, 0.5)
 tolerances below can move. The second is for models that are never so sure."""
 _DIGITS = 8
 
-TOLERANCES: Mapping[str, Mapping[str, float]] = {
-    "fp32": {"encoded": 1e-3, "logits": 0.01, "score": 1e-3},
-    "fp16": {"encoded": 0.05, "logits": 0.1, "score": 0.05},
-    "int8": {"encoded": 0.1, "logits": 0.5, "score": 0.2},
-    "int4": {"encoded": 0.2, "logits": 1.0, "score": 0.4},
-}
-"""By the coarser file of a pair, how far another processor's correct answer may be: ``encoded`` in
-parts of the RMS of the swipe's encoding, ``logits`` and ``score`` in nats. An integer file moves by
-whole steps of its scales where a sum rounds the other way; a wrong start symbol moves logits by
-more than 1 nat, log-probabilities in place of logits by about 10."""
-FEATURE_TOLERANCE = 1e-5
-"""Of max(1, |value|): float64 arithmetic rounded to float32, with another library's arc tangent."""
+_COARSENESS = ("fp32", "fp16", "int8", "int4")
 
 
 class AnswersError(ExportGateError, ValueError):
     """There are no answers that every file of a bundle agrees on."""
+
+
+def tolerances(precisions: Iterable[str]) -> dict[str, float]:
+    """Return how far another processor's correct answer may be, by the coarsest file of a pair."""
+    coarsest = max(precisions, key=_COARSENESS.index)
+    return {
+        "encoded": level("client_encoded", coarsest),
+        "logits": level("client_logits", coarsest),
+        "score": level("client_score", coarsest),
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,11 +132,7 @@ def words_all(
 
 
 def pairs_of(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return encoder and step of every pair: each encoder with its step, then the other steps.
-
-    Raises:
-        AnswersError: Not one encoder has a step that decodes it.
-    """
+    """Return encoder and step of every pair: each encoder with its step, then the other steps."""
     found = [(name, item["step"]) for name, item in files.items() if item.get("step")]
     for name, item in files.items():
         if item["graph"] == "step" and name not in {step for _, step in found}:
@@ -144,9 +140,6 @@ def pairs_of(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
                 encoder for encoder, step in found if files[step]["format"] == item["format"]
             ]
             found += [(partner[0], name)] if partner else []
-    if not found:
-        msg = "no encoder of the bundle has a step that decodes it; export one of its format too"
-        raise AnswersError(msg)
     return found
 
 
@@ -171,12 +164,16 @@ def known_answers(
         ExportGateError: A file does not load or run.
     """
     files = document["files"]
+    pairs = pairs_of(files)
+    if not pairs:
+        msg = "no encoder of the bundle has a step that decodes it; export one of its format too"
+        raise AnswersError(msg)
     longest = min(item["max_trace_len"] for item in files.values() if item["graph"] == "encoder")
     tried = _spread([swipe for swipe in swipes if len(swipe.points) <= longest])
     features = [featurize(swipe.points) for swipe in tried]
     answers, words = {}, {}
     with ExitStack() as opened:
-        workers = {pair: _opened(opened, folder, pair, model) for pair in pairs_of(files)}
+        workers = {pair: _opened(opened, folder, pair, model) for pair in pairs}
         for pair, (worker, handle) in workers.items():
             answers[pair] = worker.call(answer_all, handle, features)
         clear = _clear(answers, tried, model)
@@ -189,7 +186,7 @@ def known_answers(
         "$schema": ANSWERS_SCHEMA,
         "schema": SCHEMA,
         "checkpoint_sha256": document["checkpoint_sha256"],
-        "feature_tolerance": FEATURE_TOLERANCE,
+        "feature_tolerance": level("client_features"),
         "swipes": [
             {
                 "word": tried[place].word,
@@ -275,13 +272,11 @@ def _pair(
     words: Sequence[list[dict[str, Any]]],
     model: ModelSpec,
 ) -> dict[str, Any]:
-    precisions = [files[name]["precision"] for name in pair]
-    coarser = max(precisions, key=list(TOLERANCES).index)
     return {
         "encoder": pair[0],
         "step": pair[1],
         "sha256": {name: files[name]["sha256"] for name in pair},
-        "tolerances": dict(TOLERANCES[coarser]),
+        "tolerances": tolerances(files[name]["precision"] for name in pair),
         "answers": [
             {
                 "encoded": [_plain(frame) for frame in answer.encoded],

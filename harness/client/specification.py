@@ -73,10 +73,13 @@ def specification(sidecars: Mapping[str, Sidecar], words: Mapping[str, Any]) -> 
             "onnx": {"provider": "cpu", "intra_op_threads": 1, "inter_op_threads": 1},
             "pte": {"method": "forward", "threads": 1},
         },
-        "files": {
-            name: _file(sidecar, sidecars.keys()) for name, sidecar in sorted(sidecars.items())
-        },
+        "files": file_entries(sidecars),
     }
+
+
+def file_entries(sidecars: Mapping[str, Sidecar]) -> dict[str, dict[str, Any]]:
+    """Return what the specification says of each file of a bundle."""
+    return {name: _file(sidecar, sidecars.keys()) for name, sidecar in sorted(sidecars.items())}
 
 
 def in_words(document: Mapping[str, Any]) -> str:

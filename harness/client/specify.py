@@ -23,7 +23,7 @@ from exporters.pipeline.bundle import (
 )
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, write_text
 from exportgate.data.manifest import read_manifest
-from harness.client.answers import known_answers
+from harness.client.answers import known_answers, pairs_of
 from harness.client.schema import FOLDER, SchemaError, check_document
 from harness.client.specification import (
     ANSWERS,
@@ -32,6 +32,7 @@ from harness.client.specification import (
     SPECIFICATION,
     SPECIFICATION_SCHEMA,
     WORDS,
+    file_entries,
     in_words,
     specification,
 )
@@ -81,6 +82,16 @@ def specify(
     write_text(folder / INDEX, done.to_json())
     check_client_files(folder, done, sidecars)
     return done
+
+
+def has_pairs(folder: Path) -> bool:
+    """Tell whether a bundle holds what decodes, an encoder and its step, and can have answers.
+
+    Raises:
+        ExportGateError: The bundle is malformed.
+    """
+    artifacts = read_bundle(folder).artifacts
+    return bool(pairs_of(file_entries({name: read_sidecar(folder / name) for name in artifacts})))
 
 
 def write_client_files(

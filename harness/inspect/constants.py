@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.artifacts.contents.pte_file import read_constants, read_structure
+from exportgate.levels import level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.quantize.expected import ExpectedFile, Rounding
-
-RELATIVE = 1e-4
-"""Of a number, and of a hundredth of its tensor's RMS. Both sides are float32 of one formula: they
-differ where a machine adds in another order, by some 2**-24 for each of thousands of terms."""
-STRAY_STEPS = 0.05
-"""Of a code, beyond the half step that rounding is. Steps of 4-bit weights are bfloat16: the eighth
-is off by 8 * 2**-8 = 0.03 of a step. The same order of sums leaves 1e-4."""
-TURNED_SHARE = 1e-3
-"""Of codes that are the nearest ones: a value that lies between two codes, up to float32's
-rounding, may be either."""
 
 
 def onnx_findings(path: Path, expected: ExpectedFile) -> list[str]:
@@ -87,7 +78,7 @@ def rounding_findings(layer: str, rounding: Rounding, real: NDArray[np.float64])
     if real.shape != tuple(rounding.weight.shape):
         return [f"{layer}: shape {real.shape}, should be {tuple(rounding.weight.shape)}"]
     strays = rounding.strays(real)
-    wrong = ~(strays <= STRAY_STEPS)
+    wrong = ~(strays <= level("constant_stray_steps"))
     if not wrong.any():
         return []
     row, column = np.unravel_index(int(np.nan_to_num(strays, nan=np.inf).argmax()), strays.shape)
@@ -177,7 +168,7 @@ def _layer_of(values: NDArray[np.float64], left: Mapping[str, Rounding]) -> str 
             continue
         steps = nearest.scales.astype(np.float64)
         steps = steps.repeat(nearest.codes.shape[1] // steps.shape[1], axis=1)
-        if float(np.abs(values / steps - nearest.codes).max()) <= STRAY_STEPS:
+        if float(np.abs(values / steps - nearest.codes).max()) <= level("constant_stray_steps"):
             return name
     return None
 
@@ -194,7 +185,7 @@ def _array_findings(name: str, found: NDArray[Any], wanted: NDArray[Any]) -> lis
     if wanted.dtype.kind == "f":
         half = 2.0**-11 if wanted.dtype == np.float16 else 0.0
         real = (side.astype(np.float64) for side in (found, wanted))
-        return _number_findings(name, *real, relative=max(RELATIVE, half))
+        return _number_findings(name, *real, half_ulp=half)
     if wanted.dtype in (np.int8, np.int32):
         return _code_findings(name, found.astype(np.float64), wanted.astype(np.float64))
     return [] if np.array_equal(found, wanted) else [f"{name} holds other integers than expected"]
@@ -203,10 +194,10 @@ def _array_findings(name: str, found: NDArray[Any], wanted: NDArray[Any]) -> lis
 def _code_findings(name: str, found: NDArray[np.float64], wanted: NDArray[np.float64]) -> list[str]:
     """Describe integers that were rounded to the nearest, and are not."""
     off = np.abs(found - wanted)
-    allowed = max(1, int(TURNED_SHARE * off.size))
+    allowed = max(1, int(level("constant_turned_share") * off.size))
     # A bias is thousands of steps of its layer's products: float32 moves it by some of them.
-    wrong = off > np.maximum(1.0, RELATIVE * np.abs(wanted))
-    turned = int(((off > 0) & (np.abs(wanted) * RELATIVE < 1.0)).sum())
+    wrong = off > np.maximum(1.0, level("constant_relative") * np.abs(wanted))
+    turned = int(((off > 0) & (np.abs(wanted) * level("constant_relative") < 1.0)).sum())
     if wrong.any() or turned > allowed:
         return [f"{name}: {int((off > 0).sum())} of {off.size} codes are not the nearest ones"]
     return []
@@ -217,14 +208,15 @@ def _number_findings(
     found: NDArray[np.float64],
     wanted: NDArray[np.float64],
     *,
-    relative: float = RELATIVE,
+    half_ulp: float = 0.0,
 ) -> list[str]:
-    """Describe real numbers that are off by more than float32's sums."""
+    """Describe real numbers that are off by more than sums and the format itself round."""
+    relative = max(level("constant_relative"), half_ulp)
     found, wanted = np.atleast_1d(found), np.atleast_1d(wanted)
     finite = np.isfinite(wanted)
     size = float(np.sqrt((wanted[finite] ** 2).mean())) if finite.any() else 0.0
     with np.errstate(invalid="ignore"):
-        close = np.abs(found - wanted) <= relative * (np.abs(wanted) + 0.01 * size)
+        close = np.abs(found - wanted) <= relative * (np.abs(wanted) + size / 100)
     wrong = ~np.where(finite, close, found == wanted)
     if not wrong.any():
         return []

@@ -18,7 +18,7 @@ from exporters.pipeline.bundle import read_bundle
 from exportgate import resources
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
-from harness.client.specify import CLIENT_FILES
+from harness.client.specify import CLIENT_FILES, has_pairs
 from harness.gate import command as gate
 from harness.gate.bundle import seal
 from harness.gate.proof.proving import sign
@@ -69,10 +69,18 @@ def _bundle(folder: Path, report: Path, workdir: Path) -> None:
     if request["artifacts"] is None:
         _done("release", *_release(request, folder, workdir), what=f"{folder}: writing the bundle")
     if not set(CLIENT_FILES) <= read_bundle(folder).files.keys():
-        specify = ("specify", str(folder), "--manifest", request["manifest"])
-        _done("bundle", *specify, what=f"{folder}: computing known answers")
+        _specify(folder, request["manifest"])
     sealed = seal(folder, report)
     print(f"sealed: {folder}: {len(sealed.artifacts)} exports, verdict {sealed.verdict}")
+
+
+def _specify(folder: Path, manifest: str) -> None:
+    """Add how to decode and known answers, where the bundle holds a pair of files that decodes."""
+    if not has_pairs(folder):
+        print(f"{folder}: no encoder and step that go together, so that it has no known answers")
+        return
+    specify = ("specify", str(folder), "--manifest", manifest)
+    _done("bundle", *specify, what=f"{folder}: computing known answers")
 
 
 def _release(request: dict[str, Any], folder: Path, workdir: Path) -> list[str]:

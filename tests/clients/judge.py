@@ -12,12 +12,12 @@ import numpy as np
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
+from exportgate.levels import level
 from exportgate.runtime.isolate import Worker
 from harness.client.answers import (
-    FEATURE_TOLERANCE,
-    TOLERANCES,
     answer_all,
     open_pair,
+    tolerances,
     words_all,
 )
 from harness.decode.lexicon import open_lexicon
@@ -57,8 +57,7 @@ def expected(bundle: Path, encoder: str, step: str, count: int, cache: Path) -> 
         pair = worker.make(open_pair, bundle / encoder, bundle / step, model)
         answers = worker.call(answer_all, pair, features)
         words = worker.call(words_all, pair, [item.encoded for item in answers], lexicon)
-    precision = max((item.precision for item in sidecars), key=list(TOLERANCES).index)
-    return Expected(swipes, answers, words, dict(TOLERANCES[precision]))
+    return Expected(swipes, answers, words, tolerances(item.precision for item in sidecars))
 
 
 def run(command: Sequence[object], swipes: Sequence[Swipe]) -> tuple[list[dict[str, Any]], str]:
@@ -92,7 +91,7 @@ def differences(found: Sequence[dict[str, Any]], wanted: Expected) -> list[str]:
         rows = np.array(own["features"], np.float64)
         if (
             rows.shape != known.shape
-            or not (abs(rows - known) <= FEATURE_TOLERANCE * np.maximum(1, abs(known))).all()
+            or not (abs(rows - known) <= level("client_features") * np.maximum(1, abs(known))).all()
         ):
             problems.append(f"{swipe.word}: features")
         if answer.hypothesis.min_margin > 2 * allowed["logits"]:

@@ -108,8 +108,8 @@ class _Workers(Workers):
         for name in [name for name in self._running if name != "NeMo"]:
             self._running.pop(name).close()
 
-    def of_sessions(self) -> list[int]:
-        return sorted(id(found) for name, found in self._running.items() if " on " in name)
+    def of_sessions(self) -> dict[str, Worker]:
+        return {name: found for name, found in self._running.items() if " on " in name}
 
 
 @dataclass
@@ -222,7 +222,8 @@ class Bench:
         """Replace the workers in which files run."""
         self._workers.replace_all_but_nemo()
         self._openings = 0
-        self._forget_sessions()
+        self.unharmed.sessions.memo.clear()
+        self._alive = {}
 
     def _forget_sessions(self) -> None:
         # A session is a number in its worker: in another worker it would be another file's.
@@ -262,7 +263,8 @@ class Bench:
         try:
             check.function(**wanted)
         except Exception as error:  # noqa: BLE001 - a check that raises is a broken gate
-            return values, f"{type(error).__name__}: {error}"
+            said = str(error).replace(f"{self.folder}/", "")
+            return values, f"{type(error).__name__}: {said}"
         return values, f"{check.name} did not record it"
 
     def _settings(self, artifact: str, key: str) -> tuple[str, ...]:
