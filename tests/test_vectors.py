@@ -55,7 +55,7 @@ def run(sandbox: Sandbox, vector: Vector, tmp_path: Path) -> Iterator[tuple[list
         pytest.param(
             vector,
             id=f"{vector.kind}: {vector.name}",
-            marks=[pytest.mark.slow] if vector.slow else [],
+            marks=[pytest.mark.long],
         )
         for vector in ALL
     ],
@@ -91,7 +91,7 @@ def test_the_sandbox_sees_what_it_is_there_for(sandbox: Sandbox, tmp_path: Path)
         ("leave", "left part"),
         ("crash", "ended by signal"),
         ("hang", "ended by signal 9"),
-        ("memory", "a traceback"),
+        ("memory", "asked for more memory"),
         ("raise", "a traceback"),
         ("two lines", "more than one line"),
     ):
