@@ -114,7 +114,7 @@ class Sandbox:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=120)
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +195,7 @@ def _child(job: Job, spool: Path) -> None:
     os.setsid()
     folder = Path(job.folder)
     (folder / "tmp").mkdir(exist_ok=True)
-    os.environ["TMPDIR"] = str(folder / "tmp")
+    os.environ["TMPDIR"] = os.environ["MPLCONFIGDIR"] = str(folder / "tmp")
     tempfile.tempdir = None  # what was found out before the fork
     os.chdir(folder)
     (spool / "events").unlink(missing_ok=True)
