@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.nemo.checkpoint import Checkpoint
-    from exporters.variants import Flavour, Precision, Variant
+    from exporters.recipes import Flavour
+    from exporters.variants import Precision, Variant
     from exportgate.contract import ModelSpec
 
 

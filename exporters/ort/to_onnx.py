@@ -22,9 +22,9 @@ from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
 from exporters.quantize.static_config import configure_gemms
 from exporters.quantize.step_calibration import noisy_inputs, observe_steps
-from exporters.variants import check_supported
 from exportgate.artifacts.sidecar import Program
 from exportgate.contract import encoder_contract, step_contract
+from exportgate.errors import check_supported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.static_config import GemmConfig
     from exporters.quantize.step_calibration import Steps
-    from exporters.variants import Flavour, Precision
+    from exporters.recipes import Flavour
+    from exporters.variants import Precision
     from exportgate.contract import ModelSpec
 
 _EMBEDDING = "prediction.table.weight"

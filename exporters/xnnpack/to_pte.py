@@ -18,7 +18,7 @@ from exporters.quantize.calibration import checked_features
 from exporters.quantize.gptq import EncoderPlan
 from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
-from exporters.variants import check_supported, is_quantized
+from exporters.variants import is_quantized
 from exporters.xnnpack.delegation import count_delegation
 from exporters.xnnpack.encoder_graph import XnnpackEncoder, rewrite_encoder
 from exporters.xnnpack.options import RewriteOptions
@@ -26,6 +26,7 @@ from exporters.xnnpack.pass_skipping import pass_skipping
 from exporters.xnnpack.time_axis import LoweringError, TimeAxis
 from exportgate.artifacts.sidecar import Program
 from exportgate.contract import OURS, encoder_contract, step_contract
+from exportgate.errors import check_supported
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.gptq import MatrixCodes
-    from exporters.recipes import MixedRecipe
-    from exporters.variants import Precision, Quantizer
+    from exporters.recipes import MixedRecipe, Quantizer
+    from exporters.variants import Precision
     from exportgate.contract import Interface
 
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
