@@ -23,6 +23,9 @@ PREDICTION = "prediction"
 """The prediction network's output, which the joint takes beside a frame."""
 OTHER_HALF: dict[Part, Part] = {"predict": "joint", "joint": "predict"}
 """Of a step in two files, what each file is called together with."""
+METHODS, OTHER_SHA256 = "methods", "other_half_sha256"
+"""What a sidecar's recipe says of parts: the contract of each method of a .pte; the SHA-256 of the
+file that one of the two ONNX files goes with."""
 _PREFIX: dict[Part, str] = {"predict": "predict_", "joint": "joint_", "split": "step_split_"}
 _WHOLE = "step_"
 

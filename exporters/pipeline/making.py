@@ -203,7 +203,10 @@ def _step_onnx(row: Variant, source: Source, _shared: Any) -> Program:  # noqa: 
     from exporters.ort.presented import present  # noqa: PLC0415
 
     made = to_onnx.step_to_onnx(
-        source.checkpoint, precision=row.precision, calibration=source.calibration.features
+        source.checkpoint,
+        precision=row.precision,
+        calibration=source.calibration.features,
+        part=row.interface.part,
     )
     return present(made, contract_of(row, source.checkpoint.spec))
 
