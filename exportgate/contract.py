@@ -56,7 +56,9 @@ class Interface:
     def named(self, stem: str) -> str:
         """Return the stem of a file's name with what it says of the interface."""
         if self.part is not None:
-            stem = _PREFIX[self.part] + stem.removeprefix(_WHOLE)
+            said = part_of(stem)
+            bare = stem.removeprefix(_PREFIX[said] if said else _WHOLE)
+            stem = _PREFIX[self.part] + bare
         return stem + self.suffix
 
     def plain(self, stem: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from exportgate.artifacts.sidecar import Sidecar
     from exportgate.contract import IoContract, ModelSpec, Part
     from exportgate.runtime.session import Arrays, Elapsed, Session, TimedSession
-    from exportgate.transducer import Step
 
+S = TypeVar("S")
 _BATCH_AXIS = {"y_prev": 0, "h0": 1, "c0": 1, PREDICTION: 0, "h1": 1, "c1": 1}
 _KEPT = 1024
 """Answers of the prediction network that a decoder keeps: a search's hypotheses of some frames."""
@@ -126,7 +126,7 @@ class KeptPredictions:
 _FED = ("y_prev", "h0", "c0")
 
 
-def for_decoding(step: Step) -> Step:
+def for_decoding(step: S) -> S | KeptPredictions:
     """Return a step as a decoder should call it: the same, but where its parts are called apart."""
     return KeptPredictions(step) if isinstance(step, SplitStep) else step
 
