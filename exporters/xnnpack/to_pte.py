@@ -308,7 +308,7 @@ def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
     return exported
 
 
-def _traced_methods(prepared: Prepared, quantizer: Quantizer) -> dict[str, ExportedProgram]:
+def traced_methods(prepared: Prepared, quantizer: Quantizer) -> dict[str, ExportedProgram]:
     """Return what is lowered, by the method's name."""
     if not prepared.parts:
         return {METHOD: trace(prepared, quantizer)}
@@ -329,7 +329,7 @@ def _made(
         recipe |= {"fp32_parts": ["front.convolutions", "positions"]}
     if is_quantized(prepared.precision):
         recipe |= {"quantization": quantizer}
-    exported = _traced_methods(prepared, quantizer)
+    exported = traced_methods(prepared, quantizer)
     with quiet_and_reproducible():
         payload, lowering = lower(exported, prepared.time_axis, skip_passes=skip_passes)
     return payload, lowering, recipe
