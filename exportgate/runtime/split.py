@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from exportgate.runtime.session import Arrays, Elapsed, Session, TimedSession
 
 S = TypeVar("S")
+P = TypeVar("P", bound=PurePath)
 _BATCH_AXIS = {"y_prev": 0, "h0": 1, "c0": 1, PREDICTION: 0, "h1": 1, "c1": 1}
 _KEPT = 1024
 """Answers of the prediction network that a decoder keeps: a search's hypotheses of some frames."""
@@ -176,7 +177,7 @@ def parts_declared(session: Session) -> dict[Part, IoContract]:
     return session.parts if isinstance(session, SplitStep) else {}
 
 
-def other_half_path(path: Path) -> Path:
+def other_half_path(path: P) -> P:
     """Return where the other half of a step lies: beside the one, under its name.
 
     Raises:
