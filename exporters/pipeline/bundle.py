@@ -23,11 +23,11 @@ from exportgate.artifacts.sidecar import (
     sidecar_path,
     write_text,
 )
-from exportgate.contract import METHODS, OTHER_SHA256
+from exportgate.contract import METHODS, OTHER_HALF, OTHER_SHA256
 from exportgate.data.features import FEATURE_DIM, feature_document, feature_spec
 from exportgate.errors import ExportGateError
 from exportgate.reading import MALFORMED, read_json, reason
-from exportgate.runtime.split import other_half_path
+from exportgate.runtime.split import held_part, other_half_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,10 +227,10 @@ def describe(folder: Path, sidecars: Mapping[str, Sidecar]) -> dict[str, str]:
 
 def _check_half(folder: Path, name: str, sidecar: Sidecar, sidecars: Mapping[str, Sidecar]) -> None:
     """Refuse half a step without the other half, or with one of another export."""
-    if OTHER_SHA256 not in sidecar.recipe:
+    if held_part(sidecar) not in OTHER_HALF:
         return
     other = other_half_path(folder / name).name
-    if other not in sidecars or sidecars[other].sha256 != sidecar.recipe[OTHER_SHA256]:
+    if other not in sidecars or sidecars[other].sha256 != sidecar.recipe.get(OTHER_SHA256):
         problem = "is of another export" if other in sidecars else "is missing"
         msg = f"{folder / name}: the other half of the step, {other}, {problem}; add both files"
         raise BundleError(msg)

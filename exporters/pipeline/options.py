@@ -104,7 +104,8 @@ def _interface(given: Mapping[str, Any]) -> Interface:
     Raises:
         OptionError: Parts of a step are asked for, and something that only a whole step has.
     """
-    whole = [name for name in ("step_batch", "log_probs") if given.get(name, 1) not in (1, False)]
+    usual = {"step_batch": OURS.step_batch, "log_probs": OURS.log_probs}
+    whole = [name for name, plain in usual.items() if given.get(name, plain) != plain]
     if given.get("split") and whole:
         msg = (
             f"--split and --{whole[0]}: prediction network and joint that are called apart take "

@@ -36,12 +36,12 @@ PAGE = FOLDER / IN_WORDS
 _APART = """
 
 **Prediction network and joint apart.** A step whose entry in `decode.json` has a `part` is called
-in two: `predict` takes `y_prev`, `h0`, `c0` and gives `prediction`, `h1`, `c1`; `joint` takes `enc_t`
-and that `prediction` and gives `logits`. In ONNX they are two files, each the `other_half` of the
-other; load both, or neither. A .pte has them as `methods` of these names in the place of `forward`.
-Call `predict` at the start and after each label that is written, and keep what it gave: as long as
-`y_prev` and the state stay, `prediction`, `h1` and `c1` are the same at every frame. After a blank,
-call `joint` alone. Everything below holds as it is: `step` is both, one after the other."""
+in two: `predict` takes `y_prev`, `h0`, `c0` and gives `prediction`, `h1`, `c1`; `joint` takes
+`enc_t` and that `prediction` and gives `logits`. In ONNX they are two files, each the `other_half`
+of the other; load both, or neither. A .pte has them as `methods` of these names in the place of
+`forward`. Call `predict` at the start and after each label that is written, and keep what it gave:
+while `y_prev` and the state stay, `prediction`, `h1` and `c1` are the same at every frame. After a
+blank, call `joint` alone. Everything below holds as it is: `step` is both, one after the other."""
 
 
 def specification(sidecars: Mapping[str, Sidecar], words: Mapping[str, Any]) -> dict[str, Any]:
