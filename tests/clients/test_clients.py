@@ -32,6 +32,7 @@ ANDROID_PAIRS = [
     ("encoder_fp32.pte", "step_fp32.pte"),
     ("encoder_int8.pte", "step_fp32.pte"),
     ("encoder_fp32.pte", "step_int8.pte"),
+    ("encoder_fp32.pte", "step_split_fp32.pte"),
 ]
 
 
@@ -134,6 +135,39 @@ def test_a_fault_in_the_android_client_is_seen(
     assert not found
     assert "error:" in errors
     unchecked = android(tmp_path / "unchecked", [*ANDROID_FAULTS[fault], NO_TEST_ANDROID])
+    found, errors = run([unchecked, bundle, *pair], wanted.swipes)
+    assert errors or differences(found[1:], wanted)
+
+
+STALE: dict[str, list[Edit]] = {
+    "the prediction of before a label": [
+        (
+            "decoder.hpp",
+            "state = {state.last, out.state.hidden, out.state.cell};",
+            "state.hidden = out.state.hidden, state.cell = out.state.cell;",
+        ),
+        ("decoder.hpp", "state = {label, state.hidden, state.cell};", "state.last = label;"),
+    ],
+    "the states of before a label": [
+        (
+            "decoder.hpp",
+            "Predicted{step_.all(0), step_.all(1), step_.all(2)}",
+            "Predicted{step_.all(0), state.hidden, state.cell}",
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("fault", STALE)
+def test_a_prediction_that_is_kept_too_long_is_seen(
+    bundle: Path, harness_words: Harness, fault: str, tmp_path: Path
+) -> None:
+    pair = ANDROID_PAIRS[-1]
+    wanted = harness_words(*pair, 8)
+    found, errors = run([android(tmp_path / "faulty", STALE[fault]), bundle, *pair], [])
+    assert not found
+    assert "error:" in errors
+    unchecked = android(tmp_path / "unchecked", [*STALE[fault], NO_TEST_ANDROID])
     found, errors = run([unchecked, bundle, *pair], wanted.swipes)
     assert errors or differences(found[1:], wanted)
 
