@@ -467,6 +467,19 @@ def test_a_prediction_under_another_name_is_a_mismatch_and_runs_nothing(
         step.run(feeds(spec, 1))
 
 
+@pytest.mark.parametrize("name", OPENED)
+def test_instructions_are_counted_of_what_is_in_the_file(files: Path, name: str) -> None:
+    from exportgate.runtime.inputs import step_inputs
+    from harness.measure.instructions.guest import open_onnx, open_pte
+
+    given = step_inputs(read_sidecar(files / name).contract)
+    run = (open_pte if name == BOTH else open_onnx)(str(files / name), given)
+    found: Any = run()
+    if name == BOTH:
+        whole = open_artifact(files / WHOLE["pte"]).run(given)
+        assert np.allclose(found[0].numpy(), whole["logits"], rtol=1e-5, atol=1e-6)
+
+
 def timed(step: TimedSession, spec: ModelSpec) -> float:
     return step.elapsed([feeds(spec, 1)], 50).processor_s
 

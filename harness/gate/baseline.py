@@ -178,7 +178,7 @@ def counted_cost(context: RunContext, baseline: Baseline, name: str) -> tuple[Co
 
 def short_input(context: RunContext, name: str) -> Arrays:
     """Return what a file's instructions are counted on: a short swipe, or one call of the step."""
-    contract = context.files.called_contract(name)
+    contract = context.files.sidecar(name).contract
     if variant(name).graph == "step":
         return step_inputs(contract)
     swipe = parity.typical_and_long(context.swipes.features())[1]
