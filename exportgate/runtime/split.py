@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 P = TypeVar("P", bound=PurePath)
 _BATCH_AXIS = {"y_prev": 0, "h0": 1, "c0": 1, PREDICTION: 0, "h1": 1, "c1": 1}
+_FED = ("y_prev", "h0", "c0")
+"""What the prediction network is asked."""
 _KEPT = 1024
 """Answers of the prediction network that a decoder keeps: a search's hypotheses of some frames."""
 
@@ -122,9 +124,6 @@ class KeptPredictions:
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return self._step.joint(inputs, _stacked([answers[key] for key in keys]))
-
-
-_FED = ("y_prev", "h0", "c0")
 
 
 def for_decoding(step: S) -> S | KeptPredictions:
