@@ -22,7 +22,7 @@ def chosen_outputs(
     checkpoint: Path,
     interface: Interface = OURS,
 ) -> dict[str, Path]:
-    """Return what to write, by the variant's name.
+    """Return what to write, by the variant's name: of defaults, as it is called.
 
     Args:
         named: Variant's name to its path; None where none was given.
