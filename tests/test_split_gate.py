@@ -98,7 +98,7 @@ def one_up(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("name", "constant", "outputs"),
     [
-        (JOINT, "out.bias", {"sqnr_db", "max_error_ratio"}),
+        (JOINT, "out.bias", {"sqnr_db", "worst_symbol_sqnr_db"}),
         (PREDICT, "table.weight", {"max_error_ratio", "state_max_error_ratio"}),
     ],
 )
