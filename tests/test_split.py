@@ -39,7 +39,7 @@ from harness.client.schema import check_document
 from harness.client.specification import in_words, specification
 from harness.devices.host import HOST
 from harness.gate.gates import read_gates
-from harness.gate.plugin.request import cannot_run, selected
+from harness.gate.plugin.request import RequestError, cannot_run, selected
 from harness.run.files import lacking, needed
 from tests.conftest import REPOSITORY
 from tests.test_bundle import SPEC, artifact
@@ -175,8 +175,15 @@ def test_a_half_is_judged_with_its_other_half(name: str, tmp_path: Path) -> None
 
 
 def test_a_named_file_of_another_target_is_refused() -> None:
-    with pytest.raises(Exception, match=r"target edge has no variant predict_fp32\.onnx"):
+    with pytest.raises(RequestError, match=r"target edge has no variant predict_fp32\.onnx"):
         asked("predict_fp32.onnx", target="edge")
+
+
+def test_what_a_folder_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "joint_fp32.onnx").touch()
+    for name in ("step_fp32.onnx", "joint_int8.onnx", "step_fp32_log_probs.onnx"):
+        with pytest.raises(RequestError, match=f"has no variant {name}; it has .*joint_fp32"):
+            asked(name, artifacts=tmp_path)
 
 
 def test_parts_are_called_on_the_host_only() -> None:

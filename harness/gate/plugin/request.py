@@ -59,12 +59,10 @@ def selected(config: pytest.Config) -> tuple[Variant, ...]:
         return _with_halves(rows)
     plain = {row.name for row in variants_of(target)}
     there = {row.name: row for row in rows}
-    # A file that is called otherwise is exported, where it is named and no folder was given.
-    there |= {
-        name: variant(name)
-        for name in wanted
-        if is_variant(name) and plain_name(variant(name)) in plain
-    }
+    if config.getoption("--artifacts") is None:
+        # A file that is called otherwise is exported where it is named.
+        called = [variant(name) for name in wanted if is_variant(name)]
+        there |= {row.name: row for row in called if plain_name(row) in plain}
     unknown = sorted(set(wanted) - there.keys())
     if unknown:
         msg = (
