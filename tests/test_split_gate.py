@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from harness.gate.gates import Verdict
 
-pytestmark = [pytest.mark.slow, pytest.mark.nested]
+pytestmark = [pytest.mark.long, pytest.mark.nested]
 
 PREDICT, JOINT, BOTH = "predict_fp32.onnx", "joint_fp32.onnx", "step_split_fp32.pte"
 # Without searches and without what each process of its own takes.
