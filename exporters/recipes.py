@@ -1,19 +1,30 @@
-"""How each matrix of an encoder is stored: data that a search finds and an exporter follows.
+"""How a file is made, and how each matrix of an encoder is stored: data that an exporter follows.
 
-In TOML a layer is a line: ``"body.blocks.0.ff1_in" = {bits = 4, group = 32, gptq = true}``.
+The second is what a search finds. In TOML a layer is a line:
+``"body.blocks.0.ff1_in" = {bits = 4, group = 32, gptq = true}``.
 """
 
 from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
+
+Flavour = Literal["standard", "web"]
+"""How a graph is left: in standard operators, which a runtime optimises for its own machine when it
+opens the file, or optimised ahead of time as far as is valid on every machine, for web pages."""
+Quantizer = Literal["static", "dynamic", "pt2e", "eager"]
+"""What makes integers of weights. For ONNX Runtime: ``static`` (QDQ, ranges of activations from
+calibration) or ``dynamic`` (activations per call). For XNNPACK: ``pt2e`` (torchao's annotation of
+the traced graph) or ``eager`` (the linear layers are exchanged before tracing)."""
+Intermediate = Literal["integer weights for XNNPACK", "INT8 graph for ONNX Runtime"]
+"""What several files are made from, and which is therefore made once."""
 
 BITS = (32, 8, 4)
 """Of a weight: floating point, or integers that XNNPACK multiplies as they are. It has no product
@@ -124,6 +135,30 @@ class MixedRecipe:
                 msg = f"{name}: groups of {choice.group} do not divide its {layers[name]} inputs"
                 raise RecipeError(msg)
         return mine
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a file is made; ``exporters.pipeline.making`` reads it.
+
+    Attributes:
+        cost: Time that it takes relative to the others; the dearest files are begun first.
+        quantizer: What makes integers of the weights; None where they stay floating point.
+        flavour: How the graph is left.
+        shares: What the file is made from that other files are made from too; None if it is made
+            from the checkpoint alone.
+        rewrite: Switches of the encoder's rewrite that differ from their defaults, as pairs of
+            name and value: of ``xnnpack.options.RewriteOptions`` or
+            ``ort.encoder_graph.OrtRewriteOptions``.
+        mixed: How each matrix is stored, where they are not all stored alike.
+    """
+
+    cost: int
+    quantizer: Quantizer | None = None
+    flavour: Flavour = "standard"
+    shares: Intermediate | None = None
+    rewrite: tuple[tuple[str, Any], ...] = ()
+    mixed: MixedRecipe | None = None
 
 
 def read_recipe(path: Path) -> MixedRecipe:

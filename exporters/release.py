@@ -15,7 +15,7 @@ from exporters.pipeline.command import export_command
 from exporters.pipeline.options import ExportOptions
 from exporters.pipeline.parallel import usable_cores
 from exporters.pipeline.parser import Parser, positive
-from exporters.variants import TARGETS, presented, variant, variants_of
+from exporters.variants import TARGETS, all_presented, variant, variants_of
 from exportgate.exit import end
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = ExportOptions.of(args)
     names = args.variant or [row.name for row in variants_of(args.target)]
-    rows = [presented(variant(name), options.interface) for name in names]
+    rows = [row for name in names for row in all_presented(variant(name), options.interface)]
     return export_command({row.name: args.out / row.name for row in rows}, options).status
 
 

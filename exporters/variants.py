@@ -9,30 +9,26 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from exportgate.contract import OURS, Interface, encoder_contract, step_contract
+from exporters.recipes import Recipe
+from exportgate.contract import (
+    OTHER_HALF,
+    OURS,
+    Interface,
+    encoder_contract,
+    part_contracts,
+    part_of,
+    step_contract,
+)
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from exporters.recipes import MixedRecipe
-    from exportgate.contract import IoContract, ModelSpec
+    from exportgate.contract import IoContract, ModelSpec, Part
 
 Graph = Literal["encoder", "step"]
 Format = Literal["pte", "onnx"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
-Flavour = Literal["standard", "web"]
-"""How a graph is left: in standard operators, which a runtime optimises for its own machine when it
-opens the file, or optimised ahead of time as far as is valid on every machine, for web pages."""
-Quantizer = Literal["static", "dynamic", "pt2e", "eager"]
-"""What makes integers of weights. For ONNX Runtime: ``static`` (QDQ, ranges of activations from
-calibration) or ``dynamic`` (activations per call). For XNNPACK: ``pt2e`` (torchao's annotation of
-the traced graph) or ``eager`` (the linear layers are exchanged before tracing)."""
-Intermediate = Literal["integer weights for XNNPACK", "INT8 graph for ONNX Runtime"]
-"""What several files are made from, and which is therefore made once."""
-
 TARGETS: dict[str, str] = {
     "web-dev": "FP32 ONNX, to develop a web page against",
     "web": "what a web page ships: INT8 ONNX for ONNX Runtime Web",
@@ -62,30 +58,6 @@ class UnknownVariantError(ExportGateError, ValueError):
 
 class UnsupportedVariantError(ExportGateError, ValueError):
     """No exporter makes what a row of the table asks for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a file is made; ``exporters.pipeline.making`` reads it.
-
-    Attributes:
-        cost: Time that it takes relative to the others; the dearest files are begun first.
-        quantizer: What makes integers of the weights; None where they stay floating point.
-        flavour: How the graph is left.
-        shares: What the file is made from that other files are made from too; None if it is made
-            from the checkpoint alone.
-        rewrite: Switches of the encoder's rewrite that differ from their defaults, as pairs of
-            name and value: of ``xnnpack.options.RewriteOptions`` or
-            ``ort.encoder_graph.OrtRewriteOptions``.
-        mixed: How each matrix is stored, where they are not all stored alike.
-    """
-
-    cost: int
-    quantizer: Quantizer | None = None
-    flavour: Flavour = "standard"
-    shares: Intermediate | None = None
-    rewrite: tuple[tuple[str, Any], ...] = ()
-    mixed: MixedRecipe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,14 +281,16 @@ def variant(name: str) -> Variant:
         if row.name == name:
             return row
     if (found := _NAME.fullmatch(name)) is not None:
-        plain = next((row for row in VARIANTS if row.name == found["stem"] + found["kind"]), None)
         asked = Interface(
             "int32" if found["int32"] else "int64",
             int(found["batch"] or 1),
             log_probs=bool(found["log_probs"]),
+            part=part_of(found["stem"]),
         )
-        if plain is not None and (row := presented(plain, asked)).name == name:
-            return row
+        plain = asked.plain(found["stem"]) + found["kind"]
+        for row in VARIANTS:
+            if row.name == plain and (called := presented(row, asked)).name == name:
+                return called
     raise UnknownVariantError(name)
 
 
@@ -332,59 +306,84 @@ def is_variant(name: str) -> bool:
 def presented(row: Variant, interface: Interface) -> Variant:
     """Return a row of the table as it is called by an interface, as far as that is about it.
 
-    Lengths are an encoder's; log-probabilities are a step's; only a .pte step has a fixed batch.
-    A row that is called otherwise already stays as it is.
+    Lengths are an encoder's; log-probabilities and parts are a step's. Only a .pte step has a fixed
+    batch and can hold both parts; an ONNX step is in two files then. Whoever calls the parts apart
+    takes logits of one hypothesis or, of ONNX, of any number. A row that is called otherwise
+    already stays as it is.
     """
     if row.interface != OURS:
         return row
     if row.graph == "encoder":
         mine = replace(OURS, lengths_dtype=interface.lengths_dtype)
+    elif interface.part is not None and (interface.part == "split") == (row.format == "pte"):
+        mine = replace(OURS, part=interface.part)
     else:
         mine = replace(OURS, log_probs=interface.log_probs)
-    if row.graph == "step" and row.format == "pte":
-        mine = replace(mine, step_batch=interface.step_batch)
+        if row.format == "pte":
+            mine = replace(mine, step_batch=interface.step_batch)
     baseline = presented(variant(row.baseline), mine).name if row.baseline else None
     return replace(row, name=named(row.name, mine), baseline=baseline, interface=mine)
+
+
+def all_presented(row: Variant, interface: Interface) -> tuple[Variant, ...]:
+    """Return the same; where the parts of an ONNX step are called apart, both files of them."""
+    if interface.part == "split" and (row.graph, row.format) == ("step", "onnx"):
+        return tuple(presented(row, replace(interface, part=part)) for part in OTHER_HALF)
+    return (presented(row, interface),)
+
+
+def other_half(row: Variant) -> Variant | None:
+    """Return the file without which one that holds half a step is of no use; None of all others."""
+    other: Part | None = OTHER_HALF.get(row.interface.part) if row.interface.part else None
+    if other is None:
+        return None
+    return presented(variant(plain_name(row)), replace(row.interface, part=other))
 
 
 def named(name: str, interface: Interface) -> str:
     """Return a file's name with what its interface adds to it."""
     path = PurePath(name)
-    return f"{path.stem}{interface.suffix}{path.suffix}"
+    return f"{interface.named(path.stem)}{path.suffix}"
 
 
 def plain_name(row: Variant) -> str:
     """Return the name of the row of the table that a row is a presentation of."""
-    return row.name.replace(f"{row.interface.suffix}.", ".") if row.interface.suffix else row.name
+    path = PurePath(row.name)
+    return f"{row.interface.plain(path.stem)}{path.suffix}"
 
 
 def contract_of(row: Variant, spec: ModelSpec) -> IoContract:
-    """Return the inputs and outputs that a model implies for a file."""
-    one = row.interface.step_batch if row.graph == "step" else 1
-    batch = one if row.format == "pte" else "B"
+    """Return the inputs and outputs that a model implies for a file.
+
+    Of half a step they are its own; of a .pte with both parts those of the step that they make.
+    """
+    half = row.interface.part
+    if half in OTHER_HALF:
+        return parts_of(row, spec)[half]
+    return called_contract(row, spec)
+
+
+def called_contract(row: Variant, spec: ModelSpec) -> IoContract:
+    """Return the inputs and outputs of what is decoded with: of half a step, of both together."""
     make = encoder_contract if row.graph == "encoder" else step_contract
-    return make(spec, batch=batch, interface=row.interface)
+    return make(spec, batch=_batch(row), interface=row.interface)
+
+
+def parts_of(row: Variant, spec: ModelSpec) -> dict[Part, IoContract]:
+    """Return the contracts of the parts of a step that a file holds; of a whole step none."""
+    half = row.interface.part
+    parts = part_contracts(spec, batch=_batch(row)) if half else {}
+    return {half: parts[half]} if half in OTHER_HALF else parts
+
+
+def _batch(row: Variant) -> int | str:
+    one = row.interface.step_batch if row.graph == "step" else 1
+    return one if row.format == "pte" else "B"
 
 
 def decoding_step(row: Variant) -> Variant:
     """Return the step that words are decoded with: the one that an encoder names, a step itself."""
     return variant(row.step) if row.step else row
-
-
-def check_supported(
-    error: type[ExportGateError], what: str, given: str, supported: Collection[str]
-) -> None:
-    """Refuse by name what nothing makes, before a file is labelled as what it is not.
-
-    Args:
-        error: What to raise.
-        what: Which choice this is, such as ``precision of an ONNX encoder``.
-        given: What was chosen.
-        supported: What there is.
-    """
-    if given not in supported:
-        msg = f"{what} is {given!r}, but should be one of: {', '.join(supported)}"
-        raise error(msg)
 
 
 def variants_of(target: str) -> tuple[Variant, ...]:

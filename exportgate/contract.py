@@ -6,7 +6,7 @@ application programs against; the suites compare them exactly.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -15,8 +15,19 @@ if TYPE_CHECKING:
 DType = Literal["float32", "float16", "int64", "int32"]
 LengthsDType = Literal["int64", "int32"]
 Axis = int | str
+Part = Literal["predict", "joint", "split"]
+"""A step's prediction network, its joint, or both as two methods of one .pte."""
 LOG_PROBS = "log_probs"
 """The output of a step that gives log-probabilities, in the place of ``logits``."""
+PREDICTION = "prediction"
+"""The prediction network's output, which the joint takes beside a frame."""
+OTHER_HALF: dict[Part, Part] = {"predict": "joint", "joint": "predict"}
+"""Of a step in two files, what each file is called together with."""
+METHODS, OTHER_SHA256 = "methods", "other_half_sha256"
+"""What a sidecar's recipe says of parts: the contract of each method of a .pte; the SHA-256 of the
+file that one of the two ONNX files goes with."""
+_PREFIX: dict[Part, str] = {"predict": "predict_", "joint": "joint_", "split": "step_split_"}
+_WHOLE = "step_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +38,13 @@ class Interface:
         lengths_dtype: Of an encoder's lengths, those that go in and those that come out.
         step_batch: Hypotheses that a .pte step takes at each call.
         log_probs: A step gives log-softmax of the logits in their place.
+        part: What of a step the file holds, where prediction network and joint are called apart.
     """
 
     lengths_dtype: LengthsDType = "int64"
     step_batch: int = 1
     log_probs: bool = False
+    part: Part | None = None
 
     @property
     def suffix(self) -> str:
@@ -39,6 +52,24 @@ class Interface:
         found = "_int32" if self.lengths_dtype == "int32" else ""
         found += f"_batch{self.step_batch}" if self.step_batch != 1 else ""
         return found + ("_log_probs" if self.log_probs else "")
+
+    def named(self, stem: str) -> str:
+        """Return the stem of a file's name with what it says of the interface."""
+        if self.part is not None:
+            said = part_of(stem)
+            bare = stem.removeprefix(_PREFIX[said] if said else _WHOLE)
+            stem = _PREFIX[self.part] + bare
+        return stem + self.suffix
+
+    def plain(self, stem: str) -> str:
+        """Return the stem of the name that the file would have if it were called as ours are."""
+        stem = stem.removesuffix(self.suffix)
+        return stem if self.part is None else _WHOLE + stem.removeprefix(_PREFIX[self.part])
+
+
+def part_of(stem: str) -> Part | None:
+    """Return which part of a step the stem of a file's name says; None: it says none."""
+    return next((part for part, prefix in _PREFIX.items() if stem.startswith(prefix)), None)
 
 
 OURS = Interface()
@@ -153,17 +184,47 @@ def step_contract(spec: ModelSpec, *, batch: Axis = "B", interface: Interface = 
     States are (L, B, H).
     """
     scores = LOG_PROBS if interface.log_probs else "logits"
+    parts = part_contracts(spec, batch=batch)
+    logits = TensorSpec(scores, "float32", (batch, spec.vocab_size))
+    return replace(whole_contract(parts), outputs=(logits, *parts["predict"].outputs[1:]))
+
+
+def part_contracts(spec: ModelSpec, *, batch: Axis = "B") -> dict[Part, IoContract]:
+    """Return the contracts of a step's two parts, where an application calls them apart.
+
+    ``prediction`` (B, H) is the prediction network's output. It depends on the last label and the
+    states alone, so that a decoder calls ``predict`` once for each label and not for each frame.
+    """
     state = (spec.pred_layers, batch, spec.pred_hidden)
+    prediction = TensorSpec(PREDICTION, "float32", (batch, spec.pred_hidden))
+    return {
+        "predict": IoContract(
+            inputs=(
+                TensorSpec("y_prev", "int64", (batch,)),
+                TensorSpec("h0", "float32", state),
+                TensorSpec("c0", "float32", state),
+            ),
+            outputs=(
+                prediction,
+                TensorSpec("h1", "float32", state),
+                TensorSpec("c1", "float32", state),
+            ),
+        ),
+        "joint": IoContract(
+            inputs=(TensorSpec("enc_t", "float32", (batch, spec.d_model)), prediction),
+            outputs=(TensorSpec("logits", "float32", (batch, spec.vocab_size)),),
+        ),
+    }
+
+
+def whole_contract(parts: Mapping[Part, IoContract]) -> IoContract:
+    """Return the contract of both parts called as one step: without what goes between them."""
+    predict, joint = parts["predict"], parts["joint"]
+
+    def others(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(spec for spec in specs if spec.name != PREDICTION)
+
     return IoContract(
-        inputs=(
-            TensorSpec("y_prev", "int64", (batch,)),
-            TensorSpec("h0", "float32", state),
-            TensorSpec("c0", "float32", state),
-            TensorSpec("enc_t", "float32", (batch, spec.d_model)),
-        ),
-        outputs=(
-            TensorSpec(scores, "float32", (batch, spec.vocab_size)),
-            TensorSpec("h1", "float32", state),
-            TensorSpec("c1", "float32", state),
-        ),
+        inputs=(*predict.inputs, *others(joint.inputs)),
+        outputs=(*joint.outputs, *others(predict.outputs)),
     )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.variants import contract_of, variant
+from exporters.variants import called_contract, contract_of, parts_of, variant
+from exportgate.contract import METHODS
 from exportgate.data.features import feature_spec
 from harness.inspect import audit
 from harness.inspect.constants import all_lines
@@ -14,19 +15,22 @@ from harness.inspect.constants import all_lines
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exportgate.contract import IoContract
     from harness.run.context import RunContext
 
 
 @pytest.mark.measures("contract_mismatches")
 def test_contract(artifact: str, context: RunContext, record: Callable[..., None]) -> None:
     """What the runtime declares, and what a run gives, is the contract."""
-    expected = _implied(artifact, context)
+    row, spec = variant(artifact), context.nemo.reference().spec
+    expected = called_contract(row, spec)
     if variant(artifact).graph == "encoder":
         shape = context.outputs.encoder(artifact).shape
     else:
         shape = context.outputs.rollouts(artifact).shape
     problems = audit.contract_mismatches(context.outputs.contract(artifact), expected)
+    found = context.outputs.parts(artifact)
+    for part, implied in parts_of(row, spec).items():
+        problems += [f"{part}: {one}" for one in audit.contract_mismatches(found[part], implied)]
     # One hypothesis was asked for, however many the file is called with.
     output = expected.outputs[0]
     axes = (1, *output.shape[1:]) if output.shape[0] != "B" else output.shape
@@ -43,11 +47,14 @@ def test_sidecar(artifact: str, context: RunContext, record: Callable[..., None]
     The sidecar of somebody else's file is the importer's own: it states what the adapted file must
     be, and what the file itself lacks of it counts as ``contract_mismatches``.
     """
-    sidecar = context.files.sidecar(artifact)
-    bound = context.request.max_trace_len if variant(artifact).graph == "encoder" else None
+    sidecar, row = context.files.sidecar(artifact), variant(artifact)
+    spec = context.nemo.reference().spec
+    bound = context.request.max_trace_len if row.graph == "encoder" else None
     problems = audit.stated_mismatches(
-        sidecar.contract, sidecar.max_trace_len, _implied(artifact, context), bound
+        sidecar.contract, sidecar.max_trace_len, contract_of(row, spec), bound
     )
+    if row.interface.part == "split":
+        problems += audit.method_mismatches(sidecar.recipe.get(METHODS), parts_of(row, spec))
     detail = "; ".join(problems)
     if context.files.is_third_party(artifact):
         detail = f"{detail}; stated by the import, not by who made the file".lstrip("; ")
@@ -75,10 +82,6 @@ def test_provenance(artifact: str, context: RunContext, record: Callable[..., No
         feature_spec(),
     )
     record("provenance_mismatches", len(problems), "; ".join(problems))
-
-
-def _implied(artifact: str, context: RunContext) -> IoContract:
-    return contract_of(variant(artifact), context.nemo.reference().spec)
 
 
 @pytest.mark.measures("identical_files")

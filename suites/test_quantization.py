@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporters.variants import variant
+from exporters.variants import other_half, variant
 from exportgate.artifacts.contents.reading import stored_bytes
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def test_matrices(
     detail = ", ".join(f"{count} weights of {name}" for name, count in found.matrix_weights.items())
     record("int8_matrix_share", found.int8_matrix_share, detail or "no matrix in the file")
     record("int4_weight_share", found.int4_weight_share, detail or "no matrix in the file")
-    needed = stored_bytes(context.nemo.reference().matrix_weights[row.graph], row.precision)
+    held = row.interface.part if other_half(row) and row.interface.part else row.graph
+    needed = stored_bytes(context.nemo.reference().matrix_weights[held], row.precision)
     detail = f"{found.matrix_bytes:.0f} bytes, the checkpoint's in {row.precision} {needed:.0f}"
     record("weight_bytes_ratio", found.matrix_bytes / needed, detail)

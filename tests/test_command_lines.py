@@ -158,15 +158,20 @@ def test_a_default_name_never_replaces_the_file_of_another_checkpoint(tmp_path: 
     assert chosen_outputs({}, ["step_fp32.pte"], checkpoint) == {"step_fp32.pte": path}
 
 
+BOTH = "step_split_fp32.pte"
+
+
 def test_a_default_name_says_how_the_file_is_called(tmp_path: Path) -> None:
     checkpoint = tmp_path / "my.nemo"
     checkpoint.write_bytes(b"x")
     called, steps = Interface("int32", 8, log_probs=True), ["step_fp32.onnx", "step_fp32.pte"]
     taken = tmp_path / "step_fp32_log_probs.onnx"
     assert chosen_outputs({}, [*steps, "encoder_fp32.pte"], checkpoint, called) == {
-        "step_fp32.onnx": taken,
-        "step_fp32.pte": tmp_path / "step_fp32_batch8_log_probs.pte",
-        "encoder_fp32.pte": tmp_path / "encoder_fp32_int32.pte",
+        name: tmp_path / name
+        for name in (taken.name, "step_fp32_batch8_log_probs.pte", "encoder_fp32_int32.pte")
+    }
+    assert chosen_outputs({}, steps, checkpoint, Interface(part="split")) == {
+        name: tmp_path / name for name in ("predict_fp32.onnx", "joint_fp32.onnx", BOTH)
     }
     (tmp_path / "step_fp32.onnx").write_bytes(b"somebody else's, and not where this one goes")
     chosen_outputs({}, steps, checkpoint, called)

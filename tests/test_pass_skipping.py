@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from exporters.variants import Precision, Quantizer
+    from exporters.recipes import Quantizer
+    from exporters.variants import Precision
 
 pytestmark = pytest.mark.slow
 

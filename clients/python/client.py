@@ -106,8 +106,12 @@ class Client:
         pairs = [p for p in known["pairs"] if (p["encoder"], p["step"]) == (encoder, step)]
         if not pairs:
             raise ValueError(f"no known answers of {encoder} and {step}")
-        self.files = [self.spec["files"][name] for name in (encoder, step)]
-        self.sessions = [self.open(name, self.spec["files"][name]) for name in (encoder, step)]
+        # A step whose parts are called apart: the prediction network, and its joint behind it.
+        halves = self.spec["files"][step]
+        names = [encoder, step] if "part" not in halves else [encoder, step, halves["other_half"]]
+        self.files = [self.spec["files"][name] for name in names]
+        self.sessions = [self.open(name, self.spec["files"][name]) for name in names]
+        self.predicted = {}
         words = self.spec["lexicon_search"]["words"]
         text = self.checked(words["file"], words["sha256"]).decode("utf-8")
         self.trie = Trie(text, self.spec["spellings"])
@@ -141,16 +145,29 @@ class Client:
     def encode(self, rows):
         if len(rows) > self.files[0]["max_trace_len"]:
             raise ValueError("more points than the encoder takes")
+        self.predicted = {}
         encoded, lengths = self.run(0, [np.asarray(rows).T[None], [len(rows)]])
         return [encoded[0, :, frame] for frame in range(int(lengths[0]))]
 
     def step(self, y, state, frame):
-        logits, hidden, cell = self.run(1, [[y], *state, frame[None]])
+        if len(self.files) == 3:
+            prediction, *new = self.predict(y, state)
+            (logits,) = self.run(2, [frame[None], prediction])
+        else:
+            logits, *new = self.run(1, [[y], *state, frame[None]])
         raw = logits[0].tolist()
-        if self.files[1]["scores"] == "log_probs":
-            return raw, raw, (hidden, cell)
+        if self.files[-1]["scores"] == "log_probs":
+            return raw, raw, tuple(new)
         total = max(raw) + math.log(sum(math.exp(value - max(raw)) for value in raw))
-        return raw, [value - total for value in raw], (hidden, cell)
+        return raw, [value - total for value in raw], tuple(new)
+
+    def predict(self, y, state):
+        # As long as a hypothesis writes no label, its state is the same object. It is held here, so
+        # that no other one gets its id.
+        key = (y, id(state))
+        if key not in self.predicted:
+            self.predicted[key] = (state, self.run(1, [[y], *state]))
+        return self.predicted[key][1]
 
     def start(self):
         sizes = self.spec["dimensions"]

@@ -8,7 +8,7 @@ layer that it consists of, because a runtime may have no LSTM kernel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from exportgate.errors import ExportGateError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exportgate.contract import ModelSpec
+    from exportgate.contract import ModelSpec, Part
 
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.ReLU: torch.relu,
@@ -222,6 +222,37 @@ def example_step_inputs(spec: ModelSpec, *, batch: int) -> tuple[Tensor, Tensor,
         torch.randn(state, generator=generator),
         torch.randn((batch, spec.d_model), generator=generator),
     )
+
+
+def part_graphs(step: StepGraph, spec: ModelSpec, *, batch: int) -> dict[Part, PartGraph]:
+    """Return a step's parts, as ``contract.part_contracts`` names their inputs and outputs.
+
+    Args:
+        step: They are its own modules.
+        spec: Dimensions.
+        batch: Of the inputs to trace with.
+    """
+    *fed, frame = example_step_inputs(spec, batch=batch)
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randn((batch, spec.pred_hidden), generator=generator)
+    return {
+        "predict": PartGraph("prediction", step.prediction, tuple(fed)),
+        "joint": PartGraph("joint", step.joint, (frame, predicted)),
+    }
+
+
+class PartGraph(NamedTuple):
+    """A step's prediction network or its joint.
+
+    Attributes:
+        name: Its place in the step.
+        module: The part.
+        inputs: Seeded ones, to trace with.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
 
 
 def _check_lstm(lstm: nn.Module) -> None:

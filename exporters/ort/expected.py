@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporters.graphs.step import StepGraph
+from exporters.graphs.step import StepGraph, part_graphs
 from exporters.ort.encoder_graph import OrtEncoder
 from exporters.ort.presented import present
 from exporters.ort.qdq import MatrixConfig
@@ -13,6 +13,7 @@ from exporters.ort.to_onnx import (
     encoder_to_onnx,
     for_web,
     int8_graph,
+    part_graph,
     quantised_matrices,
     step_graph,
 )
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exporters.nemo.checkpoint import Checkpoint
-    from exporters.variants import Flavour, Precision, Variant
-    from exportgate.contract import ModelSpec
+    from exporters.recipes import Flavour
+    from exporters.variants import Precision, Variant
+    from exportgate.contract import ModelSpec, Part
 
 
 def expected_encoder(
@@ -91,6 +93,7 @@ def expected_step(
     *,
     precision: Precision,
     calibration: Sequence[NDArray[np.float32]] | None,
+    part: Part | None = None,
 ) -> ExpectedFile:
     """Return what a step must hold; arguments as those of ``step_to_onnx``."""
     step = StepGraph(checkpoint.model).eval()
@@ -108,12 +111,22 @@ def expected_step(
         for name, rounding in roundings.items():
             nearest = rounding.nearest()
             configs[name] = MatrixConfig(nearest.codes, nearest.scales[:, 0], residual[name])
-    model = step_graph(step, checkpoint.spec, configs)
+    spec = checkpoint.spec
+    model = part_graph(step, spec, configs, part) if part else step_graph(step, spec, configs)
+    if part is not None:
+        inside = f"{part_graphs(step, spec, batch=1)[part].name}."
+        roundings = {
+            name.removeprefix(inside): rounding
+            for name, rounding in roundings.items()
+            if name.startswith(inside)
+        }
     return ExpectedFile(model.SerializeToString(deterministic=True), roundings)
 
 
 def presented(spec: ModelSpec, plain: ExpectedFile, row: Variant) -> ExpectedFile:
     """Return what a file must hold that is called by another interface than ours."""
+    if row.interface.part is not None:
+        return plain  # made as it is called
     usual = contract_of(variant(plain_name(row)), spec)
     program = Program(plain.payload, usual, row.precision, None, {})
     return replace(plain, payload=present(program, contract_of(row, spec)).payload)

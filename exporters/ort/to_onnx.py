@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 
-from exporters.graphs.step import StepGraph, example_step_inputs
+from exporters.graphs.step import StepGraph, example_step_inputs, part_graphs
 from exporters.ort.encoder_graph import OrtEncoder, OrtRewriteOptions
 from exporters.ort.qdq import MatrixConfig, quantize_gemms, quantize_matrices
 from exporters.ort.storage import store_fp16, store_gathered_int8, store_sliced_int8
@@ -22,9 +22,9 @@ from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.smoothing import observe, smooth
 from exporters.quantize.static_config import configure_gemms
 from exporters.quantize.step_calibration import noisy_inputs, observe_steps
-from exporters.variants import check_supported
 from exportgate.artifacts.sidecar import Program
-from exportgate.contract import encoder_contract, step_contract
+from exportgate.contract import encoder_contract, part_contracts, step_contract
+from exportgate.errors import check_supported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.static_config import GemmConfig
     from exporters.quantize.step_calibration import Steps
-    from exporters.variants import Flavour, Precision
-    from exportgate.contract import ModelSpec
+    from exporters.recipes import Flavour
+    from exporters.variants import Precision
+    from exportgate.contract import ModelSpec, Part
 
 _EMBEDDING = "prediction.table.weight"
 _SMALL_SHARE = 0.02
@@ -113,6 +114,7 @@ def step_to_onnx(
     *,
     precision: Precision,
     calibration: Sequence[NDArray[np.float32]] | None = None,
+    part: Part | None = None,
 ) -> Program:
     """Export one decoding step for any batch: see ``contract.step_contract``.
 
@@ -123,6 +125,7 @@ def step_to_onnx(
         checkpoint: Only read.
         precision: Of the weights, fp32 or int8.
         calibration: For INT8: (F, T) float32 features of swipes.
+        part: ``predict`` or ``joint``: that part alone, see ``contract.part_contracts``.
 
     Raises:
         OnnxExportError: Another precision: INT8 is smaller than FP16 and loses no word.
@@ -139,10 +142,11 @@ def step_to_onnx(
             "quantization": "u8 activations per call, s8 weights per channel (GPTQ)",
             "residual_layers": sorted(name for name, config in configs.items() if config.residual),
         }
-    model = step_graph(step, checkpoint.spec, configs)
+    spec = checkpoint.spec
+    model = part_graph(step, spec, configs, part) if part else step_graph(step, spec, configs)
     return Program(
         payload=model.SerializeToString(deterministic=True),
-        contract=step_contract(checkpoint.spec),
+        contract=part_contracts(spec)[part] if part else step_contract(spec),
         precision=precision,
         max_trace_len=None,
         recipe=recipe,
@@ -158,6 +162,25 @@ def step_graph(
         return model
     model = quantize_matrices(model, configs)
     return model if step.prediction.folded else store_gathered_int8(model, _EMBEDDING)
+
+
+def part_graph(
+    step: StepGraph, spec: ModelSpec, configs: Mapping[str, MatrixConfig], part: Part
+) -> onnx.ModelProto:
+    """Return the graph of a step's part, its matrices quantised as those of the step are."""
+    graph = part_graphs(step, spec, batch=2)[part]
+    model = trace_to_onnx(graph.module, graph.inputs, part_contracts(spec)[part])
+    inside = f"{graph.name}."
+    mine = {
+        name.removeprefix(inside): config
+        for name, config in configs.items()
+        if name.startswith(inside)
+    }
+    if mine:
+        model = quantize_matrices(model, mine)
+    if not configs or part == "joint" or step.prediction.folded:
+        return model
+    return store_gathered_int8(model, _EMBEDDING.removeprefix(inside))
 
 
 def ort_optimized(program: Program) -> Program:

@@ -23,9 +23,11 @@ from exportgate.artifacts.sidecar import (
     sidecar_path,
     write_text,
 )
+from exportgate.contract import METHODS, OTHER_HALF, OTHER_SHA256
 from exportgate.data.features import FEATURE_DIM, feature_document, feature_spec
 from exportgate.errors import ExportGateError
 from exportgate.reading import MALFORMED, read_json, reason
+from exportgate.runtime.split import held_part, other_half_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -209,6 +211,8 @@ def describe(folder: Path, sidecars: Mapping[str, Sidecar]) -> dict[str, str]:
             if found != wanted:
                 msg = f"{folder}: {name} and {first} have another {what}; export both again"
                 raise BundleError(msg)
+    for name, sidecar in sidecars.items():
+        _check_half(folder, name, sidecar, sidecars)
     if one.model.feature_dim != FEATURE_DIM:
         msg = (
             f"{folder}: a bundle describes the {FEATURE_DIM} features of a swipe, but the model "
@@ -219,6 +223,17 @@ def describe(folder: Path, sidecars: Mapping[str, Sidecar]) -> dict[str, str]:
         VOCABULARY: "".join(f"{label}\n" for label in one.model.labels),
         CONTRACT: _json(_contract(sidecars, one)),
     }
+
+
+def _check_half(folder: Path, name: str, sidecar: Sidecar, sidecars: Mapping[str, Sidecar]) -> None:
+    """Refuse half a step without the other half, or with one of another export."""
+    if held_part(sidecar) not in OTHER_HALF:
+        return
+    other = other_half_path(folder / name).name
+    if other not in sidecars or sidecars[other].sha256 != sidecar.recipe.get(OTHER_SHA256):
+        problem = "is of another export" if other in sidecars else "is missing"
+        msg = f"{folder / name}: the other half of the step, {other}, {problem}; add both files"
+        raise BundleError(msg)
 
 
 def check_package_options(
@@ -277,6 +292,7 @@ def _contract(sidecars: Mapping[str, Sidecar], one: Sidecar) -> dict[str, Any]:
             "graph": variant(sidecar.variant).graph,
             "max_trace_len": sidecar.max_trace_len,
             **asdict(sidecar.contract),
+            **{key: sidecar.recipe[key] for key in (METHODS,) if key in sidecar.recipe},
         }
         for name, sidecar in sorted(sidecars.items())
     }

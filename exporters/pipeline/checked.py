@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from exporters.pipeline.making import make
 from exporters.pipeline.written import Written, written
-from exporters.variants import is_quantized, variant
+from exporters.variants import is_quantized, other_half, variant
 from exportgate.artifacts.sidecar import (
     Program,
     Sidecar,
@@ -18,6 +19,7 @@ from exportgate.artifacts.sidecar import (
     sidecar_path,
     write_text,
 )
+from exportgate.contract import OTHER_SHA256
 from exportgate.data.features import feature_spec
 from exportgate.errors import ExportGateError
 from exportgate.levels import level
@@ -80,18 +82,26 @@ def export_file(
 
 
 def _checked(row: Variant, options: ExportOptions, source: Source, shared: Any) -> Checked:  # noqa: ANN401
+    made = _beside_nemo(row, source, shared)
+    least = level("broken_db", row.precision)
+    if row.precision == "fp32" or made.sqnr_db >= least or not options.check_quantization:
+        return made
+    if not options.fallback_to_fp32 or row.baseline is None:
+        raise QuantizationCheckError(row.name, made.sqnr_db, least)
+    return _beside_nemo(variant(row.baseline), source, None)
+
+
+def _beside_nemo(row: Variant, source: Source, shared: Any) -> Checked:  # noqa: ANN401 - see making.make
+    """Make a file and run it; half a step with its other half, whose hash goes into the recipe."""
     from exporters.pipeline.selfcheck import sqnr_db  # noqa: PLC0415 - loads torch
 
-    features = source.calibration.features
-    program = make(row, source, shared)
-    found = sqnr_db(row, program, source.checkpoint, features)
-    least = level("broken_db", row.precision)
-    if row.precision == "fp32" or found >= least or not options.check_quantization:
-        return Checked(program, found)
-    if not options.fallback_to_fp32 or row.baseline is None:
-        raise QuantizationCheckError(row.name, found, least)
-    plain = make(variant(row.baseline), source, None)
-    return Checked(plain, sqnr_db(row, plain, source.checkpoint, features))
+    program, half = make(row, source, shared), other_half(row)
+    other = make(half, source, shared) if half else None
+    found = sqnr_db(row, program, source.checkpoint, source.calibration.features, other)
+    if other is not None:
+        digest = hashlib.sha256(other.payload).hexdigest()
+        program = replace(program, recipe={**program.recipe, OTHER_SHA256: digest})
+    return Checked(program, found)
 
 
 def _write(path: Path, row: Variant, made: Checked, source: Source) -> Sidecar:

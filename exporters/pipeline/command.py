@@ -9,7 +9,7 @@ from exporters.pipeline.bundle import check_package_options, write_bundle
 from exporters.pipeline.exporting import Exported, export
 from exporters.pipeline.outputs import chosen_outputs
 from exporters.pipeline.written import print_audit, print_table
-from exporters.variants import named, presented, variant
+from exporters.variants import all_presented, named, other_half, variant
 from exportgate.contract import LOG_PROBS, Interface
 
 if TYPE_CHECKING:
@@ -56,11 +56,19 @@ def export_command(
 
 
 def _as_called(outputs: Mapping[str, Path], interface: Interface) -> dict[str, Path]:
-    """Return the variants that are called as was asked, and their paths."""
+    """Return the variants that are called as was asked, and their paths.
+
+    The names of log-probabilities and of half a step say so, whatever name was asked for.
+    """
     found = {}
     for name, path in outputs.items():
-        row = presented(variant(name), interface)
-        says_so = not row.interface.log_probs or LOG_PROBS in path.name
-        said = path.name if says_so else named(path.name, Interface(log_probs=True))
-        found[row.name] = path.with_name(said)
+        plain = variant(name)
+        for row in all_presented(plain, interface):
+            mine = row.interface
+            said = path.name
+            if mine.log_probs and LOG_PROBS not in said:
+                said = named(said, Interface(log_probs=True))
+            if other_half(row) is not None and row is not plain:
+                said = named(said, Interface(part=mine.part))
+            found[row.name] = path.with_name(said)
     return found

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import UnsupportedVariantError, check_supported, contract_of
+from exporters.variants import UnsupportedVariantError, contract_of
 from exporters.xnnpack.options import RewriteOptions
+from exportgate.errors import check_supported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.calibration import Calibration
-    from exporters.variants import Format, Graph, Intermediate, Variant
+    from exporters.recipes import Intermediate
+    from exporters.variants import Format, Graph, Variant
     from exportgate.artifacts.sidecar import Program
 
     Maker = Callable[["Variant", "Source", Any], Program]
@@ -201,7 +203,10 @@ def _step_onnx(row: Variant, source: Source, _shared: Any) -> Program:  # noqa: 
     from exporters.ort.presented import present  # noqa: PLC0415
 
     made = to_onnx.step_to_onnx(
-        source.checkpoint, precision=row.precision, calibration=source.calibration.features
+        source.checkpoint,
+        precision=row.precision,
+        calibration=source.calibration.features,
+        part=row.interface.part,
     )
     return present(made, contract_of(row, source.checkpoint.spec))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporters.recipes import read_recipe
 from exportgate.artifacts.sidecar import sha256_of
@@ -94,12 +94,30 @@ class ExportOptions:
             jobs=given.get("jobs", 1),
             progress_fd=given.get("progress_fd"),
             recipe=read_recipe(path) if (path := given.get("recipe")) else None,
-            interface=Interface(
-                given.get("lengths_dtype", OURS.lengths_dtype),
-                given.get("step_batch", OURS.step_batch),
-                log_probs=given.get("log_probs", OURS.log_probs),
-            ),
+            interface=_interface(given),
         )
+
+
+def _interface(given: Mapping[str, Any]) -> Interface:
+    """Return how the files are to be called.
+
+    Raises:
+        OptionError: Parts of a step are asked for, and something that only a whole step has.
+    """
+    usual = {"step_batch": OURS.step_batch, "log_probs": OURS.log_probs}
+    whole = [name for name, plain in usual.items() if given.get(name, plain) != plain]
+    if given.get("split") and whole:
+        msg = (
+            f"--split and --{whole[0]}: prediction network and joint that are called apart take "
+            "one hypothesis and give logits; leave one of the two options out"
+        )
+        raise OptionError(msg)
+    return Interface(
+        given.get("lengths_dtype", OURS.lengths_dtype),
+        given.get("step_batch", OURS.step_batch),
+        log_probs=given.get("log_probs", OURS.log_probs),
+        part="split" if given.get("split") else None,
+    )
 
 
 def _limit(given: Mapping[str, int | None]) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporters.pipeline.options import OptionError, file_sha256
-from exporters.variants import is_quantized, presented, variant
+from exporters.variants import all_presented, is_quantized, variant
 from exportgate.artifacts.sidecar import ArtifactError, read_sidecar
 from exportgate.contract import OURS
 
@@ -22,7 +22,7 @@ def chosen_outputs(
     checkpoint: Path,
     interface: Interface = OURS,
 ) -> dict[str, Path]:
-    """Return what to write, by the variant's name.
+    """Return what to write, by the variant's name: of defaults, as it is called.
 
     Args:
         named: Variant's name to its path; None where none was given.
@@ -36,8 +36,8 @@ def chosen_outputs(
     """
     wanted = {name: path for name, path in named.items() if path is not None}
     if not wanted:
-        rows = {name: presented(variant(name), interface) for name in defaults}
-        wanted = {name: checkpoint.parent / row.name for name, row in rows.items()}
+        rows = [row for name in defaults for row in all_presented(variant(name), interface)]
+        wanted = {row.name: checkpoint.parent / row.name for row in rows}
         for path in wanted.values():
             _check_free(path, checkpoint)
     if not wanted:

@@ -154,6 +154,12 @@ class Parser(PlainParser):
             help="a step gives log-softmax, as log_probs, in the place of logits, for an "
             "application that adds them up; the file's name says so",
         )
+        self.option(
+            "--split",
+            action="store_true",
+            help="prediction network and joint to be called apart: two ONNX files, predict_*.onnx "
+            "and joint_*.onnx, and a .pte with methods predict and joint",
+        )
 
     def quantization_options(self) -> None:
         """Add the options of the exporters that round weights, and check what became of them."""

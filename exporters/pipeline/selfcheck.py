@@ -21,6 +21,7 @@ from exportgate.decibel import ratio_db
 from exportgate.runtime.canonical import canonical
 from exportgate.runtime.executorch_runtime import PteSession
 from exportgate.runtime.onnx_runtime import OrtSession
+from exportgate.runtime.split import open_halves, open_methods, other_half_path
 from exportgate.transducer import Transducer
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.variants import Variant
     from exportgate.artifacts.sidecar import Program
+    from exportgate.contract import ModelSpec
     from exportgate.runtime.session import Session
 
 SWIPES = 8
@@ -38,7 +40,11 @@ SWIPES = 8
 
 
 def sqnr_db(
-    row: Variant, program: Program, checkpoint: Checkpoint, features: Sequence[NDArray[np.float32]]
+    row: Variant,
+    program: Program,
+    checkpoint: Checkpoint,
+    features: Sequence[NDArray[np.float32]],
+    other_half: Program | None = None,
 ) -> float:
     """Return the signal-to-noise of a program against NeMo's FP32, in dB.
 
@@ -47,13 +53,14 @@ def sqnr_db(
         program: What was exported; it is run from a temporary file.
         checkpoint: The model.
         features: (F, T) for each swipe; a few, spread evenly, are run.
+        other_half: What half a step is run with.
     """
     take = min(SWIPES, len(features))
     chosen = [features[index * len(features) // take] for index in range(take)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / row.name
         path.write_bytes(program.payload)
-        session = _opened(path, program)
+        session = _opened(row, path, program, checkpoint.spec, other_half)
         compared = _encoder_pairs if row.graph == "encoder" else _step_pairs
         pairs = compared(session, checkpoint, chosen)
     signal = sum(float((wanted.astype(np.float64) ** 2).sum()) for wanted, _ in pairs)
@@ -61,10 +68,18 @@ def sqnr_db(
     return ratio_db(signal, noise)
 
 
-def _opened(path: Path, program: Program) -> Session:
+def _opened(
+    row: Variant, path: Path, program: Program, spec: ModelSpec, other_half: Program | None
+) -> Session:
+    if other_half is not None:
+        beside = other_half_path(path)
+        beside.write_bytes(other_half.payload)
+        return open_halves(path, beside)
     if path.suffix == ".onnx":
         return canonical(OrtSession(path))
     with _native_chatter_kept_back():
+        if row.interface.part == "split":
+            return open_methods(path, spec)
         return canonical(PteSession(path, program.contract))
 
 

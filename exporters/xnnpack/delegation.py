@@ -1,4 +1,4 @@
-"""Count what a lowered program runs in delegates and what it leaves to portable kernels.
+"""Lower programs, and count what runs in delegates and what is left to portable kernels.
 
 ``executorch.devtools.get_delegation_info`` weighs quantize, dequantize and getitem like a matrix
 product, which flatters quantized programs; these counts keep them apart. A share of multiply-
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import math
 import operator
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporters.xnnpack.pass_skipping import pass_skipping
 from exportgate.artifacts.operators import base_name, is_dequantize, is_quantize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import torch
     from torch.export import ExportedProgram
+
+    from exporters.xnnpack.time_axis import TimeAxis
 
 _BOOKKEEPING = {"getitem", "executorch_call_delegate"}
 _SHAPE_AND_CAST = {
@@ -101,6 +105,65 @@ class Delegation:
             "quantize_ops": _inside_and_outside(self, is_quantize),
             "dequantize_ops": _inside_and_outside(self, is_dequantize),
         }
+
+
+def lower(
+    exported: Mapping[str, ExportedProgram], time_axis: TimeAxis | None, *, skip_passes: bool
+) -> tuple[bytes, dict[str, Any]]:
+    """Return a .pte's bytes and what was counted on the way, of all methods together.
+
+    Args:
+        exported: Programs by the method's name.
+        time_axis: Of an encoder.
+        skip_passes: Leave out passes that change nothing (``pass_skipping``).
+
+    Raises:
+        LoweringError: A program does not take every T.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415 - slow
+        XnnpackPartitioner,
+    )
+    from executorch.exir import (  # noqa: PLC0415 - slow
+        EdgeCompileConfig,
+        to_edge_transform_and_lower,
+    )
+
+    start = time.perf_counter()
+    with pass_skipping(wanted=skip_passes):
+        edge = to_edge_transform_and_lower(
+            dict(exported),
+            partitioner=[XnnpackPartitioner()],
+            # The validity check does not know the operators of quantized programs.
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        lowered = [edge.exported_program(name) for name in exported]
+        if time_axis is not None:
+            for program in lowered:
+                time_axis.check(program, "lowering")
+        delegation = _together([count_delegation(program) for program in lowered])
+        made = edge.to_executorch()
+    plans = made.executorch_program.execution_plan
+    return bytes(made.buffer), {
+        **delegation.to_json(),
+        "planned_memory_bytes": sum(sum(plan.non_const_buffer_sizes) for plan in plans),
+        "lower_seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def _together(methods: Sequence[Delegation]) -> Delegation:
+    """Add up what the methods of a program run."""
+    delegated: Counter[str] = Counter()
+    undelegated: Counter[str] = Counter()
+    for method in methods:
+        delegated.update(method.delegated)
+        undelegated.update(method.undelegated)
+    return Delegation(
+        delegates=sum(method.delegates for method in methods),
+        delegated=delegated,
+        undelegated=undelegated,
+        delegated_macs=sum(method.delegated_macs for method in methods),
+        undelegated_macs=sum(method.undelegated_macs for method in methods),
+    )
 
 
 def count_delegation(program: ExportedProgram) -> Delegation:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.gptq import MatrixCodes
-    from exporters.recipes import MixedRecipe
-    from exporters.variants import Precision, Quantizer
+    from exporters.recipes import MixedRecipe, Quantizer
+    from exporters.variants import Precision
     from exporters.xnnpack.options import RewriteOptions
     from exportgate.contract import Interface
 

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 
-from exporters.graphs.step import LogProbs, StepGraph, example_step_inputs
+from exporters.graphs.step import (
+    LogProbs,
+    StepGraph,
+    example_step_inputs,
+    part_graphs,
+)
 from exporters.quantize.calibration import checked_features
 from exporters.quantize.gptq import EncoderPlan
 from exporters.quantize.hessians import matrix_layers, observe_hessians
 from exporters.quantize.step_calibration import observe_steps
-from exporters.variants import check_supported, is_quantized
-from exporters.xnnpack.delegation import count_delegation
+from exporters.variants import is_quantized
+from exporters.xnnpack.delegation import lower
 from exporters.xnnpack.encoder_graph import XnnpackEncoder, rewrite_encoder
 from exporters.xnnpack.options import RewriteOptions
-from exporters.xnnpack.pass_skipping import pass_skipping
 from exporters.xnnpack.time_axis import LoweringError, TimeAxis
 from exportgate.artifacts.sidecar import Program
-from exportgate.contract import OURS, encoder_contract, step_contract
+from exportgate.contract import METHODS, OURS, encoder_contract, part_contracts, step_contract
+from exportgate.errors import check_supported
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -33,14 +37,17 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from exporters.graphs.step import PartGraph
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.quantize.gptq import MatrixCodes
-    from exporters.recipes import MixedRecipe
-    from exporters.variants import Precision, Quantizer
-    from exportgate.contract import Interface
+    from exporters.recipes import MixedRecipe, Quantizer
+    from exporters.variants import Precision
+    from exportgate.contract import Interface, Part
 
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
 _QUANTIZERS = ("pt2e", "eager")
+METHOD = "forward"
+"""Of a program that is one graph."""
 
 
 def encoder_to_pte(  # noqa: PLR0913 - each is a choice of its own
@@ -128,6 +135,9 @@ def step_to_pte(
         checkpoint, precision=precision, calibration=calibration, interface=interface
     )
     payload, lowering, recipe = _made(prepared, "eager", skip_passes=skip_passes)
+    if interface.part is not None:
+        parts = part_contracts(checkpoint.spec, batch=1)
+        recipe |= {METHODS: {name: contract.to_json() for name, contract in parts.items()}}
     return Program(
         payload=payload,
         contract=step_contract(checkpoint.spec, batch=interface.step_batch, interface=interface),
@@ -150,6 +160,7 @@ class Prepared:
         codes: Integers of the weights by layer; empty where nothing is quantized.
         recipe: What was done to it.
         log_probs: Log-softmax follows the first output.
+        parts: Of a step whose parts are methods of their own, those.
     """
 
     module: nn.Module
@@ -159,6 +170,7 @@ class Prepared:
     codes: Mapping[str, MatrixCodes]
     recipe: dict[str, Any]
     log_probs: bool = False
+    parts: Mapping[Part, PartGraph] = field(default_factory=dict)
 
 
 def plan_encoder(
@@ -267,14 +279,16 @@ def prepare_step(
         steps = observe_steps(checkpoint, step, swipes)
         hessians = observe_hessians(matrix_layers(step), lambda: step(*steps))
         codes = quantization().round_layers(step, hessians, [precision])[precision]
+    spec = checkpoint.spec
     return Prepared(
         module=step,
         precision=precision,
-        inputs=example_step_inputs(checkpoint.spec, batch=interface.step_batch),
+        inputs=example_step_inputs(spec, batch=interface.step_batch),
         time_axis=None,
         codes=codes,
         recipe={"fold_embedding": step.prediction.folded},
         log_probs=interface.log_probs,
+        parts=part_graphs(step, spec, batch=1) if interface.part else {},
     )
 
 
@@ -294,6 +308,18 @@ def trace(prepared: Prepared, quantizer: Quantizer) -> ExportedProgram:
     return exported
 
 
+def traced_methods(prepared: Prepared, quantizer: Quantizer) -> dict[str, ExportedProgram]:
+    """Return what is lowered, by the method's name."""
+    if not prepared.parts:
+        return {METHOD: trace(prepared, quantizer)}
+    with quiet_and_reproducible():
+        if is_quantized(prepared.precision):
+            quantization().quantize_layers(prepared.module, prepared.codes)
+        return {
+            name: _export(part.module, part.inputs, None) for name, part in prepared.parts.items()
+        }
+
+
 def _made(
     prepared: Prepared, quantizer: Quantizer, *, skip_passes: bool
 ) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
@@ -303,9 +329,9 @@ def _made(
         recipe |= {"fp32_parts": ["front.convolutions", "positions"]}
     if is_quantized(prepared.precision):
         recipe |= {"quantization": quantizer}
-    exported = trace(prepared, quantizer)
+    exported = traced_methods(prepared, quantizer)
     with quiet_and_reproducible():
-        payload, lowering = _lower(exported, prepared.time_axis, skip_passes=skip_passes)
+        payload, lowering = lower(exported, prepared.time_axis, skip_passes=skip_passes)
     return payload, lowering, recipe
 
 
@@ -331,39 +357,6 @@ def _export(
     if time_axis:
         time_axis.check(exported, "torch.export")
     return exported
-
-
-def _lower(
-    exported: ExportedProgram, time_axis: TimeAxis | None, *, skip_passes: bool
-) -> tuple[bytes, dict[str, Any]]:
-    """Return the .pte's bytes and what was counted on the way."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # noqa: PLC0415 - slow
-        XnnpackPartitioner,
-    )
-    from executorch.exir import (  # noqa: PLC0415 - slow
-        EdgeCompileConfig,
-        to_edge_transform_and_lower,
-    )
-
-    start = time.perf_counter()
-    with pass_skipping(wanted=skip_passes):
-        edge = to_edge_transform_and_lower(
-            exported,
-            partitioner=[XnnpackPartitioner()],
-            # The validity check does not know the operators of quantized programs.
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
-        )
-        lowered = edge.exported_program()
-        if time_axis:
-            time_axis.check(lowered, "lowering")
-        delegation = count_delegation(lowered)
-        program = edge.to_executorch()
-    plan = program.executorch_program.execution_plan[0]
-    return bytes(program.buffer), {
-        **delegation.to_json(),
-        "planned_memory_bytes": sum(plan.non_const_buffer_sizes),
-        "lower_seconds": round(time.perf_counter() - start, 3),
-    }
 
 
 def _example_encoder_inputs(

@@ -35,11 +35,16 @@ class PteSession:
     It names no tensors: the sidecar's contract gives order and names.
     """
 
-    def __init__(self, path: Path, names: IoContract) -> None:
+    def __init__(self, path: Path, names: IoContract, method: str = METHOD) -> None:
         """Open the file by path: a method kept after its bytes were dropped crashes.
 
+        Args:
+            path: The file.
+            names: The sidecar's contract of the method.
+            method: Which of its methods to run.
+
         Raises:
-            OpenError: ExecuTorch does not load it.
+            OpenError: ExecuTorch does not load it, or it has no such method.
         """
         import torch  # noqa: PLC0415 - seconds
         from executorch.extension.pybindings.portable_lib import (  # noqa: PLC0415 - seconds
@@ -59,19 +64,19 @@ class PteSession:
                 path, verification=Verification.InternalConsistency
             )
             # Asked for another method, ExecuTorch raises a KeyError that names nothing but it.
-            known = METHOD in program.method_names
-            method = program.load_method(METHOD) if known else None
+            known = method in program.method_names
+            loaded = program.load_method(method) if known else None
         except (RuntimeError, OSError, ValueError) as error:
             msg = f"{path}: ExecuTorch does not load it ({first_line(error)})"
             raise OpenError(msg) from error
-        if method is None:
+        if loaded is None:
             others = ", ".join(sorted(program.method_names))
             msg = (
-                f"{path}: the program has no method {METHOD!r}, only {others}; export encoder and "
+                f"{path}: the program has no method {method!r}, only {others}; export encoder and "
                 "step as files of their own"
             )
             raise OpenError(msg)
-        self._method: Any = method
+        self._method: Any = loaded
         self._names = names
         meta = self._method.metadata
         self.contract = pte_contract(

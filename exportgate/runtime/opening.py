@@ -10,6 +10,7 @@ from exportgate.runtime.canonical import canonical
 from exportgate.runtime.executorch_runtime import PteSession
 from exportgate.runtime.onnx_runtime import OrtSession
 from exportgate.runtime.session import OpenError
+from exportgate.runtime.split import held_part, open_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,8 @@ def open_file(path: Path, sidecar: Sidecar) -> TimedSession:
     """Open a file on the runtime that its suffix names; somebody else's behind an adapter."""
     if "foreign" in sidecar.recipe:
         return AdapterSession(path, sidecar.contract, sidecar.recipe["foreign"])
+    if held_part(sidecar) is not None:
+        return open_split(path, sidecar)
     if path.suffix == ".onnx":
         return canonical(OrtSession(path))
     if path.suffix == ".pte":

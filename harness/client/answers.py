@@ -20,6 +20,7 @@ from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Worker
 from exportgate.runtime.opening import open_artifact
+from exportgate.runtime.split import for_decoding
 from exportgate.transducer import Transducer, follow
 from harness.client.specification import ANSWERS_SCHEMA, SCHEMA
 from harness.decode.beam import beam_search
@@ -84,7 +85,8 @@ class Pair:
 
     def __init__(self, encoder: Path, step: Path, model: ModelSpec) -> None:
         """Open both."""
-        self._encoder, self._step, self._model = open_artifact(encoder), open_artifact(step), model
+        self._encoder, self._model = open_artifact(encoder), model
+        self._step = for_decoding(open_artifact(step))
 
     def answer(self, features: NDArray[np.float32]) -> Answer:
         """Decode (N, F) features greedily and keep what came on the way."""
@@ -135,6 +137,8 @@ def pairs_of(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return encoder and step of every pair: each encoder with its step, then the other steps."""
     found = [(name, item["step"]) for name, item in files.items() if item.get("step")]
     for name, item in files.items():
+        if item.get("part") == "joint":
+            continue  # its other half stands for both
         if item["graph"] == "step" and name not in {step for _, step in found}:
             partner = [
                 encoder for encoder, step in found if files[step]["format"] == item["format"]
@@ -275,7 +279,7 @@ def _pair(
     return {
         "encoder": pair[0],
         "step": pair[1],
-        "sha256": {name: files[name]["sha256"] for name in pair},
+        "sha256": {name: files[name]["sha256"] for name in (*pair, *_half_of(files[pair[1]]))},
         "tolerances": tolerances(files[name]["precision"] for name in pair),
         "answers": [
             {
@@ -290,6 +294,10 @@ def _pair(
             for answer, found in zip(answers, words, strict=True)
         ],
     }
+
+
+def _half_of(step: Mapping[str, Any]) -> list[str]:
+    return [step["other_half"]] if "other_half" in step else []
 
 
 def _plain(values: NDArray[Any]) -> list[float]:

@@ -8,13 +8,14 @@ it does not assume, and ``known_answers.json`` shows whether it read it rightly.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import plain_name, variant
+from exporters.variants import parts_of, plain_name, variant
 from exportgate.contract import LOG_PROBS
 from exportgate.data.features import feature_document
 from exportgate.data.manifest import HIGHEST_XY, LOWEST_XY
+from exportgate.runtime.split import other_half_path
 from harness.client.schema import FOLDER
 from harness.decode.beam import BeamConfig
 from harness.decode.spelling import spellings_of
@@ -22,6 +23,7 @@ from harness.decode.spelling import spellings_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporters.variants import Variant
     from exportgate.artifacts.sidecar import Sidecar
     from exportgate.contract import ModelSpec
 
@@ -31,6 +33,15 @@ SPECIFICATION_SCHEMA, ANSWERS_SCHEMA = "decode.schema.json", "known_answers.sche
 WORDS, ANSWERS = "words.tsv", "known_answers.json"
 RUNTIMES = {"onnx": "onnxruntime", "pte": "executorch"}
 PAGE = FOLDER / IN_WORDS
+_APART = """
+
+**Prediction network and joint apart.** A step whose entry in `decode.json` has a `part` is called
+in two: `predict` takes `y_prev`, `h0`, `c0` and gives `prediction`, `h1`, `c1`; `joint` takes
+`enc_t` and that `prediction` and gives `logits`. In ONNX they are two files, each the `other_half`
+of the other; load both, or neither. A .pte has them as `methods` of these names in the place of
+`forward`. Call `predict` at the start and after each label that is written, and keep what it gave:
+while `y_prev` and the state stay, `prediction`, `h1` and `c1` are the same at every frame. After a
+blank, call `joint` alone. Everything below holds as it is: `step` is both, one after the other."""
 
 
 def specification(sidecars: Mapping[str, Sidecar], words: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +90,7 @@ def specification(sidecars: Mapping[str, Sidecar], words: Mapping[str, Any]) -> 
 
 def file_entries(sidecars: Mapping[str, Sidecar]) -> dict[str, dict[str, Any]]:
     """Return what the specification says of each file of a bundle."""
-    return {name: _file(sidecar, sidecars.keys()) for name, sidecar in sorted(sidecars.items())}
+    return {name: _file(name, sidecar, sidecars) for name, sidecar in sorted(sidecars.items())}
 
 
 def in_words(document: Mapping[str, Any]) -> str:
@@ -105,6 +116,7 @@ def in_words(document: Mapping[str, Any]) -> str:
         "search_max_symbols": search["max_symbols"],
         **{name: search[name] for name in ("beam", "threshold_nats", "prior_weight", "top")},
         "word_count": search["words"]["count"],
+        "apart": _APART if any("part" in item for item in files.values()) else "",
     }
     text = PAGE.read_text(encoding="utf-8")
     for name, value in values.items():
@@ -135,7 +147,7 @@ def _greedy(model: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _file(sidecar: Sidecar, present: Any) -> dict[str, Any]:  # noqa: ANN401 - names of files
+def _file(name: str, sidecar: Sidecar, present: Mapping[str, Sidecar]) -> dict[str, Any]:
     row = variant(sidecar.variant)
     found = {
         "graph": row.graph,
@@ -151,12 +163,35 @@ def _file(sidecar: Sidecar, present: Any) -> dict[str, Any]:  # noqa: ANN401 - n
         **asdict(sidecar.contract),
     }
     if row.graph == "step":
-        return {**found, "scores": LOG_PROBS if row.interface.log_probs else "logits"}
-    same = [name for name in present if Path(name).suffix == f".{row.format}"]
-    steps = sorted(name for name in same if name.startswith("step_"))
-    # The one that it is judged with, however that is called.
-    judged = [name for name in steps if plain_name(variant(name)) == row.step]
-    return {**found, "step": next(iter([*judged, *steps]), None)}
+        scores = {} if row.interface.part == "predict" else {"scores": _scores(row)}
+        return {**found, **scores, **_parts(name, row, sidecar.model)}
+    rows = {step: variant(other.variant) for step, other in sorted(present.items())}
+    steps = [
+        step
+        for step, other in rows.items()
+        if (other.graph, other.format) == ("step", row.format) and other.interface.part != "joint"
+    ]
+    # The one that it is judged with, however that is called; in one piece, if it is there so.
+    steps.sort(key=lambda step: (plain_name(rows[step]) != row.step, _is_apart(rows[step]), step))
+    return {**found, "step": next(iter(steps), None)}
+
+
+def _scores(row: Variant) -> str:
+    return LOG_PROBS if row.interface.log_probs else "logits"
+
+
+def _is_apart(row: Variant) -> bool:
+    return row.interface.part is not None
+
+
+def _parts(name: str, row: Variant, model: ModelSpec) -> dict[str, Any]:
+    """Return how the parts of a step are called, where they are called apart."""
+    if not _is_apart(row):
+        return {}
+    if row.interface.part != "split":
+        return {"part": row.interface.part, "other_half": other_half_path(PurePath(name)).name}
+    methods = {part: asdict(contract) for part, contract in parts_of(row, model).items()}
+    return {"part": row.interface.part, "methods": methods}
 
 
 def _row(name: str, item: Mapping[str, Any]) -> str:

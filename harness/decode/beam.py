@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.errors import ExportGateError
+from exportgate.runtime.split import for_decoding
 from exportgate.transducer import Transducer
 from harness.decode.batches import has_batch_axis
 from harness.decode.lexicon import ROOT
@@ -189,7 +190,8 @@ def beam_search_all(
     config: BeamConfig | None = None,
 ) -> list[list[Candidate]]:
     """Search for swipes one after the other."""
-    return [beam_search(step, item, spec, lexicon, config) for item in encoded]
+    kept = for_decoding(step)
+    return [beam_search(kept, item, spec, lexicon, config) for item in encoded]
 
 
 class _Search:

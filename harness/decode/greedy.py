@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exportgate.runtime.split import for_decoding
 from exportgate.transducer import Transducer, follow
 from harness.decode.spelling import spell
 
@@ -75,7 +76,8 @@ def greedy_decode_all(
     A file that takes a batch is called for one swipe nevertheless: dynamic quantization has one
     scale for all of a batch, so that neighbours would change each other's logits.
     """
-    return [greedy_decode(step, item, spec) for item in encoded]
+    kept = for_decoding(step)
+    return [greedy_decode(kept, item, spec) for item in encoded]
 
 
 def greedy_together(

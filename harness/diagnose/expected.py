@@ -46,7 +46,9 @@ def _onnx(
 
     swipes = observed(Path(row.name), sidecar, calibration)
     if row.graph == "step":
-        plain = expected.expected_step(checkpoint, precision=row.precision, calibration=swipes)
+        plain = expected.expected_step(
+            checkpoint, precision=row.precision, calibration=swipes, part=row.interface.part
+        )
     else:
         plain = expected.expected_encoder(
             checkpoint,

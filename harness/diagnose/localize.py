@@ -31,6 +31,7 @@ from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Handle, Worker
 from exportgate.runtime.onnx_runtime import OrtSession
 from exportgate.runtime.opening import open_artifact
+from exportgate.runtime.split import held_part
 from harness.decode import greedy
 from harness.diagnose import stages
 from harness.diagnose.localize_page import Stage, page
@@ -205,6 +206,12 @@ def open_diagnosis(
         ExportGateError: Anything else that cannot be read.
     """
     sidecar = read_sidecar(artifact)
+    if held_part(sidecar) is not None:
+        msg = (
+            f"{artifact}: holds a step whose parts are called apart; its constants say which part "
+            "is wrong (`exportgate gate`), or localize the same step exported without --split"
+        )
+        raise LocalizeError(msg)
     bound = sidecar.max_trace_len or DEFAULT_MAX_TRACE_LEN
     fitting = [swipe for swipe in read_manifest(manifest) if len(swipe.points) <= bound]
     swipes = parity.spread(fitting, count)

@@ -9,7 +9,9 @@ import numpy as np
 
 from exporters.quantize.calibration import calibration_from_manifest, synthetic_calibration
 from exportgate.artifacts.sidecar import sha256_of
+from exportgate.contract import Interface
 from exportgate.errors import ExportGateError
+from exportgate.runtime.split import held_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +124,19 @@ def pte_weights(checkpoint: Checkpoint, sidecar: Sidecar) -> list[tuple[str, NDA
     from exporters.xnnpack import to_pte  # noqa: PLC0415 - loads torch
 
     prepared = _prepared(checkpoint, sidecar, "fp32", None)
-    program, module = to_pte.trace(prepared, "pt2e"), prepared.module
+    if not prepared.parts:
+        return _products(to_pte.trace(prepared, "pt2e"), prepared.module)
+    programs = to_pte.traced_methods(prepared, "eager")
+    # A file holds its methods in the order of their names.
+    return [
+        (f"{part.name}.{layer}", filters)
+        for method, part in sorted(prepared.parts.items())
+        for layer, filters in _products(programs[method], part.module)
+    ]
+
+
+def _products(program: ExportedProgram, module: Any) -> list[tuple[str, NDArray[np.float64]]]:  # noqa: ANN401 - a module of torch
+    """Return name and filter of each product of a traced module."""
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     tensors = dict([*module.named_parameters(), *module.named_buffers()])
@@ -151,7 +165,10 @@ def _prepared(
     from exporters.xnnpack.options import RewriteOptions  # noqa: PLC0415 - as above
 
     if sidecar.max_trace_len is None:
-        return to_pte.prepare_step(checkpoint, precision=precision, calibration=calibration)
+        called = Interface(part=held_part(sidecar))
+        return to_pte.prepare_step(
+            checkpoint, precision=precision, calibration=calibration, interface=called
+        )
     return to_pte.prepare_encoder(
         checkpoint,
         precision=precision,

@@ -59,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     swipes = spread(read_manifest(_manifest(args)), args.swipes or sys.maxsize)
     bundle, baseline = _specification(args.bundle), args.baseline
-    if baseline is not None:
-        _specification(baseline)
+    released = _specification(baseline) if baseline is not None else {}
     results = _Results()
     for place in _places(args):
         results.environments[place.name] = place.environment()
@@ -69,15 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             results.measured.append(found)
             if baseline is not None:
                 _say(f"{pair.encoder} on {place.name} beside the baseline")
-                other = Pair(baseline, pair.encoder, pair.step)
+                other = _released(baseline, released, pair)
                 legs = typical_and_long(swipes)
                 results.beside.append(compare((place, place), (pair, other), legs))
     if "arm64" in args.on:
         results.environments["arm64"] = arm64.described()
         for pair in _pairs(args.bundle, bundle, "pte", args.encoder):
             _say(f"{pair.encoder} on an emulated {arm64.CORE}: {arm64.SWIPES} swipes")
-            released = Pair(baseline, pair.encoder, pair.step) if baseline else None
-            results.executed.append(execute(pair, released, _short(swipes)))
+            beside = _released(baseline, released, pair) if baseline else None
+            results.executed.append(execute(pair, beside, _short(swipes)))
     return _told(args, results)
 
 
@@ -194,6 +193,13 @@ def _pairs(
         msg = f"{bundle}: has no {kind}{only} with a step; it has {', '.join(files)}"
         raise LatencyCommandError(msg)
     return found
+
+
+def _released(baseline: Path, specification: Mapping[str, Any], pair: Pair) -> Pair:
+    """Return the same pair of a baseline; with its own step, where that is another file."""
+    files = specification["files"]
+    own = files.get(pair.encoder, {}).get("step") or pair.step
+    return Pair(baseline, pair.encoder, pair.step if pair.step in files else own)
 
 
 def _short(swipes: Sequence[Swipe]) -> list[Swipe]:

@@ -15,6 +15,7 @@ from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Worker
 from exportgate.runtime.opening import open_artifact
 from exportgate.runtime.session import Elapsed
+from exportgate.runtime.split import for_decoding
 from harness.decode.beam import beam_search
 from harness.decode.lexicon import open_lexicon
 from harness.end_to_end.unit import Memory, Times, keep_on_one_core, memory_of
@@ -111,7 +112,8 @@ class _Decoder:
         outputs = self.encoder.run(encoder_input(np.ascontiguousarray(features.T)))
         length = int(outputs["encoded_lengths"].reshape(-1)[0])
         encoded = np.array(outputs["encoded_bdt"][0, :, :length])
-        found = beam_search(self.step, encoded, self.model, self.lexicon)
+        # Nothing is kept from one swipe for the next, which may be the same.
+        found = beam_search(for_decoding(self.step), encoded, self.model, self.lexicon)
         return tuple(item.text(self.model.labels) for item in found)
 
 

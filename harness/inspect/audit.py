@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exportgate.artifacts.sidecar import Sidecar
-    from exportgate.contract import IoContract, ModelSpec
+    from exportgate.contract import IoContract, ModelSpec, Part
 
 
 def contract_mismatches(found: IoContract, expected: IoContract) -> list[str]:
@@ -55,6 +55,18 @@ def stated_mismatches(
     if json.dumps(bound) != json.dumps(expected_bound):
         problems.append(f"max_trace_len is {bound!r}, but should be {expected_bound!r}")
     return problems
+
+
+def method_mismatches(stated: Any, expected: Mapping[Part, IoContract]) -> list[str]:  # noqa: ANN401 - JSON
+    """Describe where a .pte's methods are stated otherwise than the checkpoint implies.
+
+    Args:
+        stated: Of the sidecar's recipe.
+        expected: What there should be.
+    """
+    want = json.dumps({name: contract.to_json() for name, contract in expected.items()})
+    have = json.dumps(stated)
+    return [] if have == want else [f"the methods are {have}, but should be {want}"]
 
 
 def shape_mismatches(

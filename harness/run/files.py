@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.pipeline.events import FileFailed, Stage, read_events
-from exporters.variants import VARIANTS, is_variant, variant
+from exporters.variants import VARIANTS, called_contract, is_variant, other_half, variant
 from exportgate.artifacts.contents import reading
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of
 from exportgate.errors import ExportGateError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporters.pipeline.events import Event
+    from exportgate.contract import IoContract
     from exportgate.runtime.session import Arrays
     from harness.run.request import Request
     from harness.run.workers import Workers
@@ -77,6 +78,11 @@ class Files:
         if name in lacking(self.request):
             self._export([name], self.path(name).parent)
         return read_sidecar(self.path(name))
+
+    def called_contract(self, name: str) -> IoContract:
+        """Return inputs and outputs of what a file is run as: half a step is run with the other."""
+        row, sidecar = variant(name), self.sidecar(name)
+        return called_contract(row, sidecar.model) if row.interface.part else sidecar.contract
 
     @once
     def _exports(self) -> Path:
@@ -188,6 +194,8 @@ def needed(request: Request) -> list[str]:
     for row in request.variants:
         names += [row.baseline] if row.baseline else []
         names += [step_for(row.name)] if row.graph == "encoder" else []
+        half = other_half(row)
+        names += [half.name] if half else []
     return list(dict.fromkeys(names))
 
 

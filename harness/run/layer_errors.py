@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.variants import variant
+from exporters.variants import other_half, variant
 from exportgate.errors import ExportGateError
 from exportgate.runtime.inputs import encoder_input
 from harness.diagnose import stages
@@ -92,6 +92,8 @@ class LayerErrors:
         row = variant(name)
         if row.format == "pte" and self.files.is_third_party(name):
             return ""
+        if other_half(row) is not None:
+            return ""  # run with the other half: which of both is off, their constants say
         self.progress(f"{name}: look for the first bad layer")
         try:
             found, _ = self._to_localize(name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.levels import level
+from exportgate.runtime.split import held_part
 from harness.diagnose import expected, stages
 from harness.measure import coverage, parity
 from harness.measure.expected import reference
@@ -136,7 +137,7 @@ class Nemo:
         return self._answers.of(
             "weights of a .pte",
             [],
-            {"rewrite": rewrite, "bound": bound},
+            {"rewrite": rewrite, "bound": bound, "part": held_part(sidecar)},
             lambda: self.call(stages.pte_weights, sidecar),
         )
 

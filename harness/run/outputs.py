@@ -11,6 +11,7 @@ from exporters.variants import is_quantized, variant
 from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.opening import contract_of
+from exportgate.runtime.split import parts_declared
 from harness.measure import coverage, outliers, parity
 from harness.run.memo import once
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exportgate.contract import IoContract
+    from exportgate.contract import IoContract, Part
     from exportgate.runtime.session import Arrays
     from harness.measure.compare import Comparison
     from harness.run.nemo import Nemo
@@ -49,6 +50,10 @@ class Outputs:
     def contract(self, name: str) -> IoContract:
         """Return what a file's runtime declares."""
         return self.sessions.call(name, contract_of)
+
+    def parts(self, name: str) -> dict[Part, IoContract]:
+        """Return what a file's runtime declares of the parts of a step that are called apart."""
+        return self.sessions.call(name, parts_declared) if variant(name).interface.part else {}
 
     @once
     def encoder(self, name: str) -> parity.EncoderRuns:

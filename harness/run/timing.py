@@ -49,7 +49,7 @@ class Timing:
 
     def typical_input(self, name: str) -> Arrays:
         """Return what a file is timed on: the median swipe, or one call of the step."""
-        contract = self.files.sidecar(name).contract
+        contract = self.files.called_contract(name)
         if variant(name).graph == "encoder":
             typical, _ = parity.typical_and_long(self.swipes.features())
             return as_declared(contract, encoder_input(typical))

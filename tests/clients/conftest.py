@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FILES = (
     "encoder_fp32.onnx", "encoder_int8_web.onnx", "step_fp32.onnx", "step_int8.onnx",
-    "encoder_fp32.pte", "encoder_int8.pte", "step_fp32.pte", "step_int8.pte",
+    "encoder_fp32.pte", "encoder_int8.pte", "step_fp32.pte", "step_int8.pte", "step_split_fp32.pte",
+    "predict_fp32.onnx", "joint_fp32.onnx",
 )  # fmt: skip
 CACHE = REPOSITORY / "build" / "gate" / "cache"
 

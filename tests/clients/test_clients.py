@@ -28,10 +28,13 @@ WEB_PAIRS = [
     ("encoder_int8_web.onnx", "step_fp32.onnx"),
     ("encoder_fp32.onnx", "step_int8.onnx"),
 ]
+APART = ("encoder_fp32.onnx", "predict_fp32.onnx")
+"""A step in two files, which the web client does not take."""
 ANDROID_PAIRS = [
     ("encoder_fp32.pte", "step_fp32.pte"),
     ("encoder_int8.pte", "step_fp32.pte"),
     ("encoder_fp32.pte", "step_int8.pte"),
+    ("encoder_fp32.pte", "step_split_fp32.pte"),
 ]
 
 
@@ -55,11 +58,14 @@ def test_the_android_client_gets_what_the_harness_gets(
     assert differences(found[1:], wanted) == []
 
 
-def test_a_client_written_from_the_documents_alone(bundle: Path, harness_words: Harness) -> None:
-    wanted = harness_words(*WEB_PAIRS[0], SWIPES)
+@pytest.mark.parametrize("pair", [WEB_PAIRS[0], APART])
+def test_a_client_written_from_the_documents_alone(
+    bundle: Path, harness_words: Harness, pair: tuple[str, str]
+) -> None:
+    wanted = harness_words(*pair, SWIPES)
     ours = re.compile(r"^(import|from) (exportgate|exporters|harness)", re.MULTILINE)
     assert not ours.search(PYTHON.read_text("utf-8"))
-    found, errors = run([sys.executable, PYTHON, bundle, *WEB_PAIRS[0]], wanted.swipes)
+    found, errors = run([sys.executable, PYTHON, bundle, *pair], wanted.swipes)
     assert errors == ""
     assert differences(found[1:], wanted) == []
 
@@ -136,6 +142,45 @@ def test_a_fault_in_the_android_client_is_seen(
     unchecked = android(tmp_path / "unchecked", [*ANDROID_FAULTS[fault], NO_TEST_ANDROID])
     found, errors = run([unchecked, bundle, *pair], wanted.swipes)
     assert errors or differences(found[1:], wanted)
+
+
+STALE: dict[str, list[Edit]] = {
+    "the prediction of before a label": [
+        (
+            "decoder.hpp",
+            "state = {state.last, out.state.hidden, out.state.cell};",
+            "state.hidden = out.state.hidden, state.cell = out.state.cell;",
+        ),
+        ("decoder.hpp", "state = {label, state.hidden, state.cell};", "state.last = label;"),
+    ],
+    "the states of before a label": [
+        (
+            "decoder.hpp",
+            "Predicted{step_.all(0), step_.all(1), step_.all(2)}",
+            "Predicted{step_.all(0), state.hidden, state.cell}",
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("fault", STALE)
+def test_a_prediction_that_is_kept_too_long_is_seen(
+    bundle: Path, harness_words: Harness, fault: str, tmp_path: Path
+) -> None:
+    pair = ANDROID_PAIRS[-1]
+    wanted = harness_words(*pair, 8)
+    found, errors = run([android(tmp_path / "faulty", STALE[fault]), bundle, *pair], [])
+    assert not found
+    assert "error:" in errors
+    unchecked = android(tmp_path / "unchecked", [*STALE[fault], NO_TEST_ANDROID])
+    found, errors = run([unchecked, bundle, *pair], wanted.swipes)
+    assert errors or differences(found[1:], wanted)
+
+
+def test_a_step_in_two_files_is_refused_by_the_web_client(bundle: Path, web_client: Path) -> None:
+    found, errors = run(web_command(web_client, bundle, *APART), [])
+    assert not found
+    assert "error: self-test" in errors
 
 
 def test_a_changed_file_is_refused(

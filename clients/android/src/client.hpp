@@ -52,8 +52,9 @@ class Client {
       throw std::runtime_error("known_answers.json has no answers of " + encoder + " and " + step);
     const Json& words = spec["lexicon_search"]["words"];
     lexicon_ = std::make_unique<Lexicon>(read_checked(folder + "/" + words["file"].text, words["sha256"].text), spec["spellings"]);
-    encoder_ = open(encoder), step_ = open(step);
-    decoder = std::make_unique<Decoder>(spec, *encoder_, *step_, *lexicon_);
+    const bool apart = spec["files"][step].has("methods");
+    encoder_ = open(encoder), step_ = open(step, apart ? "predict" : ""), joint_ = apart ? open(step, "joint") : nullptr;
+    decoder = std::make_unique<Decoder>(spec, *encoder_, *step_, joint_.get(), *lexicon_);
     const double begin = now_ms();
     try {
       for (size_t swipe = 0; swipe < 3; ++swipe) self_test(known, *pair, swipe);
@@ -71,16 +72,16 @@ class Client {
   double self_test_ms = 0;
 
  private:
-  std::unique_ptr<Program> open(const std::string& name) {
+  std::unique_ptr<Program> open(const std::string& name, const std::string& part = "") {
     const Json& file = spec["files"][name];
     const std::string bytes = read_checked(folder_ + "/" + name, file["sha256"].text);
-    return std::make_unique<Program>(name, bytes, file, spec["session_options"]["pte"]);
+    return std::make_unique<Program>(name, bytes, file, spec["session_options"]["pte"], part);
   }
   void self_test(const Json& known, const Json& pair, size_t swipe);
 
   std::string folder_;
   std::unique_ptr<Lexicon> lexicon_;
-  std::unique_ptr<Program> encoder_, step_;
+  std::unique_ptr<Program> encoder_, step_, joint_;
 };
 
 inline void Client::self_test(const Json& known, const Json& pair, size_t swipe) {

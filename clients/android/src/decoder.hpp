@@ -14,8 +14,8 @@ struct Word { std::string text; std::vector<int> tokens; double score, log_prob;
 
 class Decoder {
  public:
-  Decoder(const Json& spec, Program& encoder, Program& step, const Lexicon& lexicon)
-      : spec_(spec), search_(spec["lexicon_search"]), encoder_(encoder), step_(step), lexicon_(lexicon) {
+  Decoder(const Json& spec, Program& encoder, Program& step, Program* joint, const Lexicon& lexicon)
+      : spec_(spec), search_(spec["lexicon_search"]), encoder_(encoder), step_(step), joint_(joint), lexicon_(lexicon) {
     const Json& sizes = spec["dimensions"];
     layers_ = sizes["pred_layers"].integer(), width_ = sizes["pred_hidden"].integer();
     d_model_ = sizes["d_model"].integer(), vocab_ = spec["vocab_size"].integer(), blank_ = spec["blank_id"].integer();
@@ -53,12 +53,12 @@ class Decoder {
       found.steps.push_back({int(frame), state.last, out.raw});
       const int label = std::max_element(out.raw.begin(), out.raw.end()) - out.raw.begin();
       const Json& rule = rules[label == blank_ ? "blank" : written + 1 >= limit ? "label_at_max_symbols" : "label"];
-      if (rule["keeps_state"].number) state.hidden = out.state.hidden, state.cell = out.state.cell;
+      if (rule["keeps_state"].number) state = {state.last, out.state.hidden, out.state.cell};
       if (rule["writes"].number) {
         found.tokens.push_back(label);
         found.frames.push_back(frame);
         found.score += out.log_probs[label];
-        state.last = label;
+        state = {label, state.hidden, state.cell};
         ++written;
       }
       if (rule["moves_frames"].number) written = 0;
@@ -93,7 +93,8 @@ class Decoder {
   }
 
  private:
-  struct State { int last; std::vector<float> hidden, cell; };
+  struct Predicted { std::vector<float> output, hidden, cell; };
+  struct State { int last; std::vector<float> hidden, cell; mutable std::shared_ptr<const Predicted> asked = {}; };
   struct Hypothesis { State state; std::vector<int> tokens; int node; double log_prob, outlook; };
   struct Stepped { std::vector<float> raw; std::vector<double> log_probs; State state; };
 
@@ -162,7 +163,8 @@ class Decoder {
   std::vector<Stepped> run(const std::vector<const State*>& states, const std::vector<float>& frame) {
     const int size = fixed_batch_ ? fixed_batch_ : states.size();
     std::vector<Stepped> found;
-    for (size_t first = 0; first < states.size(); first += size) {
+    if (joint_) for (const State* state : states) found.push_back(run_apart(*state, frame));
+    else for (size_t first = 0; first < states.size(); first += size) {
       const int rows = std::min<int>(size, states.size() - first);
       std::vector<float> labels(size), frames(size * d_model_), hidden(layers_ * size * width_), cell(hidden.size());
       for (int row = 0; row < rows; ++row) {
@@ -178,8 +180,7 @@ class Decoder {
       const std::vector<int> shape{layers_, size, width_};
       step_.run({labels, hidden, cell, frames}, {{size}, shape, shape, {size, d_model_}});
       for (int row = 0; row < rows; ++row) {
-        const float* logits = step_.floats(0) + row * vocab_;
-        std::vector<float> raw(logits, logits + vocab_);
+        std::vector<float> raw(step_.floats(0) + row * vocab_, step_.floats(0) + (row + 1) * vocab_);
         State state = start();
         for (int layer = 0; layer < layers_; ++layer) {
           const int from = (layer * size + row) * width_, to = layer * width_;
@@ -190,6 +191,18 @@ class Decoder {
       }
     }
     return found;
+  }
+
+  // The same of a state whose prediction network is asked once: as long as it writes no label.
+  Stepped run_apart(const State& state, const std::vector<float>& frame) {
+    const std::vector<int> shape{layers_, 1, width_};
+    if (!state.asked) {
+      step_.run({{float(state.last)}, state.hidden, state.cell}, {{1}, shape, shape});
+      state.asked = std::make_shared<Predicted>(Predicted{step_.all(0), step_.all(1), step_.all(2)});
+    }
+    joint_->run({frame, state.asked->output}, {{1, d_model_}, {1, width_}});
+    const std::vector<float> raw = joint_->all(0);
+    return {raw, log_probs(raw), {0, state.asked->hidden, state.asked->cell}};
   }
 
   std::vector<double> log_probs(const std::vector<float>& raw) const {
@@ -213,7 +226,7 @@ class Decoder {
   }
 
   const Json &spec_, &search_;
-  Program &encoder_, &step_;
+  Program &encoder_, &step_, *joint_;  // with a joint of its own, the step is the prediction network alone
   const Lexicon& lexicon_;
   int layers_, width_, d_model_, vocab_, blank_, fixed_batch_;  // of the step; 0: any
   bool gives_log_probs_;

@@ -30,8 +30,9 @@ inline void require(et::Error error, const std::string& what) {
 
 class Program {
  public:
-  Program(const std::string& name, const std::string& bytes, const Json& file, const Json& options)
-      : file(file), name_(name), loader_(bytes) {
+  // Of a step in two methods, one of them; otherwise the one that the options name.
+  Program(const std::string& name, const std::string& bytes, const Json& file, const Json& options, const std::string& part)
+      : file(file), io_(part.empty() ? file : file["methods"][part]), name_(name), loader_(bytes) {
     et::runtime_init();
     // Before the first program: each keeps a pointer to the pool.
     auto* pool = executorch::extension::threadpool::get_threadpool();
@@ -40,7 +41,7 @@ class Program {
     auto program = et::Program::load(&loader_, et::Program::Verification::InternalConsistency);
     require(program.error(), name_);
     program_ = std::make_unique<et::Program>(std::move(*program));
-    const std::string& method = options["method"].text;
+    const std::string& method = part.empty() ? options["method"].text : part;
     auto meta = program_->method_meta(method.c_str());
     require(meta.error(), name_ + ": method " + method);
     for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i)
@@ -60,7 +61,7 @@ class Program {
     std::vector<std::unique_ptr<TensorImpl>> tensors;
     std::vector<std::vector<uint8_t>> orders;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      const std::string& dtype = file["inputs"][i]["dtype"].text;
+      const std::string& dtype = io_["inputs"][i]["dtype"].text;
       void* data = const_cast<float*>(inputs[i].data());
       ScalarType type = ScalarType::Float;
       if (dtype == "int64") data = (wide[i] = {inputs[i].begin(), inputs[i].end()}).data(), type = ScalarType::Long;
@@ -70,13 +71,14 @@ class Program {
       auto* sizes = const_cast<int*>(shapes[i].data());
       tensors.push_back(std::make_unique<TensorImpl>(type, shapes[i].size(), sizes, data, orders.back().data()));
       require(method_->set_input(et::EValue(executorch::aten::Tensor(tensors.back().get())), i),
-              name_ + ": input " + file["inputs"][i]["name"].text);
+              name_ + ": input " + io_["inputs"][i]["name"].text);
     }
     require(method_->execute(), name_ + ": execute");
   }
 
   executorch::aten::Tensor output(size_t place) const { return method_->get_output(place).toTensor(); }
   const float* floats(size_t place) const { return output(place).const_data_ptr<float>(); }
+  std::vector<float> all(size_t place) const { return {floats(place), floats(place) + output(place).numel()}; }
 
   const Json& file;
 
@@ -96,6 +98,7 @@ class Program {
     std::vector<Block> blocks_;
     size_t size_;
   };
+  const Json& io_;
   std::string name_;
   Loader loader_;
   std::vector<Block> method_pool_{1 << 19}, temp_pool_{1 << 19};  // 8 MB each

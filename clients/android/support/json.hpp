@@ -21,6 +21,9 @@ struct Json {
       if (field.first == name) return field.second;
     throw std::runtime_error("JSON has no field " + name);
   }
+  bool has(const std::string& name) const {
+    return std::any_of(fields.begin(), fields.end(), [&](const auto& field) { return field.first == name; });
+  }
   const Json& operator[](size_t place) const { return items.at(place); }
   int integer() const { return static_cast<int>(number); }
   std::vector<int> integers() const {

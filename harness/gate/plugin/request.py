@@ -7,9 +7,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from exporters.variants import (
-    VARIANTS,
     Variant,
     is_variant,
+    other_half,
     plain_name,
     variant,
     variants_of,
@@ -21,6 +21,7 @@ from exportgate.data.manifest import Swipe, load_manifest, read_manifest
 from exportgate.data.manifest_facts import too_long
 from exportgate.errors import ExportGateError
 from harness.devices.device import Need, swipes_max
+from harness.devices.host import HOST
 from harness.devices.registry import device
 from harness.gate.plugin.places import workdir
 from harness.measure.significance import PairedTest
@@ -55,15 +56,30 @@ def selected(config: pytest.Config) -> tuple[Variant, ...]:
     rows = _with_interfaces(variants_of(target), config.getoption("--artifacts"))
     wanted = config.getoption("--variant")
     if not wanted:
-        return rows
-    unknown = sorted(set(wanted) - {row.name for row in rows})
+        return _with_halves(rows)
+    plain = {row.name for row in variants_of(target)}
+    there = {row.name: row for row in rows}
+    if config.getoption("--artifacts") is None:
+        # A file that is called otherwise is exported where it is named.
+        called = [variant(name) for name in wanted if is_variant(name)]
+        there |= {row.name: row for row in called if plain_name(row) in plain}
+    unknown = sorted(set(wanted) - there.keys())
     if unknown:
         msg = (
             f"target {target} has no variant {', '.join(unknown)}; "
             f"it has {', '.join(row.name for row in rows)}"
         )
         raise RequestError(msg)
-    return tuple(row for row in rows if row.name in wanted)
+    return _with_halves(tuple(row for row in there.values() if row.name in wanted))
+
+
+def _with_halves(rows: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    """Return the rows, and the other halves of those that hold half a step: they are one file."""
+    found: dict[str, Variant] = {}
+    for row in rows:
+        half = other_half(row)
+        found |= {item.name: item for item in (row, half) if item is not None}
+    return tuple(found.values())
 
 
 def _with_interfaces(rows: tuple[Variant, ...], folder: Path | None) -> tuple[Variant, ...]:
@@ -126,7 +142,7 @@ def _runnable(request: Request) -> tuple[Variant, ...]:
     Raises:
         RequestError: None is.
     """
-    left_out = cannot_run(request.device)
+    left_out = cannot_run(request.device, request.variants)
     kept = tuple(row for row in request.variants if row.name not in left_out)
     if not kept:
         names = ", ".join(row.name for row in request.variants)
@@ -136,10 +152,12 @@ def _runnable(request: Request) -> tuple[Variant, ...]:
     return kept
 
 
-def cannot_run(device: Device) -> dict[str, str]:
-    """Return the files that are not made for a device's processor, and why."""
-    reason = device.lacks(Need.FP16)
-    return {row.name: reason for row in VARIANTS if row.fp16 and reason}
+def cannot_run(device: Device, rows: tuple[Variant, ...]) -> dict[str, str]:
+    """Return the files that are not made for a device, and why."""
+    fp16 = device.lacks(Need.FP16)
+    apart = "" if device == HOST else "prediction network and joint are called apart on host only"
+    reasons = {row.name: fp16 if row.fp16 else apart if row.interface.part else "" for row in rows}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def is_golden(checkpoint: Path) -> bool:
@@ -207,7 +225,7 @@ def notes_on(request: Request, asked: tuple[Variant, ...]) -> list[str]:
 
 def _device_notes(request: Request, asked: tuple[Variant, ...]) -> list[str]:
     name, most = request.device.name, swipes_max(request.device)
-    reasons = cannot_run(request.device)
+    reasons = cannot_run(request.device, asked)
     found = [
         f"{row.name} is not judged: it cannot run on {name}: {reasons[row.name]}"
         for row in asked

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from exporters.nemo.checkpoint import Checkpoint
     from exporters.nemo.load_report import LoadReport
     from exporters.variants import Graph
-    from exportgate.contract import ModelSpec
+    from exportgate.contract import ModelSpec, Part
     from exportgate.transducer import Call
 
 
@@ -51,7 +51,8 @@ class Reference:
         encoded: (D, T') valid frames for each swipe.
         hypotheses: Greedy decoding of each swipe; tokens and score are NeMo's.
         rollouts: Step calls of the first swipes.
-        matrix_weights: Number of weights of the matrices of each graph, ``encoder`` and ``step``.
+        matrix_weights: Number of weights of the matrices of each graph, ``encoder`` and ``step``,
+            and of each part of the step, ``predict`` and ``joint``.
     """
 
     checkpoint_sha256: str
@@ -61,7 +62,7 @@ class Reference:
     encoded: tuple[NDArray[np.float32], ...]
     hypotheses: tuple[Hypothesis, ...]
     rollouts: tuple[Rollout, ...]
-    matrix_weights: Mapping[Graph, int]
+    matrix_weights: Mapping[Graph | Part, int]
 
 
 def load(path: Path) -> Checkpoint:
@@ -146,12 +147,15 @@ def _decode(
     return Decoded(encoded, hypothesis, _rollout(calls) if keep else None)
 
 
-def _matrix_weights(checkpoint: Checkpoint) -> dict[Graph, int]:
+def _matrix_weights(checkpoint: Checkpoint) -> dict[Graph | Part, int]:
     """Count what a frame or a symbol is multiplied with: linears, 1 × 1 convolutions, LSTMs."""
     model = checkpoint.model
+    predict, joint = _weights_of_products(model.decoder), _weights_of_products(model.joint)
     return {
         "encoder": _weights_of_products(model.encoder),
-        "step": _weights_of_products(model.decoder) + _weights_of_products(model.joint),
+        "step": predict + joint,
+        "predict": predict,
+        "joint": joint,
     }
 
 

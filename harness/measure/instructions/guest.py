@@ -48,7 +48,15 @@ def open_pte(path: str, inputs: dict[str, NDArray[Any]]) -> Callable[[], object]
     _unsafe_reset_threadpool(1)
     program = _load_for_executorch(path)
     tensors = [torch.from_numpy(array) for array in inputs.values()]
-    return lambda: program.run_method("forward", tensors)
+    if "forward" in program.method_names():
+        return lambda: program.run_method("forward", tensors)
+    *fed, frame = tensors  # a step whose parts are called apart
+
+    def both() -> object:
+        prediction = program.run_method("predict", fed)[0]
+        return program.run_method("joint", [frame, prediction])
+
+    return both
 
 
 def main(path: str, inputs_path: str, inferences: int) -> None:
