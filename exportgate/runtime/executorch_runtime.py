@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.contract import IoContract, TensorSpec
+from exportgate.runtime.executorch_import import import_runtime
 from exportgate.runtime.session import (
     Elapsed,
     OpenError,
@@ -42,11 +43,12 @@ class PteSession:
             OpenError: ExecuTorch does not load it.
         """
         import torch  # noqa: PLC0415 - seconds
+
+        runtime = import_runtime()
         from executorch.extension.pybindings.portable_lib import (  # noqa: PLC0415 - seconds
             _threadpool_get_thread_count,
             _unsafe_reset_threadpool,
         )
-        from executorch.runtime import Runtime, Verification  # noqa: PLC0415 - seconds
 
         self._torch = torch
         torch.set_num_threads(1)
@@ -55,8 +57,8 @@ class PteSession:
         if _threadpool_get_thread_count() != 1:
             _unsafe_reset_threadpool(1)
         try:
-            program = Runtime.get().load_program(
-                path, verification=Verification.InternalConsistency
+            program = runtime.Runtime.get().load_program(
+                path, verification=runtime.Verification.InternalConsistency
             )
             # Asked for another method, ExecuTorch raises a KeyError that names nothing but it.
             known = METHOD in program.method_names
