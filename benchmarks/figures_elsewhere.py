@@ -10,14 +10,16 @@ import numpy as np
 
 from exportgate.data.features import featurize, featurize_batch
 from exportgate.data.manifest import read_manifest
+from exportgate.garbage import uncollected
 from exportgate.runtime.inputs import encoder_input, step_inputs
 from exportgate.runtime.isolate import Worker
 from harness.devices.device import open_on
 from harness.devices.registry import device
 from harness.measure.instructions.command import counted_inputs
-from harness.measure.paired import paired_round, uncollected
+from harness.measure.paired import paired_round
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from harness.devices.device import Counting
@@ -81,15 +83,20 @@ def features(manifest: Path) -> dict[str, float]:
     padded = np.zeros((len(points), int(lengths.max()), 3))
     for row, swipe in zip(padded, points, strict=True):
         row[: len(swipe)] = swipe
-    total, rates = int(lengths.sum()), {"alone": list[float](), "batched": list[float]()}
+    total = int(lengths.sum())
+    ways: dict[str, Callable[[], object]] = {
+        "alone": lambda: [featurize(swipe) for swipe in points],
+        "batched": lambda: featurize_batch(padded, lengths),
+    }
     with uncollected():
-        for _ in range(FEATURE_ROUNDS):
-            began = time.process_time()
-            for swipe in points:
-                featurize(swipe)
-            between = time.process_time()
-            featurize_batch(padded, lengths)
-            ended = time.process_time()
-            rates["alone"].append(total / (between - began))
-            rates["batched"].append(total / (ended - between))
-    return {name: median(found) for name, found in rates.items()}
+        return {name: total / median(_seconds(way)) for name, way in ways.items()}
+
+
+def _seconds(way: Callable[[], object]) -> list[float]:
+    """Return the processor seconds of some calls."""
+    found = []
+    for _ in range(FEATURE_ROUNDS):
+        began = time.process_time()
+        way()
+        found.append(time.process_time() - began)
+    return found
