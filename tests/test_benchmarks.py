@@ -56,7 +56,8 @@ def test_growth_is_fitted_to_what_was_measured(tmp_path: Path) -> None:
         ("export", size): ProcessCost(90.0 * size, 60 + 5.0 * size, 800.0 + size, 1500.0, 0)
         for size in sizes
     } | {("swipes", 320): COST}
-    text = markdown(costs, "growth.svg")
+    text = markdown(costs, "growth.svg", ["swipes:32000"])
+    assert "Not run here: `--stage swipes:32000`." in text
     assert "60 s and 5.0 s for each million parameters" in text
     assert "One size: no exponent." in text
     assert "sweep" not in text  # it was not measured
