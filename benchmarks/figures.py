@@ -29,9 +29,10 @@ from exporters.variants import VARIANTS
 from exportgate.artifacts.sidecar import write_text
 from exportgate.exit import Exit, end
 from harness.history.same import differences
+from harness.measure.environment import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 WORK = Path("build/figures")
 GATE = "android"
@@ -116,9 +117,21 @@ def kept(name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - plain val
     """Return what a part gave, from its file if it is there."""
     path = WORK / f"{name}.json"
     if not path.is_file():
+        before = environment().load_1min
         write_text(path, json.dumps(make(), indent=1) + "\n")
+        with (WORK / "loads.jsonl").open("a", encoding="utf-8") as file:
+            file.write(
+                json.dumps({"part": name, "loads": [before, environment().load_1min]}) + "\n"
+            )
         print(f"{name}: done", flush=True)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def loads_of(names: Collection[str]) -> tuple[float, float]:
+    """Return the lightest and the heaviest load before and after these parts were made."""
+    rows = map(json.loads, (WORK / "loads.jsonl").read_text(encoding="utf-8").splitlines())
+    found = [load for row in rows if row["part"] in names for load in row["loads"]]
+    return min(found), max(found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,16 +152,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     parts, digest = parts_of(args), file_sha256(args.checkpoint, "checkpoint")[:16]
     parts = {name: parts[name] for name in args.part or parts}
-    found = {
-        name: kept(name if name in OF_NO_MODEL else f"{name}-{digest}", make)
-        for name, make in parts.items()
-    }
+    files = {name: name if name in OF_NO_MODEL else f"{name}-{digest}" for name in parts}
+    found = {name: kept(files[name], make) for name, make in parts.items()}
     if args.part:
         return Exit.PASSED
     text = markdown(
         found_of(found, judged=not args.untrained),
         {name: found[name]["differences"] for name in ("gate", "full-gate")},
         about(args.checkpoint, args.swipes, untrained=args.untrained),
+        loads_of({*files.values()}),
     )
     print(text)
     if args.out:
@@ -178,7 +190,10 @@ def about(checkpoint: Path, swipes: int | None, *, untrained: bool) -> str:
     """Return a sentence about what was measured."""
     weights = "random weights, which read no words" if untrained else "trained"
     count = f"{swipes} swipes" if swipes else "all swipes of golden/val.jsonl"
-    return f"`{checkpoint.name}` ({weights}), {count}; {exporters.machine()}."
+    env = environment()
+    where = f"{env.cpu} ({', '.join(env.cpu_flags)}), {env.cores} cores"
+    versions = ", ".join(f"{name} {number}" for name, number in env.versions.items())
+    return f"`{checkpoint.name}` ({weights}), {count}; {where}; {versions}."
 
 
 if __name__ == "__main__":

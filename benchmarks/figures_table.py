@@ -41,7 +41,12 @@ ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Our file, what it is called here, and the peers' files beside it."""
 
 
-def markdown(found: Found, differences: Mapping[str, Sequence[str]], about: str) -> str:
+def markdown(
+    found: Found,
+    differences: Mapping[str, Sequence[str]],
+    about: str,
+    loads: tuple[float, float],
+) -> str:
     """Return the tables.
 
     Args:
@@ -49,6 +54,7 @@ def markdown(found: Found, differences: Mapping[str, Sequence[str]], about: str)
         differences: Of the gate of golden, ``gate``, and of the model, ``full-gate``: places at
             which the reports of the cold and of the cached run differ, clocks aside.
         about: A sentence on the model and the machine.
+        loads: Least and most processes that wanted a core while it was measured.
     """
     lines = [
         "# Figures",
@@ -62,7 +68,9 @@ def markdown(found: Found, differences: Mapping[str, Sequence[str]], about: str)
         *_untrained(found),
         "## Goals",
         "",
-        "Bold: misses its goal. *Before* is what was reached when the goals were set.",
+        "Bold: misses its goal. *Before* is what was reached when the goals were set. Seconds of",
+        f"the wall are of a machine with a load of {loads[0]:.1f} to {loads[1]:.1f}: the goals are",
+        "of an idle one. Ratios of processor time feel a load too, by the caches that it takes.",
         "",
         *table(found),
         "",
@@ -71,9 +79,6 @@ def markdown(found: Found, differences: Mapping[str, Sequence[str]], about: str)
         *_files(found),
         "",
         "## Commands",
-        "",
-        "Seconds of processor time do not depend on who else is busy, those of the wall do: the",
-        "machine was busy, so that the wall is more than it would be alone.",
         "",
         "| Command | CPU s | wall s | MB of one process | MB together |",
         "|---|--:|--:|--:|--:|",

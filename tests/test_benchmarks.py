@@ -80,7 +80,9 @@ def test_figures_stand_beside_their_peers() -> None:
     ]
     gates = {"cold": COST, "cached": COST}
     files = {row.file: row for row in rows}
-    text = figures(Found(files, COST, gates, gates), {"gate": [], "full-gate": []}, "about it")
+    same: dict[str, list[str]] = {"gate": [], "full-gate": []}
+    text = figures(Found(files, COST, gates, gates), same, "about it", (0.4, 3.96))
+    assert "a load of 0.4 to 4.0" in text
     row = next(line for line in text.splitlines() if line.startswith("| INT8 ONNX |"))
     assert "ORT dynamic INT8: 0.88; 24.89; −0.3; 0.003<br>" in row
     assert "`quantize_static`: it broke |" in row
@@ -88,7 +90,7 @@ def test_figures_stand_beside_their_peers() -> None:
     assert "| INT4 .pte |" not in text  # it was not measured
     assert text.count("the same, clocks aside.") == 2
     places = {"gate": ["words: 1, and then 2"], "full-gate": []}
-    unread = figures(Found(files, COST, gates, judged=False), places, "about it")
+    unread = figures(Found(files, COST, gates, judged=False), places, "about it", (0, 0))
     assert "0.38; 14.89; 46.7; – |" in unread
     assert "report of golden different:\n- words: 1, and then 2" in unread
 
