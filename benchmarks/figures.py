@@ -148,19 +148,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--peers", choices=["onnx", "pte"], action="append", help="only peers of this format"
     )
     parser.add_argument("--part", choices=PARTS, action="append", help="only make this part")
+    parser.add_argument(
+        "--kept", action="store_true", help="measure nothing: a table of the parts that are there"
+    )
     parser.add_argument("--out", type=Path, help="write the table here")
     args = parser.parse_args(argv)
     parts, digest = parts_of(args), file_sha256(args.checkpoint, "checkpoint")[:16]
-    parts = {name: parts[name] for name in args.part or parts}
     files = {name: name if name in OF_NO_MODEL else f"{name}-{digest}" for name in parts}
-    found = {name: kept(files[name], make) for name, make in parts.items()}
+    if args.kept:
+        parts = {name: parts[name] for name in parts if (WORK / f"{files[name]}.json").is_file()}
+    found = {name: kept(files[name], parts[name]) for name in args.part or parts}
     if args.part:
         return Exit.PASSED
     text = markdown(
         found_of(found, judged=not args.untrained),
-        {name: found[name]["differences"] for name in ("gate", "full-gate")},
+        {name: found[name]["differences"] for name in ("gate", "full-gate") if name in found},
         about(args.checkpoint, args.swipes, untrained=args.untrained),
-        loads_of({*files.values()}),
+        loads_of({files[name] for name in found}),
     )
     print(text)
     if args.out:
@@ -169,19 +173,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def found_of(parts: Mapping[str, Any], *, judged: bool) -> Found:
-    """Return the parts' plain values as what they are."""
-    rows = [exporters.Row(**{**row, "cost": Cost(**row["cost"])}) for row in parts["rows"]]
+    """Return the parts' plain values as what they are; a part that is not there is empty."""
+    rows = [exporters.Row(**{**row, "cost": Cost(**row["cost"])}) for row in parts.get("rows", [])]
     gates = [
-        {name: ProcessCost(**parts[part][name]) for name in GATES} for part in ("gate", "full-gate")
+        {name: ProcessCost(**parts[part][name]) for name in GATES if part in parts}
+        for part in ("gate", "full-gate")
     ]
     return Found(
         rows={row.file: row for row in rows},
-        release=ProcessCost(**parts["release"]),
+        release=ProcessCost(**parts["release"]) if "release" in parts else None,
         golden=gates[0],
         full=gates[1],
-        counts=parts["arm64"],
-        page=parts["page"],
-        features=parts["features"],
+        counts=parts.get("arm64", {}),
+        page=parts.get("page", {}),
+        features=parts.get("features", {}),
         judged=judged,
     )
 

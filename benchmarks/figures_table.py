@@ -92,7 +92,9 @@ def markdown(
         ]
     lines.append("")
     for part, title in (("gate", "golden"), ("full-gate", "this model")):
-        places = differences.get(part, [])
+        if part not in differences:
+            continue
+        places = differences[part]
         lines += [
             f"`exportgate history same` finds the cold and the cached report of {title} "
             + ("the same, clocks aside." if not places else "different:"),
