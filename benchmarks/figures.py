@@ -24,6 +24,7 @@ from benchmarks.exporter_work import Cost
 from benchmarks.figures_table import markdown
 from benchmarks.goals import Found
 from benchmarks.process_cost import ProcessCost, cost_of
+from exporters.pipeline.bundle import copy_file
 from exporters.pipeline.options import file_sha256
 from exporters.variants import VARIANTS
 from exportgate.artifacts.sidecar import write_text
@@ -91,11 +92,12 @@ def gate_costs(checkpoint: Path, *, judged: bool = True) -> dict[str, Any]:
         "--calibration", str(exporters.GOLDEN / "calib.jsonl"), "--workdir", str(folder),
     ]  # fmt: skip
     found: dict[str, Any] = {}
+    command += ["--report", str(folder / "report")]  # the same: it stands in what is reproduced
+    allowed = (Exit.PASSED,) if judged else (Exit.PASSED, Exit.FAILED)
     for run in GATES:
-        report = ["--report", str(folder / run)]
-        allowed = (Exit.PASSED,) if judged else (Exit.PASSED, Exit.FAILED)
-        found[run] = asdict(cost_of([*command, *report], WORK / f"gate-{name}-{run}.log", allowed))
-    reports = [folder / run / "report.json" for run in GATES]
+        found[run] = asdict(cost_of(command, WORK / f"gate-{name}-{run}.log", allowed))
+        copy_file(folder / "report" / "report.json", folder / f"{run}.json")
+    reports = [folder / f"{run}.json" for run in GATES]
     return {**found, "differences": differences(*reports)}
 
 

@@ -191,8 +191,8 @@ MEASURES = (
     Measure(
         "gate of the model, android, 320 swipes: wall s cold; cached", "–", "291; 225",
         (
-            Goal(lambda found: _wall(found.full, "cold"), 150, ".0f"),
-            Goal(lambda found: _wall(found.full, "cached"), 75, ".0f"),
+            Goal(lambda found: _wall(found.full, "cold") if found.judged else None, 150, ".0f"),
+            Goal(lambda found: _wall(found.full, "cached") if found.judged else None, 75, ".0f"),
         ),
     ),
     Measure(
