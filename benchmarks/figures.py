@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 WORK = Path("build/figures")
 GATE = "android"
 GATES = ("cold", "cached")
-PARTS = ("release", "rows", "gate", "full-gate", "arm64", "page", "features")
-OF_NO_MODEL = ("gate", "features")
+PARTS = ("release", "rows", "gate", "full-gate", "arm64", "page", "tests", "features")
+OF_NO_MODEL = ("gate", "tests", "features")
 """Parts that are the same whatever the model."""
 
 
@@ -111,6 +111,7 @@ def parts_of(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "full-gate": lambda: gate_costs(checkpoint, judged=not args.untrained),
         "arm64": lambda: figures_elsewhere.counts(WORK / "release"),
         "page": lambda: figures_elsewhere.in_a_page(WORK / "release"),
+        "tests": lambda: asdict(cost_of(["make", "test"], WORK / "tests.log")),
         "features": lambda: figures_elsewhere.features(exporters.GOLDEN / "val.jsonl"),
     }
 
@@ -189,6 +190,7 @@ def found_of(parts: Mapping[str, Any], *, judged: bool) -> Found:
         counts=parts.get("arm64", {}),
         page=parts.get("page", {}),
         features=parts.get("features", {}),
+        tests=ProcessCost(**parts["tests"]) if "tests" in parts else None,
         judged=judged,
     )
 

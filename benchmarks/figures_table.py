@@ -108,8 +108,8 @@ def _untrained(found: Found) -> list[str]:
         return []
     return [
         "Files of random weights have the size and the speed of trained ones, but their decibels",
-        "and words mean nothing ([exporters.md](exporters.md) has those of a trained model). A gate",
-        "takes longer: no symbol leads, so that searches for words keep every path. Goals for",
+        "and words mean nothing: [exporters.md](exporters.md) has those of a trained model. Gates",
+        "take longer: no symbol leads, so that searches for words keep every path. Goals for",
         "these are not measured here.",
         "",
     ]

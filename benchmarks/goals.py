@@ -33,6 +33,7 @@ class Found:
         counts: Instructions on an emulated arm64 core, by file.
         page: INT8 ÷ FP32 in a page, ``encoder`` and ``step``.
         features: Points per second, ``alone`` and ``batched``.
+        tests: The project's own.
         judged: Whether the model is trained, so that its words and decibels mean anything.
     """
 
@@ -43,6 +44,7 @@ class Found:
     counts: Mapping[str, int] = field(default_factory=dict)
     page: Mapping[str, float] = field(default_factory=dict)
     features: Mapping[str, float] = field(default_factory=dict)
+    tests: ProcessCost | None = None
     judged: bool = True
 
 
@@ -201,6 +203,10 @@ MEASURES = (
             Goal(lambda found: _wall(found.golden, "cold"), 45, ".0f"),
             Goal(lambda found: _wall(found.golden, "cached"), 25, ".0f"),
         ),
+    ),
+    Measure(
+        "`make test`: wall min", "–", "7.7",
+        (Goal(lambda found: found.tests.wall_s / 60 if found.tests else None, 6, ".1f"),),
     ),
     Measure(
         "features, thousand points/s: a swipe at a time; batched", "15 (public loop)", "204; 1600",
