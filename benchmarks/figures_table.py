@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.goals import table
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from benchmarks.exporters import Row
+    from benchmarks.goals import Found
     from benchmarks.process_cost import ProcessCost
 
 ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -18,7 +21,13 @@ ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "encoder_fp16.onnx": ("FP16 ONNX", ("ort_optimizer_fp16.onnx",)),
     "encoder_int8.onnx": (
         "INT8 ONNX",
-        ("nemo_dynamic_int8.onnx", "nemo_static_int8.onnx", "olive_int8.onnx", "optimum_int8.onnx"),
+        (
+            "nemo_dynamic_int8.onnx",
+            "nemo_static_int8.onnx",
+            "olive_int8.onnx",
+            "olive_dynamic_int8.onnx",
+            "optimum_int8.onnx",
+        ),
     ),
     "encoder_int8_web.onnx": ("INT8 ONNX for the web", ()),
     "encoder_fp32.pte": ("FP32 .pte", ("plain_fp32.pte",)),
@@ -33,25 +42,20 @@ ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def markdown(
-    rows: Sequence[Row],
-    release: ProcessCost,
-    gates: Mapping[str, ProcessCost],
-    differences: Sequence[str],
+    found: Found,
+    differences: Mapping[str, Sequence[str]],
     about: str,
-    *,
-    judged: bool,
+    loads: tuple[float, float],
 ) -> str:
     """Return the tables.
 
     Args:
-        rows: Peers' files and ours.
-        release: Cost of the export of all files.
-        gates: Cost of a gate of golden, ``cold`` and ``cached``.
-        differences: Places at which the reports of these two gates differ, clocks aside.
+        found: What was measured.
+        differences: Of the gate of golden, ``gate``, and of the model, ``full-gate``: places at
+            which the reports of the cold and of the cached run differ, clocks aside.
         about: A sentence on the model and the machine.
-        judged: Whether the model's words mean anything.
+        loads: Least and most processes that wanted a core while it was measured.
     """
-    files = {row.file: row for row in rows}
     lines = [
         "# Figures",
         "",
@@ -61,34 +65,71 @@ def markdown(
         "",
         about,
         "",
+        *_untrained(found),
+        "## Goals",
+        "",
+        "Bold: misses its goal. *Before* is what was reached when the goals were set. Seconds of",
+        f"the wall are of a machine with a load of {loads[0]:.1f} to {loads[1]:.1f}: the goals are",
+        "of an idle one. Ratios of processor time feel a load too, by the caches that it takes.",
+        "",
+        *table(found),
+        "",
+        "## Files",
+        "",
+        *_files(found),
+        "",
+        "## Commands",
+        "",
+        "| Command | CPU s | wall s | MB of one process | MB together |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    if found.release is not None:
+        lines.append(_cost("release of all 13 files of this model", found.release))
+    for title, gates in (("golden", found.golden), ("this model", found.full)):
+        lines += [
+            _cost(f"gate of {title}, `--target android`, {run}", cost)
+            for run, cost in gates.items()
+        ]
+    lines.append("")
+    for part, title in (("gate", "golden"), ("full-gate", "this model")):
+        if part not in differences:
+            continue
+        places = differences[part]
+        lines += [
+            f"`exportgate history same` finds the cold and the cached report of {title} "
+            + ("the same, clocks aside." if not places else "different:"),
+            *(f"- {place}" for place in places),
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _untrained(found: Found) -> list[str]:
+    if found.judged:
+        return []
+    return [
+        "Files of random weights have the size and the speed of trained ones, but their decibels",
+        "and words mean nothing: [exporters.md](exporters.md) has those of a trained model. Gates",
+        "take longer: no symbol leads, so that searches for words keep every path. Goals for",
+        "these are not measured here.",
+        "",
+    ]
+
+
+def _files(found: Found) -> list[str]:
+    lines = [
         "| Measure | Peers: latency; MB; dB; words | Here: latency; MB; dB; words |",
         "|---|--:|--:|",
     ]
     for name, (title, peers) in ENCODERS.items():
         beside = "<br>".join(
-            f"{files[peer].maker}: {_figures(files[peer], judged=judged)}"
+            f"{found.rows[peer].maker}: {_figures(found.rows[peer], judged=found.judged)}"
             for peer in peers
-            if peer in files
+            if peer in found.rows
         )
-        if name in files:
-            here = _figures(files[name], judged=judged)
+        if name in found.rows:
+            here = _figures(found.rows[name], judged=found.judged)
             lines.append(f"| {title} | {beside or '–'} | {here} |")
-    lines += [
-        "",
-        "Seconds of processor time do not depend on who else is busy, those of the wall do: the",
-        "machine was shared.",
-        "",
-        "| Command | CPU s | wall s | MB of one process | MB together |",
-        "|---|--:|--:|--:|--:|",
-        _cost("release of all 13 files of this model", release),
-        *(_cost(f"gate of golden, `--target android`, {name}", gates[name]) for name in gates),
-        "",
-        "`exportgate history same` finds the reports of the two gates "
-        + ("the same, clocks aside." if not differences else "different:"),
-        *(f"- {place}" for place in differences),
-        "",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
 def _figures(row: Row, *, judged: bool) -> str:

@@ -38,7 +38,7 @@ TARGET = "android"
 WIDTHS = {1: 64, 4: 128, 16: 256, 60: 512}
 """Width of the encoder for so many million parameters; the rest of the model goes with it."""
 SWIPES = (320, 3200, 32000)
-CHECKPOINTS = (1, 4)
+CHECKPOINTS = (1, 4, 8, 16)
 SEED = 5
 
 
@@ -64,12 +64,15 @@ class Stage:
         return f"{self.series}:{self.size}"
 
 
-STAGES = (
+ALL = (
     *(Stage("export", size) for size in WIDTHS),
-    *(Stage("gate", size) for size in WIDTHS if size < 60),
-    *(Stage("swipes", count) for count in SWIPES[:2]),
+    *(Stage("gate", size) for size in WIDTHS),
+    *(Stage("swipes", count) for count in SWIPES),
     *(Stage("sweep", count) for count in CHECKPOINTS),
 )
+HOURS = (Stage("gate", 60), Stage("swipes", SWIPES[-1]), Stage("sweep", CHECKPOINTS[-1]))
+"""Run only when they are asked for."""
+STAGES = tuple(stage for stage in ALL if stage not in HOURS)
 
 
 def model_of(millions: int, seed: int = SEED) -> Path:
@@ -180,7 +183,7 @@ def stages_of(names: Sequence[str]) -> list[Stage]:
     Raises:
         GrowthError: A name is no stage's.
     """
-    known = {stage.name: stage for stage in (*STAGES, Stage("swipes", SWIPES[-1]))}
+    known = {stage.name: stage for stage in ALL}
     for name in names:
         if name not in known:
             msg = f"stage {name!r} is not one of: {', '.join(known)}"
@@ -208,7 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             cost = kept()[stage]
             print(f"{stage.name}: {cost.cpu_s:.0f} s of CPU, {cost.peak_mb:.0f} MB", flush=True)
     rows = {(stage.series, stage.size): cost for stage, cost in kept().items()}
-    text = markdown(rows, args.out.with_suffix(".svg").name if args.out else "")
+    chart = args.out.with_suffix(".svg").name if args.out else ""
+    text = markdown(rows, chart, [stage.name for stage in ALL if stage not in kept()])
     print(text)
     if args.out:
         write_text(args.out, text)

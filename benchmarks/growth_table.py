@@ -51,12 +51,13 @@ def of_series(costs: Costs, series: str) -> list[tuple[int, ProcessCost]]:
     )
 
 
-def markdown(costs: Costs, chart: str) -> str:
+def markdown(costs: Costs, chart: str, not_run: Sequence[str] = ()) -> str:
     """Return the tables.
 
     Args:
         costs: By series and size.
         chart: Name of the chart beside the file; empty for none.
+        not_run: Stages that were not measured.
     """
     env = environment()
     lines = [
@@ -73,6 +74,9 @@ def markdown(costs: Costs, chart: str) -> str:
         + ".",
         "",
     ]
+    if not_run:
+        names = ", ".join(f"`--stage {name}`" for name in not_run)
+        lines += [f"Not run here: {names}.", ""]
     if chart:
         lines += [f"![CPU seconds and memory against size]({chart})", ""]
     for series, (title, unit) in SERIES.items():

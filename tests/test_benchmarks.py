@@ -12,6 +12,7 @@ from benchmarks.exporter_work import Cost
 from benchmarks.exporters import Row
 from benchmarks.figures_table import ENCODERS
 from benchmarks.figures_table import markdown as figures
+from benchmarks.goals import MEASURES, Found, table
 from benchmarks.growth import GrowthError, stages_of
 from benchmarks.growth_table import drawn, exponent, line, markdown
 from benchmarks.process_cost import CommandError, ProcessCost, cost_of
@@ -55,7 +56,8 @@ def test_growth_is_fitted_to_what_was_measured(tmp_path: Path) -> None:
         ("export", size): ProcessCost(90.0 * size, 60 + 5.0 * size, 800.0 + size, 1500.0, 0)
         for size in sizes
     } | {("swipes", 320): COST}
-    text = markdown(costs, "growth.svg")
+    text = markdown(costs, "growth.svg", ["swipes:32000"])
+    assert "Not run here: `--stage swipes:32000`." in text
     assert "60 s and 5.0 s for each million parameters" in text
     assert "One size: no exponent." in text
     assert "sweep" not in text  # it was not measured
@@ -77,16 +79,39 @@ def test_figures_stand_beside_their_peers() -> None:
         Row("encoder_int8.onnx", "**ours**", 14_890_000, 46.7, 0.991, 0.38, Cost()),
     ]
     gates = {"cold": COST, "cached": COST}
-    text = figures(rows, COST, gates, [], "about it", judged=True)
+    files = {row.file: row for row in rows}
+    same: dict[str, list[str]] = {"gate": [], "full-gate": []}
+    text = figures(Found(files, COST, gates, gates), same, "about it", (0.4, 3.96))
+    assert "a load of 0.4 to 4.0" in text
     row = next(line for line in text.splitlines() if line.startswith("| INT8 ONNX |"))
     assert "ORT dynamic INT8: 0.88; 24.89; −0.3; 0.003<br>" in row
     assert "`quantize_static`: it broke |" in row
     assert row.endswith("| 0.38; 14.89; 46.7; 0.991 |")
-    assert "INT4" not in text  # it was not measured
-    unread = figures(rows, COST, gates, ["words: 1, and then 2"], "about it", judged=False)
+    assert "| INT4 .pte |" not in text  # it was not measured
+    assert text.count("the same, clocks aside.") == 2
+    places = {"gate": ["words: 1, and then 2"], "full-gate": []}
+    unread = figures(Found(files, COST, gates, judged=False), places, "about it", (0, 0))
     assert "0.38; 14.89; 46.7; – |" in unread
-    assert "the same, clocks aside." in text
-    assert "different:\n- words: 1, and then 2" in unread
+    assert "report of golden different:\n- words: 1, and then 2" in unread
+
+
+def test_a_goal_that_is_missed_is_said_to_be() -> None:
+    row = Row("encoder_int8.onnx", "**ours**", 14_600_000, 45.9, 0.99, 0.354, Cost())
+    found = Found({row.file: row}, golden={"cold": COST}, page={"encoder": 0.61, "step": 1.0})
+    lines = {line.split(" | ")[0]: line for line in table(found)}
+    int8 = lines["| INT8 ONNX: latency; MB; dB"]
+    assert "| **0.354**; 14.60; **45.9** | ≤ 0.35; ≤ 14.6; ≥ 46 | latency, dB |" in int8
+    page = lines["| a page, INT8 ÷ FP32, one thread: encoder; step at batch 1"]
+    assert "| **0.61**; 1.00 | ≤ 0.6; ≤ 1 | encoder |" in page
+    golden = lines["| gate of golden, android: wall s cold; cached"]
+    assert "| 20; not measured | ≤ 45; ≤ 25 | – |" in golden
+    smallest = lines["| smallest encoder with 0.99 of NeMo's words: MB"]
+    assert "| **14.60** | ≤ 6.6 | yes |" in smallest
+    unjudged = table(Found({row.file: row}, judged=False))
+    assert "| **0.354**; 14.60; not measured |" in "\n".join(unjudged)
+    for measure in MEASURES:
+        titles = measure.title.rpartition(": ")[2].split("; ")
+        assert len(titles) == len(measure.goals), measure.title
 
 
 def test_a_peer_that_breaks_off_leaves_its_error(

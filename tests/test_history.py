@@ -337,8 +337,10 @@ def test_reports_of_one_question_are_the_same_but_for_clocks(
         path.write_text(json.dumps(report))
         return str(path)
 
-    first = a_report("a", 40.0, speedup=1.5, latency_p50_ms=3.0, word_accuracy=0.5)
-    second = a_report("a", 40.0, speedup=1.25, latency_p50_ms=4.0, word_accuracy=0.5)
+    clocks = {"speedup": 1.5, "proven_speedup": 1.5, "latency_p50_ms": 3.0}
+    first = a_report("a", 40.0, **clocks, word_accuracy=0.5)
+    clocks = {"speedup": 1.25, "proven_speedup": 1.2, "latency_p50_ms": 4.0}
+    second = a_report("a", 40.0, **clocks, word_accuracy=0.5)
     second["environment"]["load_1min"] = 7.0
     second["gate"] = {"commit": "another", "finished_utc": "later"}
     a, b = written("a", first), written("b", second)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exportgate.contract import IoContract, TensorSpec
+from exportgate.runtime.executorch_import import import_runtime
 from exportgate.runtime.session import (
     Elapsed,
     OpenError,
@@ -47,11 +48,12 @@ class PteSession:
             OpenError: ExecuTorch does not load it, or it has no such method.
         """
         import torch  # noqa: PLC0415 - seconds
+
+        runtime = import_runtime()
         from executorch.extension.pybindings.portable_lib import (  # noqa: PLC0415 - seconds
             _threadpool_get_thread_count,
             _unsafe_reset_threadpool,
         )
-        from executorch.runtime import Runtime, Verification  # noqa: PLC0415 - seconds
 
         self._torch = torch
         torch.set_num_threads(1)
@@ -60,8 +62,8 @@ class PteSession:
         if _threadpool_get_thread_count() != 1:
             _unsafe_reset_threadpool(1)
         try:
-            program = Runtime.get().load_program(
-                path, verification=Verification.InternalConsistency
+            program = runtime.Runtime.get().load_program(
+                path, verification=runtime.Verification.InternalConsistency
             )
             # Asked for another method, ExecuTorch raises a KeyError that names nothing but it.
             known = method in program.method_names

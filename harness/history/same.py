@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CLOCKS = frozenset(
     {
         "speedup",
+        "proven_speedup",
         "baseline_latency_ratio",
         "latency_ms",
         "latency_p50_ms",

@@ -23,6 +23,7 @@ import numpy as np
 
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.errors import ExportGateError
+from exportgate.runtime.executorch_import import import_runtime
 from exportgate.runtime.opening import open_file
 from harness.measure.paired import undisturbed
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from exportgate.artifacts.sidecar import Sidecar
     from exportgate.runtime.session import Arrays
 
-RUNTIMES = {".onnx": ("onnxruntime",), ".pte": ("torch", "executorch.runtime")}
 OPENINGS = 5
 RUNS = 40
 """Runs that are timed after each opening's first."""
@@ -75,8 +75,10 @@ def measure_alone(path: Path, inputs: Arrays) -> Latency:
         OpenError: The runtime does not load the file.
         RunError: The runtime fails.
     """
-    for name in RUNTIMES[path.suffix]:
-        importlib.import_module(name)
+    if path.suffix == ".onnx":
+        importlib.import_module("onnxruntime")
+    else:
+        import_runtime()
     forked = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, mp_context=forked) as pool:
         try:
