@@ -88,11 +88,27 @@ accept: setup  ## make the files of the last green gate the baseline
 bench-gate: setup  ## count false alarms and detections of the latency comparison
 	$(BIN)/python -m benchmarks.bench_gate --out build/bench_gate.txt
 
-bench-exporters: setup build/full.nemo  ## our files beside NeMo's own export and the plain recipes
+.PHONY: setup-peers
+setup-peers: build/peers/.installed  ## other projects' exporters, pinned, in an environment of their own (2 GB)
+
+build/peers/.installed: benchmarks/peers.lock
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --requirement benchmarks/peers.lock
+	touch $@
+
+bench-exporters: setup setup-peers build/full.nemo  ## our files beside NeMo's own export and the plain recipes
 	$(BIN)/python -m benchmarks.exporters --out build/bench_exporters.md
 
 bench-rewrites: setup build/full.nemo  ## what each part of the rewrites buys
 	$(BIN)/python -m benchmarks.rewrites --out build/bench_rewrites.md
+
+.PHONY: bench-growth
+bench-growth: setup  ## how export and gate grow with parameters, swipes, checkpoints: an hour
+	$(BIN)/python -m benchmarks.growth --out benchmarks/results/growth.md
+
+.PHONY: bench-figures
+bench-figures: setup setup-peers build/full.nemo  ## size, latency, fidelity, cost of a release in one table
+	$(BIN)/python -m benchmarks.figures --out benchmarks/results/figures.md
 
 build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 	$(BIN)/python -m benchmarks.full_model --out $@
@@ -141,6 +157,11 @@ SOAK ?= 10000
 bench-latency: setup-clients setup-browser setup-arm64 build/clients/bundle/known_answers.json  ## from swipe to word in every client; SOAK swipes
 	$(BIN)/exportgate latency build/clients/bundle --on cpp --on browser --on python --on arm64 \
 		--manifest $(SWIPES) --soak $(SOAK) --out build/end_to_end
+	cp build/end_to_end/end_to_end.md benchmarks/results/end_to_end.md
+
+.PHONY: bench-latency-gate
+bench-latency-gate: setup-clients build/clients/bundle/known_answers.json  ## count its false alarms and detections
+	$(BIN)/python -m benchmarks.bench_latency --bundle build/clients/bundle --out build/bench_latency.txt
 
 build/clients/bundle/known_answers.json: $(CHECKPOINT) | setup
 	rm -rf build/clients

@@ -161,7 +161,7 @@ def save_samples(trials: dict[int, list[Trial]], path: Path) -> None:
         for clock in ("cpu", "wall")
         for place, side in enumerate(("candidate", "baseline"))
     }
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def _ratio(trial: Trial) -> float:

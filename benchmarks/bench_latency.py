@@ -4,7 +4,7 @@ The C++ client decodes a typical and a long swipe beside itself: as it is, and w
 own processor time burnt at each swipe. ``exportgate latency --baseline`` decides by the same rule
 with the same plan.
 
-    python -m benchmarks.bench_latency --bundle build/demo/bundle --out build/bench_latency.txt
+    python -m benchmarks.bench_latency --bundle build/clients/bundle --out build/bench_latency.txt
 """
 
 from __future__ import annotations

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.pipeline.exporting import export
 from exporters.pipeline.options import ExportOptions
-from exporters.release import export
 from exportgate.contract import IoContract, encoder_contract
 from exportgate.runtime.executorch_runtime import PteSession
 from exportgate.runtime.onnx_runtime import OrtSession
 from harness.measure.paired import Plan, measure_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from exportgate.contract import ModelSpec
-    from exportgate.runtime.session import Session
+    from exportgate.runtime.session import Arrays, Elapsed, TimedSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +37,28 @@ class Cost:
 class NamedEncoder:
     """A peer's encoder under this project's names: the order of its tensors is the same."""
 
-    def __init__(self, session: Session, names: IoContract) -> None:
+    def __init__(self, session: TimedSession, names: IoContract) -> None:
         """Take an open session and the names by which it is to be called."""
         self._session, self.contract = session, names
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See ``Session.run``."""
-        theirs = self._session.contract
-        given = {
-            spec.name: inputs[ours.name]
-            for ours, spec in zip(self.contract.inputs, theirs.inputs, strict=True)
-        }
-        outputs = self._session.run(given)
+        outputs, theirs = self._session.run(self._given(inputs)), self._session.contract
         return {
             ours.name: outputs[spec.name]
             for ours, spec in zip(self.contract.outputs, theirs.outputs, strict=True)
         }
 
+    def elapsed(self, inputs: Sequence[Arrays], runs: int = 1) -> Elapsed:
+        """See ``TimedSession.elapsed``; renaming is not timed."""
+        return self._session.elapsed([self._given(item) for item in inputs], runs)
 
-def open_peer(path: Path, spec: ModelSpec) -> Session:
+    def _given(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        pairs = zip(self.contract.inputs, self._session.contract.inputs, strict=True)
+        return {theirs.name: inputs[ours.name] for ours, theirs in pairs}
+
+
+def open_peer(path: Path, spec: ModelSpec) -> TimedSession:
     """Open a peer's encoder in a worker."""
     contract = encoder_contract(spec, batch=1)
     if path.suffix == ".pte":
@@ -77,7 +80,7 @@ def timed(function: Callable[..., object], *args: object) -> Cost:
 
 
 def latency_ratio(
-    candidate: Session, baseline: Session, inputs: tuple[list[Any], list[Any]], plan: Plan
+    candidate: TimedSession, baseline: TimedSession, inputs: tuple[list[Any], list[Any]], plan: Plan
 ) -> float:
     """Return the median over blocks of candidate's ÷ baseline's processor time, in a worker.
 
@@ -96,13 +99,13 @@ def latency_ratio(
     return float(np.median(ours.sum(axis=1) / theirs.sum(axis=1)))
 
 
-def step_latency_ratio(candidate: Session, baseline: Session, plan: Plan) -> float:
+def step_latency_ratio(candidate: TimedSession, baseline: TimedSession, plan: Plan) -> float:
     """Return ``latency_ratio`` of two steps that may name their inputs differently."""
     inputs = [_ones(candidate)], [_ones(baseline)]
     return latency_ratio(candidate, baseline, inputs, plan)
 
 
-def _ones(step: Session) -> dict[str, NDArray[Any]]:
+def _ones(step: TimedSession) -> dict[str, NDArray[Any]]:
     """Return inputs of one symbol: a label of 1, states and a frame of ones."""
     return {
         spec.name: np.ones(
@@ -114,4 +117,4 @@ def _ones(step: Session) -> dict[str, NDArray[Any]]:
 
 def export_one(name: str, path: Path, checkpoint: Path, calibration: Path) -> None:
     """Make one of our files."""
-    export({name: path}, ExportOptions(checkpoint, manifest=calibration))
+    export({name: path}, ExportOptions(checkpoint, calibration=calibration))

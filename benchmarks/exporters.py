@@ -4,12 +4,13 @@
 ``build/full.nemo``, which ``benchmarks.full_model`` trains.
 
 Peers are built in the same run (``benchmarks.peers``): NeMo's own export, the same quantised as
-sherpa-onnx does (dynamically) and as public scripts do (statically, with defaults), and NeMo's
-encoder lowered to XNNPACK as it is. Signal-to-noise is against NeMo's FP32 on validation swipes,
-words are those that NeMo itself decodes from them. Latency is processor time on one core, as the
-median over interleaved A B B A blocks of the ratio to NeMo's FP32 export (encoder to encoder, step
-to step) on ONNX Runtime. Seconds of processor time and peak memory are those of a process that
-makes this one file, imports included; ours run a check beside NeMo in that time.
+sherpa-onnx does (dynamically) and as public scripts do (statically, with defaults), NeMo's encoder
+lowered to XNNPACK as it is, and what Olive, Optimum and ONNX Runtime's transformer optimiser make
+of NeMo's export (``benchmarks.peer_commands``). Signal-to-noise is against NeMo's FP32 on
+validation swipes, words are those that NeMo itself decodes from them. Latency is processor time on
+one core, as the median over interleaved A B B A blocks of the ratio to NeMo's FP32 export (encoder
+to encoder, step to step) on ONNX Runtime. Seconds of processor time and peak memory are those of a
+process that makes this one file, imports included; ours run a check beside NeMo in that time.
 
 ``--out FILE`` keeps the tables; a later run replaces those that it made again.
 """
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import exporter_work as work
-from benchmarks import peers
+from benchmarks import peer_commands, peers
 from exporters.pipeline.bundle import copy_file
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.variants import VARIANTS, variant
@@ -120,8 +121,15 @@ def typical_input(swipes: Features) -> list[dict[str, NDArray[Any]]]:
     return [encoder_input(typical)]
 
 
-def peers_of(model: Model, folder: Path, formats: Sequence[str]) -> list[Peer]:
-    """Return the peers to build, NeMo's own export first: others are made from it."""
+def peers_of(model: Model, folder: Path, formats: Sequence[str], spec: ModelSpec) -> list[Peer]:
+    """Return the peers to build, NeMo's own export first: others are made from it.
+
+    Args:
+        model: What they are made of.
+        folder: Where they go.
+        formats: ``onnx``, ``pte``.
+        spec: Of the model.
+    """
     calibration = features_of(GOLDEN / "calib.jsonl", CALIBRATION_SWIPES)
     base = folder / "nemo_fp32.onnx"
     rows = [Peer(NEMO, base.name, peers.nemo_onnx, (model.checkpoint, base))]
@@ -133,6 +141,13 @@ def peers_of(model: Model, folder: Path, formats: Sequence[str]) -> list[Peer]:
                 "ORT `quantize_static`", static.name, peers.static_int8_onnx,
                 (base, static, calibration),
             ),
+        ]  # fmt: skip
+        rows += [
+            Peer(
+                command.maker, command.name, peer_commands.run,
+                (command, base, model.checkpoint.resolve(), spec, folder / command.name),
+            )
+            for command in peer_commands.COMMANDS
         ]  # fmt: skip
     if "pte" in formats:
         plain, int8 = folder / "plain_fp32.pte", folder / "plain_int8.pte"
@@ -194,7 +209,9 @@ class Bench:
         except ExportGateError as error:
             if peer.maker == NEMO:  # everything else is measured against it
                 raise
-            return Row(peer.name, peer.maker, problem=str(error).splitlines()[0][:80])
+            return Row(
+                peer.name, peer.maker, problem=str(error).splitlines()[0][:160].replace("|", "/")
+            )
 
     def our_row(self, name: str) -> Row:
         """Make and judge one of our files."""
@@ -247,7 +264,7 @@ def rows_of(
     """Return the rows of a model, peers first; the first of them is what all are measured by."""
     rows = []
     bench.make("step_fp32.onnx")  # decodes every encoder's words
-    found = peers_of(bench.model, bench.folder, formats)
+    found = peers_of(bench.model, bench.folder, formats, bench.spec)
     for peer in found if all_peers else found[:1]:
         rows.append(bench.peer_row(peer))
         _progress(rows)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import exporter_work as work
 from benchmarks.exporters import FULL, GOLDEN, PLAN, features_of, machine, typical_input
@@ -67,7 +67,8 @@ def variants_of(suffix: str) -> dict[str, Options]:
     whole: Options = OrtRewriteOptions() if suffix == "onnx" else RewriteOptions()
     fields = [field.name for field in dataclasses.fields(whole)]
     switches = [name for name in fields if getattr(whole, name) is True]
-    found = {"": whole} | {name: dataclasses.replace(whole, **{name: False}) for name in switches}
+    without: list[dict[str, Any]] = [{name: False} for name in switches]
+    found = {"": whole} | {next(iter(w)): dataclasses.replace(whole, **w) for w in without}
     if isinstance(whole, RewriteOptions):
         found["layer_norm"] = RewriteOptions(layer_norm="native")
     return found

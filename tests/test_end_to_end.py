@@ -68,9 +68,16 @@ def test_one_instruction_more_is_red() -> None:
 
 def test_the_table_has_what_was_measured() -> None:
     page = markdown([measured(), measured(Soak(9, 5 * 10**5, ()))], [beside(1.03)], [])
-    assert "| cpp | `encoder_int8.pte` | `step_fp32.pte` | 2.00 | 8.30 | 1.50 | 1.95 |" in page
+    assert "| cpp | `encoder_int8.pte` | `step_fp32.pte` | 2.00 | 8.30 | 8.30 | 1.50 |" in page
     assert "9: +0.50 MB, 0 changed" in page
     assert "slower" in page
+
+
+def test_the_quickest_run_of_each_swipe_counts() -> None:
+    times = Times((1.0, 9.0, 8.0, 3.0))
+    found = Measured("browser", *FILES, times, 2, (1.0,), (1.0,), Memory(1, 2), ("a", "b"))
+    assert found.quickest_ms(100) == 3
+    assert found.quickest_ms(0) == 1
 
 
 def test_memory_of_a_process_that_is_gone() -> None:

@@ -16,8 +16,10 @@ from exporters.recipes import LayerChoice, MixedRecipe, RecipeError, read_recipe
 from exportgate.artifacts.sidecar import read_sidecar
 from exportgate.data.manifest import read_manifest
 from harness.measure.significance import share_at_least
+from harness.search.budget import Budget
 from harness.search.halves import HalvesError, halves
-from harness.search.space import BASE, Layer, Space, SpaceError
+from harness.search.price import PriceError, check
+from harness.search.space import BASE, Layer, Price, Space, SpaceError
 from harness.search.state import State, Trial
 from harness.search.study import choose
 
@@ -65,6 +67,57 @@ def test_the_best_choice_is_the_best_of_all(seed: int) -> None:
         space.best(least - 1)
 
 
+PRICE = Price("instructions", {32: 300.0, 8: 100.0, 4: 130.0})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_choice_within_a_cost_is_the_best_of_all(seed: int) -> None:
+    space = replace(a_space(seed), price=PRICE)
+    everything = every_choice(space)
+    for most_cost in (100.0, 110.0, 120.0, 180.0):
+        cheap = [c for c in everything if (space.cost(c) or 0.0) <= most_cost + 1e-9]
+        least, most = space.range_of_bytes(most_cost)
+        assert least == min(map(space.stored_bytes, cheap))
+        for size in np.linspace(least, most, 4):
+            found = space.best(int(size), most_cost)
+            assert space.stored_bytes(found) <= size
+            assert (space.cost(found) or 0.0) <= most_cost * (1 + 1e-6)
+            fitting = [c for c in cheap if space.stored_bytes(c) <= int(size)]
+            assert space.sqnr_db(found) >= max(map(space.sqnr_db, fitting)) - 0.05
+    with pytest.raises(SpaceError, match="8 bits everywhere cost 100 instructions"):
+        space.range_of_bytes(99.0)
+
+
+def test_a_file_of_one_kind_costs_what_was_measured() -> None:
+    space = replace(a_space(), price=PRICE)
+    assert a_space().cost(space.alike(BASE)) is None
+    for choice in (LayerChoice(32), BASE, LayerChoice(4)):
+        assert space.cost(space.alike(choice)) == pytest.approx(PRICE.alike[choice.bits])
+    one = space.alike(BASE) | {"layer 1": LayerChoice(4)}
+    layers = [layer.outputs * layer.inputs for layer in space.layers]
+    assert space.cost(one) == pytest.approx(100 + 30 * layers[1] / sum(layers))
+
+
+def test_a_budget_says_what_it_bounds() -> None:
+    budget = Budget(0.5, 36.0, 600_000, "ms", 2.5)
+    assert budget.fits(600_000, 2.5)
+    assert not budget.fits(600_001, 2.5)
+    assert not budget.fits(1, 2.6)
+    assert not budget.fits(1, None)  # what was not measured is not kept
+    assert Budget(0.5, 36.0).fits(10**9, None)
+    assert budget.said().endswith("at most 0.6 MB, at most 2.5 ms an inference")
+
+
+def test_what_cannot_be_counted_is_refused_before_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.measure.instructions.missing", lambda _guest: "no emulator")
+    with pytest.raises(PriceError, match="--max-instructions: no emulator"):
+        check("instructions")
+    check("ms")
+    check(None)
+
+
 def test_groups_that_do_not_fit_are_no_choice() -> None:
     assert LayerChoice(4, 32) not in Layer("a", 8, 48).choices()
     assert LayerChoice(4, 32) in Layer("a", 8, 64).choices()
@@ -78,12 +131,12 @@ def a_trial(size: int, db: float, worse: int, kind: str = "searched") -> Trial:
 def test_what_is_lucky_between_two_that_are_not_is_not_chosen() -> None:
     rows = [(90, 50.0, 0), (70, 45.0, 1), (60, 40.0, 4), (50, 35.0, 0)]
     trials = [a_trial(*row) for row in rows]
-    found = choose(trials, "searched", 1.0, 20.0)
+    found = choose(trials, "searched", Budget(1.0, 20.0))
     assert found is trials[1]
-    assert choose(trials, "searched", 5.0, 20.0) is trials[3]
-    assert choose(trials, "searched", 5.0, 42.0) is trials[1]
-    assert choose(trials, "searched", -1.0, 20.0) is None
-    assert choose(trials, "random", 5.0, 20.0) is None
+    assert choose(trials, "searched", Budget(5.0, 20.0)) is trials[3]
+    assert choose(trials, "searched", Budget(5.0, 42.0)) is trials[1]
+    assert choose(trials, "searched", Budget(-1.0, 20.0)) is None
+    assert choose(trials, "random", Budget(5.0, 20.0)) is None
 
 
 def test_words_are_on_one_side_whatever_their_order() -> None:
@@ -102,11 +155,13 @@ def test_a_state_that_was_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
     state.add_noise(0.3, {("a", LayerChoice(4, 32)): 0.25})
     trial = replace(a_trial(60, 40.0, 4), chosen=dict(RECIPE.layers))
     state.add_trial(2, trial)
+    state.add_costs("ms", {8: 2.5})
     again = State(state.path)
+    assert again.costs == {("ms", 8): 2.5}
     assert again.noise == {(0.3, "a", LayerChoice(4, 32)): 0.25}
     assert again.trials == {("searched", 2): trial}
     text = state.path.read_text()
-    state.path.write_text(text[:-20])
+    state.path.write_text(text[:-60])
     assert State(state.path).trials == {}
     assert State(state.path).noise == state.noise
 

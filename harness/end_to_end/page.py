@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exportgate.runtime.session import Elapsed
-from harness.devices.browser.alone import peak_bytes
+from harness.devices.browser.alone import page_threads, peak_bytes, processor_s
 from harness.devices.browser.devices import Browser
 from harness.devices.browser.engine import PageError
 from harness.devices.device import DeviceDiedError, DeviceLacksError
@@ -80,6 +80,7 @@ class PageUnit:
             engine.close()
             raise
         self.start_ms = float(found["ms"])
+        self._threads = page_threads(engine.guard_pid)
 
     def add(self, swipes: Sequence[Swipe]) -> None:
         """See ``Unit.add``."""
@@ -90,13 +91,17 @@ class PageUnit:
         return tuple(self._decode([swipe], 1)["words"])
 
     def times(self, swipes: Sequence[int], runs: int = 1) -> Times:
-        """See ``Unit.times``; a page has no clock of its processor time."""
-        return Times(tuple(self._decode(swipes, runs)["ms"]))
+        """See ``Unit.times``: each run is a message of its own, so that its thread's time is."""
+        each = [self.elapsed([swipe]) for swipe in swipes for _ in range(runs)]
+        return Times(
+            tuple(1e3 * run.wall_s for run in each), tuple(1e3 * run.processor_s for run in each)
+        )
 
     def elapsed(self, swipes: Sequence[int], runs: int = 1) -> Elapsed:
-        """See ``Unit.elapsed``; a page has no clock of its processor time."""
-        seconds = sum(self.times(swipes, runs).wall_ms) / 1e3
-        return Elapsed(seconds, seconds)
+        """See ``Unit.elapsed``; processor time is that of the page's thread, with the message."""
+        before = self._processor_s()
+        wall_ms = self._decode(swipes, runs)["ms"]
+        return Elapsed(self._processor_s() - before, sum(wall_ms) / 1e3)
 
     def memory(self) -> Memory:
         """See ``Unit.memory``."""
@@ -106,6 +111,13 @@ class PageUnit:
     def close(self) -> None:
         """See ``Unit.close``."""
         self._engine.close()
+
+    def _processor_s(self) -> float:
+        try:
+            return processor_s(self._threads)
+        except OSError as error:
+            msg = f"the client in the page is gone ({error})"
+            raise UnitError(msg) from error
 
     def _decode(self, swipes: Sequence[int], runs: int) -> dict[str, Any]:
         chosen = [self._swipes[swipe] for swipe in swipes]

@@ -48,7 +48,7 @@ class Times:
 
     Attributes:
         wall_ms: By the clock on the wall.
-        processor_ms: Of the client's process; empty where it has no such clock.
+        processor_ms: Of the client's process; of a page its thread.
     """
 
     wall_ms: tuple[float, ...]

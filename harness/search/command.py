@@ -1,11 +1,12 @@
-"""Find how to store each layer of an encoder within a budget of megabytes and of lost words.
+"""Find how to store each layer of an encoder within a budget of megabytes, lost words and cost.
 
 ``exportgate search --checkpoint MODEL --manifest SWIPES --calibration SWIPES --max-mb 0.6``
 
 Every layer's noise is measured once, alone, in the quantised graph; noises add up, so that the best
 choice for a size is an integer program, which SciPy solves. Candidates are decoded on one half of
 the manifest's words. The best is exported, and judged on the other half, which no step before has
-seen: by its exact size, and by the words that it loses on ExecuTorch.
+seen: by its exact size, and by the words that it loses on ExecuTorch. With ``--max-instructions``
+or ``--max-ms`` also by what an inference costs, which is predicted from today's files on the way.
 
 Written to ``--out``: ``recipe.toml`` (``exportgate release --variant encoder_int4.pte --recipe``
 builds it again), the file itself, ``trials.md`` and ``pareto.svg``, with today's files and as many
@@ -37,9 +38,10 @@ from exportgate.runtime.isolate import Worker
 from exportgate.runtime.opening import open_artifact
 from harness.measure.parity import run_encoder, spread
 from harness.measure.significance import share_at_least
-from harness.search import chart
+from harness.search import chart, price
+from harness.search.budget import Budget
 from harness.search.halves import halves, prepared
-from harness.search.space import BASE
+from harness.search.space import BASE, Price
 from harness.search.state import State
 from harness.search.study import ALPHAS, PROBES, Study, choose
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
     from harness.search.halves import Half, Loss
     from harness.search.lab import Lab
+    from harness.search.space import Unit
     from harness.search.state import Trial
 
 FILE = "encoder_int4.pte"
@@ -68,12 +71,14 @@ class Outcome:
         size_bytes: Of its file.
         held_out: Its loss on the other half, on ExecuTorch.
         refuted: Whether that half shows the bound to be broken.
+        cost: Of an inference, measured; None where nothing bounds it.
     """
 
     chosen: Trial | None
     size_bytes: int = 0
     held_out: Loss | None = None
     refuted: bool = False
+    cost: float | None = None
 
 
 def search(args: argparse.Namespace) -> Outcome:
@@ -84,14 +89,15 @@ def search(args: argparse.Namespace) -> Outcome:
     from exporters.nemo.sessions import NemoEncoder, NemoStep  # noqa: PLC0415 - as above
     from exporters.quantize.calibration import calibration_of  # noqa: PLC0415 - as above
 
-    began = time.monotonic()
+    began, budget = time.monotonic(), budget_of(args)
+    price.check(budget.unit)
 
     def say(line: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
 
     state = State(_state_path(args))
     ours, theirs = halves(read_manifest(args.manifest))
-    today = _today(args)
+    today = _today(args, budget)
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(args.checkpoint)
     encoder, step = NemoEncoder(checkpoint), NemoStep(checkpoint)
@@ -106,18 +112,49 @@ def search(args: argparse.Namespace) -> Outcome:
 
     lab = _smoothed(checkpoint, swipes, args.max_trace_len, state, say)
     study = Study(lab, spread(swipes, PROBES), half, step, state, say)
-    space = study.space()
+    space = study.space(_price(args, budget, state))
     overhead = today[_TODAY[0]] - space.stored_bytes(space.alike(BASE))
-    most = _bytes(args.max_mb) - overhead if args.max_mb else None
-    trials = study.trials(space, args.trials, most)
-    fitting = [t for t in trials if most is None or t.matrix_bytes <= most]
-    chosen = choose(fitting, "searched", args.max_loss, args.min_db)
-    chart.draw(args.out / "pareto.svg", trials, overhead, chosen)
+    most = budget.max_bytes - overhead if budget.max_bytes else None
+    trials = study.trials(space, args.trials, most, budget.max_cost)
+    fitting = [t for t in trials if budget.fits(t.matrix_bytes + overhead, space.cost(t.chosen))]
+    chosen = choose(fitting, "searched", budget)
+    shown = chart.Shown(trials, space, overhead)
+    chart.draw(args.out / "pareto.svg", shown, chosen)
     outcome = Outcome(None)
     if chosen is not None:
+        say("export what was found, and judge it")
         outcome = _judged(args, chosen, lab.alpha, other, step)
-    _write(args, trials, overhead, outcome, other)
+    _write(args, budget, shown, outcome, len(other.words))
     return outcome
+
+
+def budget_of(args: argparse.Namespace) -> Budget:
+    """Return what the command line bounds."""
+    unit: Unit | None = None
+    if args.max_instructions is not None:
+        unit = "instructions"
+    elif args.max_ms is not None:
+        unit = "ms"
+    return Budget(
+        max_loss=args.max_loss,
+        min_db=args.min_db,
+        max_bytes=_bytes(args.max_mb) if args.max_mb else None,
+        unit=unit,
+        max_cost=args.max_instructions if args.max_ms is None else args.max_ms,
+    )
+
+
+def _price(args: argparse.Namespace, budget: Budget, state: State) -> Price | None:
+    """Measure what today's files cost, or take what is known."""
+    if budget.unit is None:
+        return None
+    bits = [b for b in price.ALIKE if (budget.unit, b) not in state.costs]
+    if bits:
+        files = [args.out / "today" / price.ALIKE[b] for b in bits]
+        state.add_costs(
+            budget.unit, dict(zip(bits, price.measured(files, budget.unit), strict=True))
+        )
+    return Price(budget.unit, {b: state.costs[budget.unit, b] for b in price.ALIKE})
 
 
 def _bytes(megabytes: float) -> int:
@@ -149,11 +186,12 @@ def _options(args: argparse.Namespace, recipe: MixedRecipe | None = None) -> Exp
     )
 
 
-def _today(args: argparse.Namespace) -> dict[str, int]:
+def _today(args: argparse.Namespace, budget: Budget) -> dict[str, int]:
     """Export today's files, and return their sizes."""
     folder = args.out / "today"
     folder.mkdir(parents=True, exist_ok=True)
-    done = export({name: folder / name for name in _TODAY}, _options(args))
+    names = _TODAY if budget.unit is None else tuple(price.ALIKE.values())
+    done = export({name: folder / name for name in names}, _options(args))
     for name, failure in done.failures.items():
         msg = f"{name}: {failure.reason}"
         raise SearchError(msg)
@@ -195,39 +233,33 @@ def _judged(
     loss = other.loss(step, runs.encoded)
     share = args.max_loss / 100 + loss.test.better / loss.test.swipes
     refuted = share_at_least(loss.test.worse, loss.test.swipes, share) < level("search_refuted")
-    return Outcome(chosen, done.files[0].raw_bytes, loss, refuted)
+    unit = budget_of(args).unit
+    cost = None if unit is None else price.measured([args.out / FILE], unit)[0]
+    return Outcome(chosen, done.files[0].raw_bytes, loss, refuted, cost)
 
 
 def _write(
-    args: argparse.Namespace,
-    trials: Sequence[Trial],
-    overhead: int,
-    outcome: Outcome,
-    other: Half,
+    args: argparse.Namespace, budget: Budget, shown: chart.Shown, outcome: Outcome, swipes: int
 ) -> None:
     lines = [
         f"# {args.checkpoint.name}: layers of {FILE}",
         "",
-        *_sentences(args, trials, outcome, len(other.words)),
+        *_sentences(budget, shown, outcome, swipes),
         "",
-        *chart.table(trials, overhead),
+        *chart.table(shown),
     ]
     write_text(args.out / "trials.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
-def _sentences(
-    args: argparse.Namespace, trials: Sequence[Trial], outcome: Outcome, swipes: int
-) -> list[str]:
-    budget = f"at most {args.max_loss:g} words of 100 lost, at least {args.min_db:g} dB"
-    budget += f", at most {args.max_mb:g} MB" if args.max_mb else ""
+def _sentences(budget: Budget, shown: chart.Shown, outcome: Outcome, swipes: int) -> list[str]:
     if outcome.chosen is None or outcome.held_out is None:
-        return [f"No choice keeps the budget: {budget}."]
+        return [f"No choice keeps the budget: {budget.said()}."]
     held = outcome.held_out
-    random = choose(trials, "random", args.max_loss, args.min_db)
+    random = choose(shown.trials, "random", budget)
     said = "refutes the bound" if outcome.refuted else "keeps the bound"
     found = (
-        f"Budget: {budget}. Chosen: {outcome.size_bytes / 1e6:.3f} MB, "
+        f"Budget: {budget.said()}. Chosen: {outcome.size_bytes / 1e6:.3f} MB, "
         f"{outcome.chosen.sqnr_db:.1f} dB; on the search's half {outcome.chosen.worse} words lost, "
         f"{outcome.chosen.better} gained."
     )
@@ -237,6 +269,11 @@ def _sentences(
         f"(p of no loss at all: {held.test.p_value:.3f})."
     )
     lines = [found, judged]
+    if outcome.cost is not None:
+        predicted = shown.space.cost(outcome.chosen.chosen) or 0.0
+        lines.append(
+            f"An inference costs {outcome.cost:,.6g} {budget.unit} ({predicted:,.6g} predicted)."
+        )
     if random is None:
         return [*lines, "No random choice kept the bound."]
     more = (random.matrix_bytes - outcome.chosen.matrix_bytes) / 1e6
@@ -261,6 +298,15 @@ def _parser() -> argparse.ArgumentParser:
         "--target", choices=["edge"], default="edge", help="whose encoder (default %(default)s)"
     )
     parser.add_argument("--max-mb", type=float, metavar="MB", help="largest file, in 1e6 bytes")
+    cost = parser.add_mutually_exclusive_group()
+    cost.add_argument(
+        "--max-instructions", type=float, metavar="N",
+        help="most instructions of an inference, as `exportgate instructions count` counts them",
+    )  # fmt: skip
+    cost.add_argument(
+        "--max-ms", type=float, metavar="MS",
+        help="most milliseconds of one core that the same inference takes on this machine",
+    )  # fmt: skip
     parser.add_argument(
         "--max-loss", type=float, default=0.5, metavar="WORDS",
         help="net words lost of 100 that may be (default %(default)s)",
@@ -295,6 +341,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         msg = f"--trials is {args.trials}, but should be 2 or more"
         raise SearchError(msg)
     outcome = search(args)
-    too_large = bool(args.max_mb) and outcome.size_bytes > _bytes(args.max_mb)
-    failed = outcome.chosen is None or outcome.refuted or too_large
+    fits = budget_of(args).fits(outcome.size_bytes, outcome.cost)
+    failed = outcome.chosen is None or outcome.refuted or not fits
     return Exit.FAILED if failed else Exit.PASSED

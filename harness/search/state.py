@@ -54,11 +54,13 @@ class State:
         noise: Noise-to-signal power by smoothing, layer and choice; the layer "" is 8 bits
             everywhere.
         trials: By kind and number.
+        costs: Of files that store all layers alike, by unit and bits.
     """
 
     path: Path
     noise: dict[tuple[float, str, LayerChoice], float] = field(default_factory=dict)
     trials: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    costs: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read what there is; a line that was cut off ends it."""
@@ -83,6 +85,10 @@ class State:
         """Keep a trial."""
         self._append([{"number": number, "trial": asdict(trial)}])
 
+    def add_costs(self, unit: str, found: Mapping[int, float]) -> None:
+        """Keep what files cost."""
+        self._append([{"unit": unit, "bits": bits, "cost": c} for bits, c in found.items()])
+
     def _append(self, rows: list[dict[str, object]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -96,6 +102,8 @@ class State:
             trial = plain["trial"]
             chosen = {name: LayerChoice(**kind) for name, kind in trial.pop("chosen").items()}
             self.trials[trial["kind"], plain["number"]] = Trial(chosen=chosen, **trial)
+        elif "cost" in plain:
+            self.costs[plain["unit"], plain["bits"]] = plain["cost"]
         else:
             key = plain["alpha"], plain["layer"], LayerChoice(**plain["choice"])
             self.noise[key] = plain["noise"]

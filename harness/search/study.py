@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.search.space import BASE, CHOICES, Space
+from harness.search.space import BASE, CHOICES, Price, Space
 from harness.search.state import Trial
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from exporters.recipes import LayerChoice
     from exportgate.runtime.session import Session
+    from harness.search.budget import Budget
     from harness.search.halves import Half
     from harness.search.lab import Lab
     from harness.search.state import State
@@ -49,7 +50,7 @@ class Study:
     state: State
     say: Callable[[str], None]
 
-    def space(self) -> Space:
+    def space(self, price: Price | None = None) -> Space:
         """Measure each layer's noise in the quantised graph, or take what is known."""
         layers, alpha = self.lab.layers(), self.lab.alpha
         base = {layer.name: BASE for layer in layers}
@@ -70,7 +71,8 @@ class Study:
         noise = {key: self.state.noise[alpha, *key] for key in asked}
         least = noise.pop(("", BASE))
         added = {key: value - least for key, value in noise.items()}
-        return Space(layers, added | {(layer.name, BASE): 0.0 for layer in layers}, least)
+        added |= {(layer.name, BASE): 0.0 for layer in layers}
+        return Space(layers, added, least, price)
 
     def trial(
         self, space: Space, kind: str, number: int, chosen: Mapping[str, LayerChoice]
@@ -100,9 +102,15 @@ class Study:
         )
         return found
 
-    def trials(self, space: Space, count: int, most_bytes: int | None) -> list[Trial]:
-        """Try the best choice and a random one for each of ``count`` sizes, and today's two."""
-        least, most = space.range_of_bytes()
+    def trials(
+        self, space: Space, count: int, most_bytes: int | None, most_cost: float | None = None
+    ) -> list[Trial]:
+        """Try the best choice and a random one for each of ``count`` sizes, and today's two.
+
+        Raises:
+            SpaceError: Nothing costs so little.
+        """
+        least, most = space.range_of_bytes(most_cost)
         most = min(most, most_bytes) if most_bytes else most
         sizes = [
             round(float(size)) for size in np.geomspace(max(least, 1), max(least, most), count)
@@ -111,14 +119,14 @@ class Study:
         found = []
         for number, size in enumerate(sizes):
             limit = max(size, least)
-            found.append(self.trial(space, "searched", number, space.best(limit)))
+            found.append(self.trial(space, "searched", number, space.best(limit, most_cost)))
             found.append(self.trial(space, "random", number, space.random(limit, rng)))
         for name, choice in (("encoder_int8_ultra.pte", BASE), ("encoder_int4.pte", CHOICES[3])):
             found.append(self.trial(space, name, 0, space.alike(choice)))
         return found
 
 
-def choose(trials: Sequence[Trial], kind: str, max_loss: float, min_db: float) -> Trial | None:
+def choose(trials: Sequence[Trial], kind: str, budget: Budget) -> Trial | None:
     """Return the smallest trial of a kind that keeps both bounds, as all of less noise do.
 
     One that is lucky between two that are not is left out: on other swipes, it is not lucky.
@@ -126,12 +134,11 @@ def choose(trials: Sequence[Trial], kind: str, max_loss: float, min_db: float) -
     Args:
         trials: Of one or several kinds.
         kind: Which of them.
-        max_loss: Net words lost, of 100 swipes.
-        min_db: Signal to noise.
+        budget: Whose bounds on words and noise are kept.
     """
     found = None
     for trial in sorted((t for t in trials if t.kind == kind), key=lambda t: -t.sqnr_db):
-        if trial.loss_percent > max_loss or trial.sqnr_db < min_db:
+        if trial.loss_percent > budget.max_loss or trial.sqnr_db < budget.min_db:
             break
         if found is None or trial.matrix_bytes < found.matrix_bytes:
             found = trial

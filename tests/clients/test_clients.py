@@ -156,10 +156,11 @@ def test_a_changed_file_is_refused(
 
 
 def test_a_self_test_is_quick(bundle: Path, web_client: Path, android_client: Path) -> None:
-    # The quickest of some first starts, each in a process of its own: other work only adds to it.
+    # First starts, each in a process of its own. Node's by the processor time of its thread.
     command = web_command(web_client, bundle, *WEB_PAIRS[1])
     times = [run(command, [])[0][0]["self_test_ms"] for _ in range(5)]
-    assert min(times) <= SELF_TEST_MS, times
+    assert max(times) <= SELF_TEST_MS, times
+    # By the clock on the wall: other work only adds to it.
     command = [android_client, bundle, *ANDROID_PAIRS[1]]
     times = [run(command, [])[0][0]["self_test_ms"] for _ in range(3)]
     assert min(times) <= SELF_TEST_MS, times

@@ -10,7 +10,7 @@ from harness.devices.browser.session import PageSession, adapted
 from harness.measure.latency import OPENINGS, RUNS, Latency
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from exportgate.runtime.session import Arrays
     from harness.devices.browser.engine import Engine
@@ -75,6 +75,20 @@ def peak_bytes(guard: int, *, reset: bool = False) -> int:
         for folder in pages:
             (folder / "clear_refs").write_text(_RESET_PEAK)
     return max(_status_bytes(folder) for folder in pages)
+
+
+def page_threads(guard: int) -> list[Path]:
+    """Return where Linux says what the threads ran that run the pages: see ``processor_s``."""
+    return [folder / "schedstat" for folder in _below(guard) if _runs_a_page(folder)]
+
+
+def processor_s(threads: Sequence[Path]) -> float:
+    """Return the seconds that they have run, all told; exact only while they wait.
+
+    Raises:
+        OSError: A page is gone.
+    """
+    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
 
 
 def _runs_a_page(process: Path) -> bool:

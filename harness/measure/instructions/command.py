@@ -21,7 +21,18 @@ from harness.measure.instructions import INFERENCES, PLUGIN, X86_64, build, coun
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from exportgate.runtime.session import Arrays
+
 FRAMES = 32
+
+
+def counted_inputs(path: Path, frames: int = FRAMES) -> Arrays:
+    """Return what a file with a sidecar is counted on: noise of so many points, or one symbol."""
+    sidecar = read_sidecar(path)
+    if variant(sidecar.variant).graph == "step":
+        return step_inputs(sidecar.contract)
+    noise = np.random.default_rng(0).normal(size=(sidecar.model.feature_dim, frames))
+    return encoder_input(noise.astype(np.float32))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,11 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "setup":
         print(f"built {build(PLUGIN)}")
         return Exit.PASSED
-    sidecar = read_sidecar(args.file)
-    inputs = step_inputs(sidecar.contract)
-    if variant(sidecar.variant).graph == "encoder":
-        noise = np.random.default_rng(0).normal(size=(sidecar.model.feature_dim, args.frames))
-        inputs = encoder_input(noise.astype(np.float32))
+    inputs = counted_inputs(args.file, args.frames)
     found = count(args.file, inputs, X86_64, inferences=args.inferences)
     print(
         f"{args.file.name}: {found.instructions} instructions on {found.guest}, "
