@@ -38,6 +38,11 @@ test-long: setup  ## the tests of the harness that take a minute each: wheel, mu
 	$(BIN)/python -m pytest tests/ -m "long and not nested" -n 2 --dist loadfile
 	$(BIN)/python -m pytest tests/ -m "long and nested"
 
+FUZZ ?= 10000
+.PHONY: fuzz
+fuzz: setup  ## give mutated files to every reader in a watched process, FUZZ of them
+	$(BIN)/python -m tests.fuzz -n $(FUZZ)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

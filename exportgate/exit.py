@@ -6,6 +6,7 @@ A wrong option is no exception: ``Parser`` is every command's.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from enum import IntEnum
@@ -32,6 +33,10 @@ class Exit(IntEnum):
     NOT_JUDGED = 2
 
 
+_LONGEST = 3000
+"""Characters of a message: a list of all devices fits, a megabyte of somebody's file does not."""
+
+
 class UsageError(ExportGateError, ValueError):
     """The command line is not one that the command takes."""
 
@@ -51,6 +56,9 @@ class Parser(argparse.ArgumentParser):
 
 def end(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its status; errors that a user can mend get one line."""
+    for stream in (sys.stdout, sys.stderr):  # a name in a file may hold what cannot be written
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main()
         sys.stdout.flush()
@@ -63,14 +71,29 @@ def end(main: Callable[[], int]) -> NoReturn:
         status = Exit.NOT_JUDGED
     except OSError as error:
         status = _said(_spoken(error))
+    except MemoryError:
+        status = _said("not enough memory; give it more, or a smaller file")
     finally:
         leave_all()
     sys.exit(int(status))
 
 
 def _said(message: str) -> Exit:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return Exit.NOT_JUDGED
+
+
+def one_line(message: str) -> str:
+    """Return a message without what would break its line, move a cursor or fill the screen.
+
+    Names and values in it come from files of others.
+    """
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST * 2 // 3]} … {message[-_LONGEST // 3 :]}"
+    return "".join(
+        " " if sign in "\n\r\t" else sign if sign.isprintable() else ascii(sign)[1:-1]
+        for sign in message
+    )
 
 
 def _spoken(error: OSError) -> str:

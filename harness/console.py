@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "latency": ("harness.end_to_end.command", "from the last touch of a swipe to its words"),
     "promote": ("harness.gate.promote", "make the files of a green run the baseline"),
     "bundle": ("harness.gate.bundle", "verify a release bundle, complete it for clients, seal it"),
+    "sign": ("harness.gate.proof.sign", "sign a sealed bundle's verdict with a key"),
+    "verify": ("harness.gate.proof.verify", "check a signed bundle against a public key"),
     "localize": ("harness.diagnose.localize", "stage, layer and half where a file goes wrong"),
     "evaluate": ("harness.diagnose.evaluate", "word accuracy of encoders and steps"),
     "features": ("harness.diagnose.feature_check", "judge another featurizer, channel by channel"),

@@ -35,6 +35,8 @@ from harness.client.schema import SchemaError
 from harness.client.specification import WORDS, specification
 from harness.client.specify import CLIENT_FILES, words_entry, write_client_files
 from harness.gate.bundle import SealError, seal, verify
+from harness.gate.gates import Gate, judge
+from tests.report_page.reports import green
 from tests.test_plugin import write_golden
 
 if TYPE_CHECKING:
@@ -114,10 +116,8 @@ def answered(bundle: Path) -> Path:
 def report(bundle: Path, path: Path, **changes: Any) -> Path:
     """Write the report of a gate that passed this bundle."""
     files = {name: read_bundle(bundle).files[name] for name in NAMES}
-    request = {"target": "all", "device": "host", "checkpoint_sha256": "c" * 64, "files": files}
-    gate = {"subject": NAMES[0], "metric": "sqnr_db", "status": "PASS"}
-    data = {"schema": 1, "verdict": "PASS", "request": request, "gates": [gate]}
-    request |= changes.pop("request", {})
+    request = {"checkpoint_sha256": "c" * 64, "files": files, **changes.pop("request", {})}
+    data = json.loads(green(NAMES, request=request).to_json())
     path.write_text(json.dumps(data | changes), encoding="utf-8")
     return path
 
@@ -257,8 +257,8 @@ def test_what_passed_is_sealed_and_verified(answered: Path, tmp_path: Path) -> N
     seal(answered, report(answered, tmp_path / "report.json"))
     found = verify(answered)
     assert found.verdict == "PASS"
-    assert found.judged == {"target": "all", "device": "host", "gates": 1}
-    assert "report.json" in found.files
+    assert found.judged == {"target": "all", "device": "host", "gates": 15}
+    assert {"report.json", "bom.cdx.json"} <= found.files.keys()
 
 
 def test_what_decodes_is_not_sealed_without_known_answers(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_known_answers_of_a_file_that_is_gone_are_refused(answered: Path) -> Non
         verify(answered)
 
 
-FAILED_GATE = {"subject": NAMES[0], "metric": "sqnr_db", "status": "NOT_MEASURED"}
+FAILED_GATE = judge(Gate(NAMES[0], "sqnr_db", "min", 30), None).to_json()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,8 @@ CASES: dict[str, list[str]] = {
         "seal {folder} --report {missing}",
         "seal {below} --report {file}",
     ],
+    "sign": ["{missing} --key {file}", "{folder} --key {missing}", "{below} --key {folder}"],
+    "verify": ["{missing} --key {file}", "{folder} --key {missing}", "{below} --key {folder}"],
     "localize": [
         "--artifact {missing} --checkpoint {golden} --manifest {file}",
         "--artifact {below} --checkpoint {golden} --manifest {file}",

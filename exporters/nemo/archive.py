@@ -8,15 +8,19 @@ that leaves the archive.
 from __future__ import annotations
 
 import codecs
+import lzma
+import os
 import posixpath
 import tarfile
+import zlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
 from exportgate.data.foreign import GZIP, HEAD_BYTES, ZIP, foreign_file
 from exportgate.errors import ExportGateError
+from exportgate.reading import MALFORMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +31,17 @@ WEIGHTS = "model_weights.ckpt"
 _MAX_CONFIG_BYTES = 4 << 20
 _KINDS = "expected a .nemo archive, the folder of an unpacked one, or a Lightning .ckpt"
 _TAR_MAGIC_AT = 257
+_MOST_PACKED = 100  # weights are noise: they pack by a tenth
+_UNPACKED_BYTES = 1 << 20
+_MOST_MEMBERS = 10_000
+_LARGEST_HEADER_BYTES = 64 << 10
+_LARGEST_MEMBER_BYTES = 1 << 50
+_ABOUT_ANOTHER = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+_NO_VALUE = "a value in it is none of the type that its form or its tag says"
+_MOST_MERGED = 100_000
 _OTHER_SUFFIXES = {
     ".onnx": "an ONNX file, which is made from a checkpoint; judge it with "
     "exportgate gate --artifacts FOLDER",
@@ -40,6 +55,34 @@ _OTHER_SUFFIXES |= dict.fromkeys((".pth", ".bin"), _OTHER_SUFFIXES[".pt"])
 
 class CheckpointError(ExportGateError, ValueError):
     """The checkpoint is missing, damaged, unsafe, incomplete or of an unsupported kind."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Counts what merge keys (``<<``) multiply: nine of nine of nine lines fill the memory."""
+
+    _merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        self._merged += len(node.value)
+        if self._merged > _MOST_MERGED:
+            msg = f"its merge keys write out more than {_MOST_MERGED} values"
+            raise yaml.YAMLError(msg)
+
+
+class _Member(tarfile.TarInfo):
+    """Refuses headers that no writer makes before what they claim is read into memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Self:
+        about_another = self.type in _ABOUT_ANOTHER and self.size > _LARGEST_HEADER_BYTES
+        if about_another or not 0 <= self.size < _LARGEST_MEMBER_BYTES:
+            name = os.fsdecode(archive.name or "")
+            msg = (
+                f"{name}: refused, because a header in it claims {self.size} bytes; "
+                "copy it again, or save it with NeMo's save_to()"
+            )
+            raise CheckpointError(msg)
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 
 def is_lightning(path: Path) -> bool:
@@ -122,12 +165,20 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: It is missing, too long or no YAML mapping.
     """
     try:
-        config = yaml.safe_load(read_member(path, CONFIG, _MAX_CONFIG_BYTES))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"{path}: {CONFIG} is not valid YAML ({' '.join(str(error).split())})"
+        text = read_member(path, CONFIG, _MAX_CONFIG_BYTES)
+        config = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, and stricter
+    except CheckpointError:
+        raise
+    except (yaml.YAMLError, RecursionError, *MALFORMED) as error:
+        said = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else _NO_VALUE
+        said = "nested too deep" if isinstance(error, RecursionError) else said
+        msg = f"{path}: {CONFIG} is not valid YAML ({said}); write it as NeMo's save_to() does"
         raise CheckpointError(msg) from error
     if not isinstance(config, dict):
-        msg = f"{path}: {CONFIG} holds {type(config).__name__}, but should be a mapping"
+        msg = (
+            f"{path}: {CONFIG} holds {type(config).__name__}, but should be a mapping, as NeMo's "
+            "save_to() writes it"
+        )
         raise CheckpointError(msg)
     return config
 
@@ -183,7 +234,10 @@ def _read_from_folder(folder: Path, name: str, limit_bytes: int | None) -> bytes
 
 def _check_size(path: Path, name: str, found: int, limit_bytes: int | None) -> None:
     if limit_bytes is not None and found > limit_bytes:
-        msg = f"{path}: {name} has {found} bytes, more than {limit_bytes}"
+        msg = (
+            f"{path}: {name} has {found} bytes, more than the {limit_bytes} that are read; "
+            "expected what NeMo's save_to() writes"
+        )
         raise CheckpointError(msg)
 
 
@@ -191,14 +245,14 @@ def _check_size(path: Path, name: str, found: int, limit_bytes: int | None) -> N
 def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]]:
     """Open an archive and list its files by their normal names, each of which is there once."""
     try:
-        with tarfile.open(path, mode="r:*") as archive:
+        with tarfile.open(path, mode="r:*", tarinfo=_Member) as archive:
             yield archive, _files(path, archive)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, *MALFORMED) as error:
         reason = " ".join(str(error).split()).partition(": - method")[0]  # of every compression
-        if reason == "file could not be opened successfully":
-            reason = "neither a tar nor a compressed one, or cut off within its first member"
+        if reason.startswith("file could not be opened"):
+            reason = "no tar, or its first header is damaged"
         msg = (
             f"{path}: not a readable .nemo archive ({reason}); it should be "
             f"a tar of {CONFIG} and {WEIGHTS}; copy or save it again"
@@ -208,15 +262,23 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
 
 def _files(path: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
     files: dict[str, tarfile.TarInfo] = {}
-    for info in archive:
+    room = path.stat().st_size * _MOST_PACKED + _UNPACKED_BYTES
+    for number, info in enumerate(archive):
+        room -= info.size
+        if room < 0 or number == _MOST_MEMBERS:
+            msg = (
+                f"{path}: holds more than {_MOST_MEMBERS} members, or one {_MOST_PACKED} times "
+                "as large as the file: it would fill memory; copy or save it again"
+            )
+            raise CheckpointError(msg)
         if info.isdir() and ".." not in info.name.split("/"):
             continue
         name = posixpath.normpath(info.name)
         reason = None
-        if not info.isfile():
-            reason = "is a link or no regular file"
-        elif info.name.startswith("/") or ".." in info.name.split("/"):
+        if info.name.startswith("/") or ".." in info.name.split("/"):
             reason = "leaves the archive by its path"
+        elif not info.isreg() or info.issparse():
+            reason = "is a link or no regular file"
         elif name in files:
             reason = f"is there twice (as {files[name].name!r} before): NeMo would take the last"
         if reason:

@@ -14,23 +14,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from exporters.nemo.archive import WEIGHTS, CheckpointError, is_lightning, read_config, read_member
 from exporters.nemo.configuration import Configuration, configuration_of
 from exporters.nemo.load_report import LoadReport
+from exporters.nemo.sizes import check_sizes
 from exporters.nemo.supported import Plan, plan_of
 from exporters.nemo.unpickle import load_tensors
 from exporters.nemo.weights import clean_names, tensors_of
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.contract import ModelSpec
 from exportgate.garbage import uncollected
+from exportgate.reading import MALFORMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_UNBUILT = (OmegaConfBaseException, HydraException, MemoryError, RuntimeError)
 __all__ = ["Checkpoint", "CheckpointError", "LoadReport", "load_checkpoint", "load_report"]
 
 
@@ -64,18 +68,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: Missing, unreadable, truncated or unsafe file; a configuration of an
             unsupported kind; missing, unexpected or misshapen weights; weights that are not finite.
     """
-    plan, state = _read(path)
+    plan, state = read_for_building(path)
     if plan.problems:
         msg = f"{path}: cannot export this model: {'; '.join(plan.problems)}"
         raise CheckpointError(msg)
+    check_sizes(path, plan.config, state)
     model = _build(path, OmegaConf.create(plan.config))
     _load_strictly(path, model, state)
     model.eval()
     return Checkpoint(path, sha256_of(path), model, _spec_of(model), plan.notes)
 
 
-def _read(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
-    """Return what is to be built, and the weights under the names that the model gives them."""
+def read_for_building(path: Path) -> tuple[Plan, dict[str, torch.Tensor]]:
+    """Return what is to be built, and the weights under the names that the model gives them.
+
+    Raises:
+        CheckpointError: Missing, unreadable, truncated or unsafe file, or a configuration or
+            weights of an unsupported kind.
+    """
     configuration, state = read_parts(path)
     plan = plan_of(configuration)
     return plan, clean_names(path, state, plan.ignored_weights)
@@ -104,8 +114,12 @@ def _build(path: Path, config: DictConfig) -> Any:  # noqa: ANN401 - NeMo has no
 
         try:
             return EncDecRNNTModel(cfg=config)
-        except (OmegaConfBaseException, ValueError, TypeError, KeyError, RuntimeError) as error:
-            msg = f"{path}: NeMo cannot build the configured model ({error})"
+        except (*_UNBUILT, *MALFORMED) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            msg = (
+                f"{path}: NeMo cannot build the configured model ({lines[-1]}); mend the "
+                "configuration, or save the model again"
+            )
             raise CheckpointError(msg) from error
 
 
@@ -131,7 +145,7 @@ def load_report(path: Path, model: torch.nn.Module) -> LoadReport:
 
     Reads the file anew, so that it also speaks about models that somebody else loaded.
     """
-    _, state = _read(path)
+    _, state = read_for_building(path)
     loaded = model.state_dict()
     shared = sorted(loaded.keys() & state.keys())
     return LoadReport(

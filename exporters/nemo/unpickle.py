@@ -143,7 +143,12 @@ def load_tensors(path: Path, data: bytes, *, values: bool = True) -> object:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).split("Please file an issue")[0].strip().splitlines()
+    if isinstance(error, KeyError):
+        return f"it refers to {error}, which it never stored"
+    text = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    for tail in ("Please file an issue", ". This is an internal", "(Could this", "Check the doc"):
+        text = text.split(tail)[0]
+    lines = text.strip().splitlines()
     marks = ("GLOBAL", "Can only", "Unsupported")
     named = (line for line in lines if any(mark in line for mark in marks))
     return next(named, lines[0] if lines else type(error).__name__).strip()
@@ -190,6 +195,7 @@ def _named(path: Path, data: bytes) -> set[tuple[str, str]]:
 def _pickles(data: bytes) -> Iterator[io.BytesIO]:
     if data.startswith(_ZIP):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_members(archive)
             for name in archive.namelist():
                 if name.rpartition("/")[2] == "data.pkl":
                     yield io.BytesIO(archive.read(name))
@@ -197,6 +203,19 @@ def _pickles(data: bytes) -> Iterator[io.BytesIO]:
     stream = io.BytesIO(data)
     for _ in range(_LEGACY_PICKLES):
         yield stream
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Refuse what torch.save never writes: a name twice, of which readers take either; packing."""
+    seen: set[str] = set()
+    for info in archive.infolist():
+        if info.filename in seen:
+            msg = f"{info.filename} is there twice"
+            raise ValueError(msg)
+        if info.compress_type != zipfile.ZIP_STORED:
+            msg = f"{info.filename} is compressed, which torch.save never does"
+            raise ValueError(msg)
+        seen.add(info.filename)
 
 
 def plain(value: object) -> object:

@@ -25,6 +25,7 @@ from exportgate.artifacts.sidecar import (
 )
 from exportgate.data.features import FEATURE_DIM, feature_document, feature_spec
 from exportgate.errors import ExportGateError
+from exportgate.reading import MALFORMED, read_json, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,10 +34,12 @@ BUNDLE_SCHEMA = 1
 INDEX = "bundle.json"
 VOCABULARY, CONTRACT, FEATURES = "vocab.txt", "contract.json", "features.json"
 LEXICON, REPORT = "lexicon.txt", "report.json"
+BOM, ATTESTATION = "bom.cdx.json", "verdict.intoto.json"
+"""What it is made of (CycloneDX), and its signed verdict; this one is not in the index."""
 ARTIFACT_SUFFIXES = frozenset({".onnx", ".pte"})
 NOT_JUDGED = "not judged"
 _RESERVED = frozenset(
-    {INDEX, VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT}
+    {INDEX, VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT, BOM, ATTESTATION}
     | {"decode.json", "decode.schema.json", "known_answers.json", "known_answers.schema.json"}
     | {"DECODE.md", "words.tsv"}
 )
@@ -94,16 +97,18 @@ def read_bundle(folder: Path) -> Bundle:
         msg = f"{folder}: no {INDEX} in it, so it is no bundle; write one with --package_dir"
         raise BundleError(msg)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         if data["schema"] != BUNDLE_SCHEMA:
             msg = f"schema is {data['schema']}, but should be {BUNDLE_SCHEMA}"
-            raise ValueError(msg)  # noqa: TRY301 - one message for whatever is malformed
+            raise ValueError(msg)
         files = {str(name): str(digest) for name, digest in data["files"].items()}
         verdict, judged = str(data["verdict"]), dict(data["judged"])
         assets = tuple(str(name) for name in data.get("assets", ()))
         bundle = Bundle(str(data["checkpoint_sha256"]), files, verdict, judged, assets)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{path}: malformed index ({error!r}); write the bundle again with --package_dir"
+    except (OSError, *MALFORMED) as error:
+        msg = (
+            f"{path}: malformed index ({reason(error)}); write the bundle again with --package_dir"
+        )
         raise BundleError(msg) from error
     if outside := sorted(name for name in bundle.files if Path(name).name != name):
         msg = f"{path}: {outside[0]!r} should be the plain name of a file in the folder"
@@ -145,6 +150,7 @@ def write_bundle(
         texts[LEXICON] = _read_lexicon(lexicon)
     elif LEXICON in stale:
         texts[LEXICON] = _read_lexicon(folder / LEXICON)
+    reopen(folder)
     for path, sidecar in added.items():
         target = folder / shipped_name(sidecar)
         copy_file(path, target)
@@ -163,6 +169,12 @@ def write_bundle(
     bundle = Bundle(checkpoint, hashes, assets=tuple(sorted(kept)))
     write_text(folder / INDEX, bundle.to_json())
     return bundle
+
+
+def reopen(folder: Path) -> None:
+    """Remove what was said of a bundle as it was: report, bill of materials, signed verdict."""
+    for name in (ATTESTATION, REPORT, BOM):
+        (folder / name).unlink(missing_ok=True)
 
 
 def shipped_name(sidecar: Sidecar) -> str:

@@ -19,8 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exportgate.contract import IoContract, ModelSpec
+from exportgate.contract import IoContract, ModelSpec  # noqa: TC001 - read by their types
 from exportgate.errors import ExportGateError
+from exportgate.reading import MALFORMED, read_json, reason, shaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 SIDECAR_SCHEMA = 1
 _ABANDONED_S = 60.0
+_LARGEST_DIMENSION = 1_000_000
 _VERSIONED = ("torch", "torchao", "executorch", "nemo-toolkit", "onnx", "onnxruntime", "numpy")
 
 
@@ -196,15 +198,25 @@ def read_sidecar(artifact: Path) -> Sidecar:
 
 def _parse_sidecar(path: Path) -> Sidecar:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         schema = data.pop("schema")
         if schema != SIDECAR_SCHEMA:
             msg = f"schema is {schema}, but should be {SIDECAR_SCHEMA}"
-            raise ValueError(msg)  # noqa: TRY301 - one message for whatever is malformed
-        model = data.pop("model")
-        model["labels"] = tuple(model["labels"])
-        contract = IoContract.from_json(data.pop("contract"))
-        return Sidecar(model=ModelSpec(**model), contract=contract, **data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{path}: malformed sidecar ({error}); export the artifact again"
+            raise ValueError(msg)
+        sidecar = shaped(data, Sidecar)
+        _check_numbers(sidecar)
+    except MALFORMED as error:
+        msg = f"{path}: malformed sidecar ({reason(error)}); export the artifact again"
         raise ArtifactError(msg) from error
+    return sidecar
+
+
+def _check_numbers(sidecar: Sidecar) -> None:
+    """Refuse what nothing can be made to the measure of, and a name that leads out of a folder."""
+    for name, value in asdict(sidecar.model).items():
+        if isinstance(value, int) and not 0 < value <= _LARGEST_DIMENSION:
+            msg = f"model.{name} is {value}, but should be from 1 to {_LARGEST_DIMENSION}"
+            raise ValueError(msg)
+    if Path(sidecar.variant).name != sidecar.variant:
+        msg = f"variant is {sidecar.variant!r}, but should be the plain name of a file"
+        raise ValueError(msg)

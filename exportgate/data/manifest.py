@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import unicodedata
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from exportgate.artifacts.sidecar import atomic_write
 from exportgate.data.clock import clock_problem
 from exportgate.data.foreign import HEAD_BYTES, foreign_manifest, foreign_record
 from exportgate.errors import ExportGateError
+from exportgate.reading import unique
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +35,12 @@ LOWEST_XY, HIGHEST_XY = -0.5, 1.5
 """Fingers leave the keyboard above and below by up to a row or more; the features take such points
 as they are. A coordinate beyond these is in pixels, or centred, or in another unit."""
 
+_LONGEST_LINE = 16 << 20  # an hour of a finger
+_LONGEST_WORD = 1000
+_UNWRITABLE = ("Cc", "Cs")
 _EXAMPLE = '{"word": "hi", "points": [{"x": 0.5, "y": 0.5, "t": 0}, {"x": 0.7, "y": 0.2, "t": 9}]}'
+
+_ONE_A_LINE = f"expected one object a line such as {_EXAMPLE}"
 
 
 class ManifestError(ExportGateError, ValueError):
@@ -99,7 +106,10 @@ def _lines(path: Path) -> Iterator[Swipe]:
         with path.open("rb") as lines:
             _refuse_foreign(path, lines.read(HEAD_BYTES))
             lines.seek(0)
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE + 1), b""), 1):
+                if len(line) > _LONGEST_LINE:
+                    msg = f"{path}:{number}: longer than {_LONGEST_LINE} bytes; {_ONE_A_LINE}"
+                    raise ManifestError(msg)
                 if line.removeprefix(codecs.BOM_UTF8).strip():
                     found = True
                     yield _swipe(f"{path}:{number}", number, line.removesuffix(b"\n"))
@@ -169,6 +179,12 @@ def _swipe(where: str, number: int, line: bytes) -> Swipe:
     if not isinstance(word, str) or not word.strip():
         msg = f"{where}: 'word' is {word!r}, expected a non-empty string"
         raise ManifestError(msg)
+    if len(word) > _LONGEST_WORD or any(unicodedata.category(c) in _UNWRITABLE for c in word):
+        msg = (
+            f"{where}: 'word' is {word[:40]!a}, expected at most {_LONGEST_WORD} letters and "
+            "no control characters"
+        )
+        raise ManifestError(msg)
     points = _field(where, record, "points", "the list of points of the trace")
     if not isinstance(points, list):
         msg = f"{where}: 'points' is a JSON {_kind(points)}, expected a list of objects x, y, t"
@@ -195,9 +211,12 @@ def _parsed(where: str, line: bytes) -> object:
         )
         raise ManifestError(msg) from error
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # too many digits are a plain ValueError
-        msg = f"{where}: not valid JSON ({error}); expected one object a line such as {_EXAMPLE}"
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError as error:
+        msg = f"{where}: nested too deep; {_ONE_A_LINE}"
+        raise ManifestError(msg) from error
+    except ValueError as error:  # too many digits are a plain one
+        msg = f"{where}: not valid JSON ({error}); {_ONE_A_LINE}"
         raise ManifestError(msg) from error
 
 

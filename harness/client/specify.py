@@ -11,7 +11,16 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from exporters.pipeline.bundle import INDEX, LEXICON, REPORT, Bundle, BundleError, read_bundle
+from exporters.pipeline.bundle import (
+    BOM,
+    INDEX,
+    LEXICON,
+    REPORT,
+    Bundle,
+    BundleError,
+    read_bundle,
+    reopen,
+)
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, write_text
 from exportgate.data.manifest import read_manifest
 from harness.client.answers import known_answers, pairs_of
@@ -66,8 +75,9 @@ def specify(
     write_client_files(folder, document, answers)
     # What was judged was the bundle as it was: the verdict is open again.
     files = dict(bundle.files) | {name: sha256_of(folder / name) for name in CLIENT_FILES}
-    files.pop(REPORT, None)
-    (folder / REPORT).unlink(missing_ok=True)
+    reopen(folder)
+    for name in (REPORT, BOM):
+        files.pop(name, None)
     done = Bundle(bundle.checkpoint_sha256, files, assets=bundle.assets)
     write_text(folder / INDEX, done.to_json())
     check_client_files(folder, done, sidecars)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇", "'"))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LONGEST_WORD = 200
+_MOST_WORDS = 2_000_000
+_LARGEST_BYTES = 64 << 20
 _SEPARATORS = "\t;,"
 _EXPECTED = "expected a word, or a word and a number above 0"
 
@@ -55,7 +58,13 @@ def read_words(path: Path, *, lower: bool) -> dict[str, float]:
         widths.setdefault(len(fields), number)
         frequency = _frequency(f"{path}:{number}", fields)
         word = _normal(fields[0].lower() if lower else fields[0])
+        if len(word) > _LONGEST_WORD:
+            msg = f"{path}:{number}: a word of {len(word)} letters; {_EXPECTED}"
+            raise LexiconError(msg)
         weights[word] = weights.get(word, 0.0) + frequency
+    if not math.isfinite(sum(weights.values())):
+        msg = f"{path}: its frequencies add up to more than a number holds; divide all of them"
+        raise LexiconError(msg)
     if not weights:
         msg = f"{path}: no words; expected a word a line, each with its frequency or none"
         raise LexiconError(msg)
@@ -70,9 +79,13 @@ def read_words(path: Path, *, lower: bool) -> dict[str, float]:
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """Return number and fields of each line that holds a word."""
+    text = _text(path)
+    if text.count("\n") > _MOST_WORDS:
+        msg = f"{path}: more than {_MOST_WORDS} lines; keep the commonest words of the list"
+        raise LexiconError(msg)
     lines = [
         (number, line.strip())
-        for number, line in enumerate(_text(path).split("\n"), 1)
+        for number, line in enumerate(text.split("\n"), 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
     separator = _separator([line for _, line in lines])
@@ -84,6 +97,12 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def _text(path: Path) -> str:
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            msg = (
+                f"{path}: has {path.stat().st_size} bytes, expected at most {_LARGEST_BYTES}; keep "
+                "the commonest words of the list"
+            )
+            raise LexiconError(msg)
         data = path.read_bytes()
         if data.startswith(_UTF16):
             msg = f"{path}: is UTF-16 text, expected UTF-8; convert it, e.g. with iconv -f utf-16"
@@ -108,7 +127,15 @@ def _fields(line: str, separator: str | None) -> list[str]:
 
 
 def _is_heading(first: list[str], second: list[str]) -> bool:
-    return len(first) == len(second) == 2 and not _number(first[1]) and bool(_number(second[1]))
+    return len(first) == len(second) == 2 and _is_word(first[1]) and bool(_number(second[1]))
+
+
+def _is_word(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 def _number(text: str) -> float | None:
@@ -124,7 +151,7 @@ def _frequency(where: str, fields: list[str]) -> float:
     value = 1.0 if len(fields) == 1 else _number(fields[1])
     bare = fields[0] and not any(mark in fields[0] for mark in _SEPARATORS)
     if value is None or len(fields) > 2 or not bare or len(fields[0].split()) > 1:
-        msg = f"{where}: is {' '.join(fields)!r}, {_EXPECTED}"
+        msg = f"{where}: is {' '.join(fields)!r:.80}, {_EXPECTED}"
         raise LexiconError(msg)
     return value
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.measure.environment import Environment
 
 SCHEMA = 1
-_TELLING = ("onnxruntime", "executorch", "chromium", "onnxruntime-web", "qemu")
+_TELLING = ("onnxruntime", "executorch", "browser", "node", "onnxruntime-web", "qemu")
 _HEADING = """\
 | Where | Encoder | Step | p50 ms | p95 ms | quickest p95 | processor p50 | processor p95 \
 | start ms | first ms | peak MB | soak |

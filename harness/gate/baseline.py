@@ -9,7 +9,6 @@ the checkpoint that the released file was made from, which need not be at hand a
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from exporters.variants import variant
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar
 from exportgate.errors import ExportGateError
 from exportgate.levels import level
+from exportgate.reading import MALFORMED, read_json, reason, shaped
 from exportgate.runtime.inputs import as_declared, encoder_input, step_inputs
 from exportgate.runtime.isolate import Worker
 from harness.decode import greedy
@@ -101,13 +101,14 @@ def read_baseline(folder: Path) -> Baseline:
     """
     path = folder / ACCEPTED
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Baseline(folder, dict(data["files"]), dict(data["values"]))
+        data = read_json(path)
+        files = shaped(data["files"], dict[str, str])
+        return Baseline(folder, files, shaped(data["values"], dict[str, dict[str, float]]))
     except FileNotFoundError as error:
         msg = f"{folder}: no accepted baseline; promote a green run with exportgate promote"
         raise BaselineError(msg) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: malformed ({error}); accept a green run again"
+    except (OSError, *MALFORMED) as error:
+        msg = f"{path}: malformed ({reason(error)}); accept a green run again"
         raise BaselineError(msg) from error
 
 

@@ -7,7 +7,7 @@ build/report/report.json`` puts the report in, if it speaks of these very files 
 kept.
 
 A hash shows that a file is the one that was released, not who released it: whoever can write the
-folder can write its index. Publish the hash of ``bundle.json`` elsewhere where that matters.
+folder can write its index. ``exportgate sign`` and ``exportgate verify`` are for that.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.pipeline.bundle import (
     ARTIFACT_SUFFIXES,
+    ATTESTATION,
+    BOM,
     CONTRACT,
     FEATURES,
     INDEX,
@@ -36,10 +38,13 @@ from exporters.pipeline.bundle import (
 )
 from exportgate.artifacts.sidecar import Sidecar, read_sidecar, sha256_of, write_text
 from exportgate.exit import Exit, Parser
+from exportgate.reading import MALFORMED, read_json, read_text, reason
 from exportgate.resources import build_folder
 from harness.client.specify import CLIENT_FILES, check_client_files, has_pairs, specify, unanswered
 from harness.gate.gates import Status
-from harness.gate.report.outcome import REPORT_SCHEMA
+from harness.gate.proof.bom import bom_of, check_bom
+from harness.gate.report.outcome import Report
+from harness.gate.report.reading import ReportError, read_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,12 +65,14 @@ def verify(folder: Path) -> Bundle:
     _check_files(folder, bundle)
     sidecars = _check_sidecars(folder, bundle)
     for name, text in describe(folder, sidecars).items():
-        if (folder / name).read_text(encoding="utf-8") != text:
+        if _text(folder / name) != text:
             msg = f"{folder / name}: does not fit the files' sidecars; write the bundle again"
             raise BundleError(msg)
     _check_features(folder / FEATURES, sidecars)
     check_client_files(folder, bundle, sidecars)
     _check_verdict(folder, bundle)
+    if BOM in bundle.files:
+        check_bom(folder / BOM, bundle.files)
     return bundle
 
 
@@ -80,15 +87,19 @@ def seal(folder: Path, report: Path) -> Bundle:
     """
     bundle = verify(folder)
     _check_answered(folder, bundle)
-    data = _read_report(report)
+    data = _report_of(report)
     _check_report(report, data, bundle)
+    sidecars = {name: read_sidecar(folder / name) for name in bundle.artifacts}
+    (folder / ATTESTATION).unlink(missing_ok=True)  # it is about the verdict of before
     copy_file(report, folder / REPORT)
+    files = {**bundle.files, REPORT: sha256_of(folder / REPORT)}
+    write_text(folder / BOM, bom_of(Report.from_json(data), files, sidecars))
     judged = {name: data["request"][name] for name in ("target", "device")}
     sealed = replace(
         bundle,
         verdict=str(Status.PASS),
         judged={**judged, "gates": len(data["gates"])},
-        files={**bundle.files, REPORT: sha256_of(folder / REPORT)},
+        files={**files, BOM: sha256_of(folder / BOM)},
     )
     write_text(folder / INDEX, sealed.to_json())
     return sealed
@@ -113,7 +124,7 @@ def _check_answered(folder: Path, bundle: Bundle) -> None:
 
 def _check_files(folder: Path, bundle: Bundle) -> None:
     """Check that the folder holds the files of the index, unchanged, and nothing else."""
-    present = {path.name for path in folder.iterdir()} - {INDEX}
+    present = {path.name for path in folder.iterdir()} - {INDEX, ATTESTATION}
     needed = {VOCABULARY, CONTRACT, FEATURES}
     for names, problem in (
         (bundle.files.keys() - present, "is missing"),
@@ -133,7 +144,7 @@ def _check_files(folder: Path, bundle: Bundle) -> None:
 
 def _check_sidecars(folder: Path, bundle: Bundle) -> dict[str, Sidecar]:
     """Check that every file is what its sidecar says, and of the bundle's checkpoint."""
-    described = {VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT, *CLIENT_FILES}
+    described = {VOCABULARY, CONTRACT, FEATURES, LEXICON, REPORT, BOM, *CLIENT_FILES}
     for name in bundle.files.keys() - described - set(bundle.assets):
         is_sidecar = name.endswith(".json") and name.removesuffix(".json") in bundle.files
         if Path(name).suffix not in ARTIFACT_SUFFIXES and not is_sidecar:
@@ -156,14 +167,21 @@ def _check_sidecars(folder: Path, bundle: Bundle) -> dict[str, Sidecar]:
     return sidecars
 
 
+def _text(path: Path) -> str | None:
+    try:
+        return read_text(path)
+    except ValueError:  # no text of ours at all
+        return None
+
+
 def _check_features(path: Path, sidecars: Mapping[str, Sidecar]) -> None:
     """Check that the specification has the hash that it states and that the files carry."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         text = json.dumps(data["specification"], sort_keys=True, separators=(",", ":"))
         stated = {"version": data["version"], "sha256": data["sha256"]}
-    except (ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: malformed feature specification ({error!r}); write the bundle again"
+    except (OSError, *MALFORMED) as error:
+        msg = f"{path}: malformed feature specification ({reason(error)}); write the bundle again"
         raise BundleError(msg) from error
     found = hashlib.sha256(text.encode("utf-8")).hexdigest()
     if found != stated["sha256"] or any(s.feature_spec != stated for s in sidecars.values()):
@@ -182,25 +200,14 @@ def _check_verdict(folder: Path, bundle: Bundle) -> None:
             f"{folder / INDEX}: verdict {bundle.verdict!r} {there} {REPORT}; seal the bundle again"
         )
         raise BundleError(msg)
-    _check_report(path, _read_report(path), bundle)
+    _check_report(path, _report_of(path), bundle)
 
 
-def _read_report(path: Path) -> dict[str, Any]:
+def _report_of(path: Path) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != REPORT_SCHEMA:
-            msg = f"schema is {data['schema']}, but should be {REPORT_SCHEMA}"
-            raise ValueError(msg)  # noqa: TRY301 - one message for whatever is malformed
-        data["request"]["files"] = dict(data["request"]["files"])
-        needed = [gate["status"] for gate in data["gates"]] + [data["verdict"]]
-        needed += [data["request"][key] for key in ("target", "device", "checkpoint_sha256")]
-        if not all(isinstance(item, str) for item in needed):
-            msg = "verdicts, target, device and checkpoint should be text"
-            raise TypeError(msg)  # noqa: TRY301 - as above
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: no readable report of the gate ({error!r}); run the gate again"
-        raise SealError(msg) from error
-    return data
+        return read_report(path)
+    except ReportError as error:
+        raise SealError(str(error)) from error
 
 
 def _check_report(path: Path, data: Mapping[str, Any], bundle: Bundle) -> None:

@@ -16,7 +16,6 @@ settings that a measurement needs. ``[levels]`` holds numbers that decide elsewh
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
@@ -24,23 +23,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from exporters.variants import VARIANTS, plain_name, variant
 from exportgate.contract import LOG_PROBS
-from exportgate.errors import ExportGateError
 from harness.devices.registry import DEVICES, parts_of
+from harness.gate import gates_file
+from harness.gate.gates_file import INTERFACE, PROFILE, SETTINGS, read_sections
 from harness.metrics import METRICS, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-GATES_SCHEMA = 1
+GateError = gates_file.GateError
 Direction = Literal["min", "max"]
-_PROFILE, _INTERFACE = "profile.", "interface."
-_INTERFACES = (LOG_PROBS,)
-LEVELS = "levels"
-"""The section of numbers that decide outside gates."""
+_LARGEST_INTEGER = 10**300  # of what a float holds
 NOT_ON = "!"
 """Stands before a kind of device on which a gate is not judged."""
-_SETTINGS = {"allowed_fallback_ops"}
 
 
 class Reason(StrEnum):
@@ -57,10 +53,6 @@ class Reason(StrEnum):
     ARITHMETIC = "arithmetic"
     STATISTICAL = "statistical"
     GIVEN = "given"
-
-
-class GateError(ExportGateError, ValueError):
-    """A gates file is malformed, names what does not exist, or leaves an artifact ungated."""
 
 
 class Status(StrEnum):
@@ -261,18 +253,17 @@ def read_gates(paths: Sequence[Path], artifacts: Iterable[str]) -> GateBook:
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        for name, section in _sections(path).items():
+        for name, section in read_sections(path).items():
             merged[name] = {**merged.get(name, {}), **section}
-    merged.pop(LEVELS, None)
     profiles = {
-        name.removeprefix(_PROFILE): merged.pop(name)
+        name.removeprefix(PROFILE): merged.pop(name)
         for name in list(merged)
-        if name.startswith(_PROFILE)
+        if name.startswith(PROFILE)
     }
     interfaces = {
-        name.removeprefix(_INTERFACE): merged.pop(name)
+        name.removeprefix(INTERFACE): merged.pop(name)
         for name in list(merged)
-        if name.startswith(_INTERFACE)
+        if name.startswith(INTERFACE)
     }
     known = set(artifacts)
     merged |= _presented(known, merged, interfaces)
@@ -283,34 +274,9 @@ def read_gates(paths: Sequence[Path], artifacts: Iterable[str]) -> GateBook:
             msg = f"gates.toml: [{artifact!r}] is no artifact; known: {', '.join(sorted(known))}"
             raise GateError(msg)
         flat = _with_profiles(artifact, section, profiles)
-        settings[artifact] = {key: tuple(flat.pop(key)) for key in sorted(_SETTINGS & flat.keys())}
+        settings[artifact] = {key: tuple(flat.pop(key)) for key in sorted(SETTINGS & flat.keys())}
         gates += [_gate(artifact, key, limit) for key, limit in flat.items()]
     return GateBook(tuple(gates), settings)
-
-
-def _sections(path: Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        msg = f"{path}: cannot read the gates ({error})"
-        raise GateError(msg) from error
-    schema = data.pop("schema", None)
-    if schema != GATES_SCHEMA:
-        msg = f"{path}: schema is {schema}, but should be {GATES_SCHEMA}"
-        raise GateError(msg)
-    for name, section in data.items():
-        if not isinstance(section, dict):
-            msg = f"{path}: {name} stands outside every section"
-            raise GateError(msg)
-    profiles, interfaces = data.pop("profile", {}), data.pop("interface", {})
-    if unknown := sorted(interfaces.keys() - set(_INTERFACES)):
-        msg = f"{path}: [interface.{unknown[0]}] is none; known: {', '.join(_INTERFACES)}"
-        raise GateError(msg)
-    return {
-        **{_PROFILE + name: section for name, section in profiles.items()},
-        **{_INTERFACE + name: section for name, section in interfaces.items()},
-        **data,
-    }
 
 
 def _presented(
@@ -368,8 +334,8 @@ def _stated(where: str, limit: object) -> tuple[float, Reason, tuple[str, ...]]:
         msg = f"{where} has the unknown key {unknown[0]!r}; known: limit, reason, devices"
         raise GateError(msg)
     number, reason, devices = stated.get("limit"), stated.get("reason"), stated.get("devices", [])
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or math.isnan(number):
-        msg = f"{where} is {number!r}, but should be a number"
+    if not _is_number(number):
+        msg = f"{where} is {number!r:.60}, but should be a number"
         raise GateError(msg)
     if reason not in list(Reason):
         msg = f"{where} has the reason {reason!r}, but should have {', '.join(Reason)}"
@@ -381,6 +347,13 @@ def _stated(where: str, limit: object) -> tuple[float, Reason, tuple[str, ...]]:
         )
         raise GateError(msg)
     return float(number), Reason(str(reason)), tuple(devices)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether it is one that a limit can be: no truth, no NaN, no larger than a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return not math.isnan(value) if isinstance(value, float) else abs(value) <= _LARGEST_INTEGER
 
 
 def _are_devices(listed: object) -> TypeGuard[list[str]]:

@@ -22,7 +22,9 @@ from exportgate import resources
 from exportgate.artifacts.sidecar import read_sidecar, sidecar_path, write_text
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from exportgate.reading import MALFORMED, reason
 from harness.gate.baseline import ACCEPTED
+from harness.gate.report.reading import ReportError, read_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,10 +69,14 @@ def promote(report_path: Path, baseline: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = report["verdict"], report["request"]["folder"], report["request"]["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: no readable report of a run ({error!r}); run the gate first"
+        report = read_report(path)
+        if not isinstance(report["request"]["folder"], str):
+            msg = "request.folder should be text"
+            raise TypeError(msg)
+    except ReportError:
+        raise
+    except MALFORMED as error:
+        msg = f"{path}: no readable report of a run ({reason(error)}); run the gate first"
         raise PromoteError(msg) from error
     return report
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exportgate.errors import ExportGateError
+from exportgate.reading import MALFORMED, reason, shaped
+from harness.history.rows import Judged, Value, check_schema, environment_of, job_of, unpacked
 from harness.metrics import RENAMED
 
 if TYPE_CHECKING:
@@ -82,8 +84,12 @@ def environment_key(environment: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite_utils.Database]:
+def opened(path: Path, *, only_read: bool = False) -> Iterator[sqlite_utils.Database]:
     """Open a store, making it if it is new.
+
+    Args:
+        path: The file.
+        only_read: Leave a file without our tables as it is, and refuse it.
 
     Raises:
         HistoryError: The file is no store of ours, or another process holds it for too long.
@@ -99,11 +105,22 @@ def opened(path: Path) -> Iterator[sqlite_utils.Database]:
     try:
         # A run is seldom and small: survive a power cut as well as a kill.
         connection.execute("PRAGMA synchronous=FULL")
+        # What a schema calls may be anything in the library; ours calls nothing.
+        connection.execute("PRAGMA trusted_schema=OFF")
+        check_schema(connection)
         database = sqlite_utils.Database(connection)
         if "gates" not in database.table_names():
+            if only_read:
+                msg = "it has none of the tables of a history"
+                raise ValueError(msg)
             with _writing(database):
                 _make_tables(database)
         yield database
+    except ExportGateError:
+        raise
+    except (zlib.error, *MALFORMED) as error:
+        msg = f"{path}: not a readable history ({reason(error)}); move it away to begin a new one"
+        raise HistoryError(msg) from error
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code == sqlite3.SQLITE_BUSY:
@@ -200,15 +217,16 @@ def merge(path: Path, other: Path) -> int:
     if not other.is_file():
         msg = f"{other}: no such history"
         raise HistoryError(msg)
-    with opened(other) as database:
-        theirs = list(database.query("SELECT job, finished_utc, report FROM runs ORDER BY number"))
+    with opened(other, only_read=True) as database:
+        rows = database.query("SELECT job, finished_utc, report FROM runs ORDER BY number")
+        theirs = [(job_of(row), row["finished_utc"], unpacked(row["report"])) for row in rows]
+        for _, finished, report in theirs:
+            _row(report, None, finished)  # theirs is named if it is malformed, not ours
     appended = 0
     with opened(path) as database, _writing(database):
-        for run in theirs:
-            job = run["job"] or hashlib.sha256(run["report"]).hexdigest()
+        for job, finished, report in theirs:
             if _number_of_job(database, job) is None:
-                report = json.loads(zlib.decompress(run["report"]))
-                _insert(database, _row(report, job, run["finished_utc"]), report)
+                _insert(database, _row(report, job, finished), report)
                 appended += 1
     return appended
 
@@ -270,6 +288,7 @@ def number_of_job(path: Path, job: str) -> int | None:
         return _number_of_job(database, job)
 
 
+_GATE_COLUMNS = ("run", "subject", "metric", "direction", '"limit"', "value", "status")
 _RUN_COLUMNS = (
     "number, checkpoint, checkpoint_sha256, calibration_sha256, target, device, environment, "
     "verdict, finished_utc"
@@ -278,16 +297,16 @@ _RUN_COLUMNS = (
 
 def read_runs(path: Path) -> list[Run]:
     """Return all runs, oldest first."""
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         sql = f"SELECT {_RUN_COLUMNS} FROM runs ORDER BY number"  # noqa: S608 - a constant
-        return [Run(**row) for row in database.query(sql)]
+        return [shaped(row, Run) for row in database.query(sql)]
 
 
 def read_environments(path: Path) -> dict[str, dict[str, Any]]:
     """Return each environment by its key."""
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         rows = database.query("SELECT key, content FROM environments")
-        return {row["key"]: json.loads(row["content"]) for row in rows}
+        return {row["key"]: environment_of(row["content"]) for row in rows}
 
 
 def read_report(path: Path, number: int) -> dict[str, Any]:
@@ -296,23 +315,23 @@ def read_report(path: Path, number: int) -> dict[str, Any]:
     Raises:
         HistoryError: No run has the number.
     """
-    with opened(path) as database:
+    with opened(path, only_read=True) as database:
         sql = "SELECT report FROM runs WHERE number = :number"
         found = next(database.query(sql, {"number": number}), None)
-    if found is None:
-        msg = f"{path}: no run {number}"
-        raise HistoryError(msg)
-    report: dict[str, Any] = json.loads(zlib.decompress(found["report"]))
-    return report
+        if found is None:
+            msg = f"{path}: no run {number}; exportgate history lists those that are there"
+            raise HistoryError(msg)
+        return unpacked(found["report"])
 
 
 def read_values(path: Path) -> dict[int, dict[tuple[str, str], float | None]]:
     """Return by run each measured value, by artifact and metric as it is called today."""
     found: dict[int, dict[tuple[str, str], float | None]] = {}
-    with opened(path) as database:
-        for row in database.query("SELECT * FROM measurements"):
-            metric = RENAMED.get(row["metric"], row["metric"])
-            found.setdefault(row["run"], {})[row["subject"], metric] = row["value"]
+    with opened(path, only_read=True) as database:
+        for plain in database.query("SELECT run, subject, metric, value FROM measurements"):
+            row = shaped(plain, Value)
+            metric = RENAMED.get(row.metric, row.metric)
+            found.setdefault(row.run, {})[row.subject, metric] = row.value
     return found
 
 
@@ -333,6 +352,7 @@ def find_run(runs: Sequence[Run], name: str) -> Run:
 
 def read_gates(path: Path) -> list[dict[str, Any]]:
     """Return each judged gate: run, artifact, metric, direction, limit, value and status."""
-    with opened(path) as database:
-        rows = list(database.query("SELECT * FROM gates ORDER BY rowid"))
+    with opened(path, only_read=True) as database:
+        sql = f"SELECT {', '.join(_GATE_COLUMNS)} FROM gates ORDER BY rowid"  # noqa: S608 - constants
+        rows = [row for row in database.query(sql) if shaped(row, Judged)]
     return [row | {"metric": RENAMED.get(row["metric"], row["metric"])} for row in rows]

@@ -137,7 +137,8 @@ def breaks(path: Path, order: Order = "time") -> list[Break]:
         run = place[row["run"]][1]
         key = SeriesKey(row["subject"], row["metric"], run.device, run.environment)
         sign = "≥" if row["direction"] == "min" else "≤"
-        bound = f"{sign} {METRICS[row['metric']].format(row['limit'])}"
+        known = METRICS.get(row["metric"])  # a metric that is measured no more has no unit
+        bound = f"{sign} {known.format(row['limit']) if known else row['limit']}"
         # By direction, not by limit: a limit that was tightened goes on with the same line.
         point = Point(run, row["value"], row["status"])
         lines.setdefault((key, row["direction"]), []).append((point, bound))

@@ -88,7 +88,7 @@ def provenance_mismatches(
     ]
     if sidecar.calibration is not None:
         claims.append(
-            ("calibration's features", sidecar.calibration["feature_spec"], dict(feature_spec))
+            ("calibration's features", sidecar.calibration.get("feature_spec"), dict(feature_spec))
         )
     return [
         f"{name} is {have}, but should be {want}" for name, have, want in claims if have != want

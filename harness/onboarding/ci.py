@@ -21,6 +21,7 @@ from exportgate.exit import Exit, Parser
 from harness.client.specify import CLIENT_FILES, has_pairs
 from harness.gate import command as gate
 from harness.gate.bundle import seal
+from harness.gate.proof.proving import sign
 from harness.onboarding.doctor import examine
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     given = list(sys.argv[1:] if argv is None else argv)
     args, options = parser().parse_known_args(given)
+    if args.key is not None and args.bundle is None:
+        msg = f"--key {args.key} signs a bundle; name its folder with --bundle"
+        raise CiError(msg)
     asked = gate.parser().parse_known_args(options)[0]
     checkpoint = asked.checkpoint or resources.folder("golden") / "golden.nemo"
     findings, _ = examine(checkpoint, asked.manifest, asked.calibration, asked.gates or ())
@@ -48,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = (asked.report or (asked.workdir or resources.build_folder()) / "report").resolve()
     if status == Exit.PASSED and args.bundle is not None:
         _bundle(args.bundle, report / "report.json", asked.workdir or resources.build_folder())
+        if args.key is not None:
+            sign(args.bundle, args.key)
+            print(f"signed: {args.bundle}")
     return status
 
 
@@ -113,4 +120,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     found.add_argument("--bundle", type=Path, metavar="DIR", help="write and seal this bundle")
+    found.add_argument(
+        "--key", type=Path, metavar="FILE", help="sign the bundle with this private key"
+    )
     return found

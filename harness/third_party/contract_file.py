@@ -19,11 +19,11 @@ of its inputs and outputs, which have no names.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporters.variants import VARIANTS
+from exportgate.reading import MALFORMED, read_toml, reason
 from exportgate.runtime.adapter import OURS, Mapping, Tensor
 from harness.third_party.folder import CONTRACT_FILE, ThirdPartyError
 
@@ -35,6 +35,8 @@ _NEEDED = {
     "encoder": ("features_bft", "encoded_bdt"),
     "step": ("y_prev", "h0", "c0", "enc_t", "logits", "h1", "c1"),
 }
+_MOST_AXES = 8
+_LARGEST_CONSTANT = float(2**63)
 _SEE = "its form is described in harness/third_party/contract_file.py"
 
 
@@ -72,21 +74,30 @@ def read_contract(path: Path) -> tuple[list[ThirdPartyFile], int | None]:
         ThirdPartyError: It is malformed, or names a file that is not there.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        data = read_toml(path)
         if data.get("schema") != SCHEMA:
             msg = f"{path}: schema is {data.get('schema')}, but should be {SCHEMA}"
-            raise ThirdPartyError(msg)
-        files = [_file(path.with_name(name), entry) for name, entry in data["files"].items()]
+            raise ThirdPartyError(msg)  # noqa: TRY301 - it says what is wrong as it is
+        files = [_file(_beside(path, name), entry) for name, entry in data["files"].items()]
+    except ThirdPartyError:
+        raise
     except KeyError as lack:
         msg = f"{path}: {lack.args[0]} is missing; {_SEE}"
         raise ThirdPartyError(msg) from lack
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, AttributeError) as e:
-        msg = f"{path}: malformed ({type(e).__name__}: {e}); {_SEE}"
-        raise ThirdPartyError(msg) from e
+    except (OSError, *MALFORMED) as error:
+        msg = f"{path}: malformed ({reason(error)}); {_SEE}"
+        raise ThirdPartyError(msg) from error
     if not files:
         msg = f"{path}: names no file; there is nothing to judge"
         raise ThirdPartyError(msg)
     return files, _blank(path, data.get("blank"))
+
+
+def _beside(path: Path, name: str) -> Path:
+    if name in ("", ".", "..") or "/" in name or not name.isprintable():
+        msg = f"{path}: names the file {name!r}, but should name files beside it; move it there"
+        raise ThirdPartyError(msg)
+    return path.with_name(name)
 
 
 def _blank(path: Path, blank: object) -> int | None:
@@ -110,7 +121,11 @@ def _file(path: Path, entry: dict[str, Any]) -> ThirdPartyFile:
     if missing:
         msg = f"{path}: {CONTRACT_FILE} does not say which tensor is {', '.join(missing)}"
         raise ThirdPartyError(msg)
-    return ThirdPartyFile(path, graph, entry.get("precision", "fp32"), mapping)
+    precision = entry.get("precision", "fp32")
+    if not isinstance(precision, str):
+        msg = f"{path}: precision is {precision!r}, but should be a name such as fp32 or int8"
+        raise ThirdPartyError(msg)
+    return ThirdPartyFile(path, graph, precision, mapping)
 
 
 def _tensors(path: Path, table: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -122,12 +137,25 @@ def _tensors(path: Path, table: dict[str, Any]) -> tuple[Tensor, ...]:
             raise ThirdPartyError(msg)
         axes = entry.get("axes", OURS.get(role, "B"))
         _check_axes(path, name, role, axes)
-        tensors.append(Tensor(name, role, axes, entry.get("constant")))
+        tensors.append(Tensor(name, role, axes, _constant(path, name, entry.get("constant"))))
     return tuple(tensors)
+
+
+def _constant(path: Path, name: str, value: object) -> int | float | None:
+    if value is None:
+        return None
+    number = not isinstance(value, bool) and isinstance(value, (int, float))
+    if not number or not -_LARGEST_CONSTANT <= value <= _LARGEST_CONSTANT:  # type: ignore[operator]
+        msg = f"{path}: the constant of {name} is {value!r:.40}, but should be a number"
+        raise ThirdPartyError(msg)
+    return value  # type: ignore[return-value]
 
 
 def _check_axes(path: Path, name: str, role: str, axes: str) -> None:
     """Refuse axes that are not those of the role, in some order, with axes of size 1 between."""
+    if not isinstance(axes, str) or len(axes) > _MOST_AXES:
+        msg = f"{path}: axes of {name} are {axes!r:.40}, but should be at most {_MOST_AXES} letters"
+        raise ThirdPartyError(msg)
     if role and sorted(axes.replace("1", "")) != sorted(OURS[role]):
         msg = (
             f"{path}: axes of {name} are {axes!r}, but {role} has the axes {', '.join(OURS[role])}"

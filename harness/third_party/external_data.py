@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LARGEST_PROTOBUF = 2**31 - 1
+_MOST_SHARED = 4  # tied weights are one tensor twice
+_COUNT = re.compile(r"[0-9]{1,18}")
 
 
 @contextmanager
@@ -53,21 +57,39 @@ def whole_model(path: Path) -> bytes | None:
     files = _check_files(path, model)
     if not files:
         return None
-    size = path.stat().st_size + sum(file.stat().st_size for file in files)
+    beside = sum(file.stat().st_size for file in files)
+    size = path.stat().st_size + beside
     if size > _LARGEST_PROTOBUF:
         msg = f"{path}: {size / 2**30:.1f} GiB with its weights; more than 2 GiB cannot be judged"
         raise ThirdPartyError(msg)
-    for tensor in _tensors(model):
-        _take_in(path, tensor)
+    places = [(tensor, _place(path, tensor)) for tensor in _tensors(model)]
+    if sum(place.length for _, place in places) > _MOST_SHARED * beside:
+        msg = (
+            f"{path}: takes its weights from the same bytes more than {_MOST_SHARED} times, "
+            "which no exporter does; export it again"
+        )
+        raise ThirdPartyError(msg)
+    for tensor, place in places:
+        _take_in(tensor, place)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _tensors(model: Any) -> list[Any]:  # noqa: ANN401 - protobuf has no types here
-    from onnx import external_data_helper as helper  # noqa: PLC0415 - as above
+def _tensors(message: Any) -> list[Any]:  # noqa: ANN401 - protobuf has no types here
+    """Return every tensor whose values lie elsewhere, wherever it stands.
 
-    # The one walk over initialisers, attributes and subgraphs that onnx itself uses.
-    found = helper._get_all_tensors(model)  # noqa: SLF001
-    return [tensor for tensor in found if helper.uses_external_data(tensor)]
+    onnx's own walk leaves out sparse tensors, training graphs and more, which runtimes read.
+    """
+    from onnx import TensorProto  # noqa: PLC0415 - as above
+
+    if isinstance(message, TensorProto):
+        elsewhere = message.data_location == TensorProto.EXTERNAL or message.external_data
+        return [message] if elsewhere else []
+    found = []
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            parts = [value] if hasattr(value, "ListFields") else value
+            found += [tensor for part in parts for tensor in _tensors(part)]
+    return found
 
 
 def _check_files(path: Path, model: Any) -> set[Path]:  # noqa: ANN401 - as above
@@ -92,6 +114,9 @@ def _located(path: Path, location: str) -> Path:
     if not file.is_file():
         msg = f"{path}: its weights are in {location}, which is not there; copy it beside the model"
         raise ThirdPartyError(msg)
+    if file.stat().st_nlink > 1:  # as onnx itself: it may be any file of the machine
+        msg = f"{file}: has a second name elsewhere (a hard link); give a copy of it (cp)"
+        raise ThirdPartyError(msg)
     real = file.resolve()
     if not any(real.is_relative_to(top) for top in (path.parent.resolve(), path.resolve().parent)):
         msg = f"{file}: a link to {real}, out of the folder; copy the file itself (cp -L)"
@@ -99,18 +124,45 @@ def _located(path: Path, location: str) -> Path:
     return real
 
 
-def _take_in(path: Path, tensor: Any) -> None:  # noqa: ANN401 - as above
-    from onnx import TensorProto  # noqa: PLC0415 - as above
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor's values lie, inside of the file."""
 
+    file: Path
+    offset: int
+    length: int
+
+
+def _place(path: Path, tensor: Any) -> _Place:  # noqa: ANN401 - as above
     file = _located(path, _entry(tensor, "location"))
-    offset = int(_entry(tensor, "offset") or 0)
-    with file.open("rb") as data:
-        data.seek(offset)
-        length = _entry(tensor, "length")
-        tensor.raw_data = data.read(int(length)) if length else data.read()
-    if length and len(tensor.raw_data) != int(length):
+    size = file.stat().st_size
+    offset = _count(path, tensor, "offset", 0)
+    length = _count(path, tensor, "length", max(size - offset, 0))
+    if offset + length > size:
         msg = f"{file}: ends before the weights of {tensor.name!r}; it is cut off, copy it again"
         raise ThirdPartyError(msg)
+    return _Place(file, offset, length)
+
+
+def _count(path: Path, tensor: Any, key: str, default: int) -> int:  # noqa: ANN401 - as above
+    text = _entry(tensor, key)
+    if not text:
+        return default
+    if not _COUNT.fullmatch(text):
+        msg = (
+            f"{path}: the {key} of {tensor.name!r} is {text!r:.60}, but should be a number of "
+            "bytes; export it again"
+        )
+        raise ThirdPartyError(msg)
+    return int(text)
+
+
+def _take_in(tensor: Any, place: _Place) -> None:  # noqa: ANN401 - as above
+    from onnx import TensorProto  # noqa: PLC0415 - as above
+
+    with place.file.open("rb") as data:
+        data.seek(place.offset)
+        tensor.raw_data = data.read(place.length)
     tensor.data_location = TensorProto.DEFAULT
     del tensor.external_data[:]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from exporters.variants import is_variant
 from exportgate.artifacts.sidecar import sidecar_path
 from exportgate.errors import ExportGateError
+from exportgate.reading import read_json, reason, shaped
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -53,8 +53,8 @@ def _has_sidecar(path: Path) -> bool:
     if is_variant(path.name):  # ours, however damaged
         return True
     try:
-        data = json.loads(found.read_text(encoding="utf-8"))
-    except ValueError:
+        data = read_json(found)
+    except (OSError, ValueError):
         return False
     return isinstance(data, dict) and {"schema", "variant", "sha256"} <= data.keys()
 
@@ -66,8 +66,12 @@ def is_imported(folder: Path) -> bool:
 
 def imported_names(folder: Path) -> list[str]:
     """Return the variants that ``import_folder`` found."""
-    names: list[str] = json.loads((folder / IMPORTED_FILE).read_text(encoding="utf-8"))
-    return names
+    path = folder / IMPORTED_FILE
+    try:
+        return shaped(read_json(path), list[str])
+    except (OSError, ValueError) as error:
+        msg = f"{path}: no list of imported files ({reason(error)}); import the folder again"
+        raise ThirdPartyError(msg) from error
 
 
 def not_judged(folder: Path, named: Collection[str]) -> list[str]:

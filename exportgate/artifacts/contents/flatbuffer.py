@@ -13,6 +13,7 @@ from typing import Any
 from exportgate.errors import ExportGateError
 
 _FLATC_TIMEOUT_S = 60.0
+_LARGEST_JSON_BYTES = 128 << 20
 _BARE_NUMBER = re.compile(rb"(?<=[\s\[:,-])(inf|nan)(?=[\s\],}])")
 """flatc's spelling of unbounded clamps, which is no JSON; Python's parser wants another one."""
 
@@ -50,7 +51,12 @@ def decompile(flatbuffer: bytes, schema: str) -> dict[str, Any]:
         result = source.with_suffix(".json")
         if done.returncode != 0 or not result.is_file():
             said = (done.stdout + done.stderr).decode(errors="replace").strip()
-            msg = f"flatc exits with {done.returncode}: {said}"
+            msg = (
+                f"flatc cannot read its tables (exit status {done.returncode}){said and ': '}{said}"
+            )
+            raise ValueError(msg)
+        if result.stat().st_size > _LARGEST_JSON_BYTES:
+            msg = f"its tables take {result.stat().st_size} bytes as text"
             raise ValueError(msg)
         parsed = json.loads(_BARE_NUMBER.sub(_spelled_out, result.read_bytes()))
     if not isinstance(parsed, dict):

@@ -21,6 +21,7 @@ import numpy as np
 from exportgate.artifacts.contents.flatbuffer import cut, decompile, unsigned
 from exportgate.artifacts.contents.xnn_graph import Constant, XnnGraph, widened
 from exportgate.errors import ExportGateError
+from exportgate.reading import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -276,6 +277,12 @@ class _Container:
         program_size = unsigned(data, 16, 8)
         base = unsigned(data, 24, 8)
         program = decompile(cut(data, 0, program_size, "program"), "program.fbs")
+        if not program["execution_plan"]:
+            msg = "its program has no method"
+            raise ValueError(msg)
+        if sum(segment["size"] for segment in program["segments"]) > 2 * len(data):
+            msg = "its segments are together larger than the file"
+            raise ValueError(msg)
         segments = tuple(
             cut(data, base + segment["offset"], segment["size"], f"segment {number}")
             for number, segment in enumerate(program["segments"])
@@ -388,5 +395,4 @@ def _scalar_type(tensor: dict[str, Any]) -> tuple[str, int]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = f"{type(error).__name__}: {error}".strip().splitlines()
-    return lines[0][:300]
+    return reason(error).strip().partition("\n")[0][:300]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from exportgate.artifacts.contents.onnx_matrices import count_by_dtype
 from exportgate.artifacts.contents.saturation import saturating_pairs
 from exportgate.artifacts.operators import is_dequantize, is_quantize
 from exportgate.errors import ExportGateError
+from exportgate.reading import MALFORMED, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import onnx
 
     from exporters.variants import Precision
 
@@ -30,6 +32,8 @@ _BITS = {
 }  # fmt: skip
 _NAMED_BITS: Mapping[Precision, int] = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 
+
+_MOST_ELEMENTS = 1 << 32
 
 # ONNX Runtime's com.microsoft is in all of its builds; nchwc and the rest depend on the processor.
 _PORTABLE_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
@@ -141,13 +145,23 @@ def _onnx_contents(path: Path) -> Contents:
     from google.protobuf.message import DecodeError  # noqa: PLC0415
 
     try:
-        model = onnx.load(str(path))
-    except (DecodeError, OSError) as error:
-        msg = f"{path}: not a readable ONNX file ({error}); export it again"
+        # Weights of another file are no part of this one; its hash would not cover them.
+        return _contents_of(onnx.load(str(path), load_external_data=False))
+    except (DecodeError, OSError, *MALFORMED) as error:
+        msg = f"{path}: not a readable ONNX file ({reason(error)}); export it again"
         raise AuditError(msg) from error
+
+
+def _contents_of(model: onnx.ModelProto) -> Contents:
+    import onnx  # noqa: PLC0415 - as above
+
+    if not model.graph.node:
+        msg = "its graph has no operators"
+        raise ValueError(msg)
     weights: Counter[str] = Counter()
     for tensor in model.graph.initializer:
-        count = int(np.prod(tensor.dims))
+        _check_tensor(tensor)
+        count = prod(tensor.dims)
         if count >= _MIN_WEIGHT_ELEMENTS:
             dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
             dtype = {"float": "float32"}.get(dtype, dtype)
@@ -167,6 +181,26 @@ def _onnx_contents(path: Path) -> Contents:
         saturating_pairs=saturating_pairs(model),
         matrix_weights=dict(count_by_dtype(model)),
     )
+
+
+def _check_tensor(tensor: onnx.TensorProto) -> None:
+    """Refuse a tensor whose dimensions are not those of its values.
+
+    Raises:
+        ValueError: They are not, or the values are not in this file.
+    """
+    from onnx import helper  # noqa: PLC0415 - as above
+
+    if tensor.external_data:
+        msg = f"the weights of {tensor.name!r} are in another file"
+        raise ValueError(msg)
+    if min(tensor.dims, default=1) < 0 or prod(tensor.dims) > _MOST_ELEMENTS:
+        msg = f"the dimensions of {tensor.name!r} are {list(tensor.dims)}"
+        raise ValueError(msg)
+    known = {None, *helper.get_all_tensor_dtypes()}
+    if tensor.data_type not in known:
+        msg = f"{tensor.name!r} is of the unknown type {tensor.data_type}"
+        raise ValueError(msg)
 
 
 def _pte_contents(path: Path) -> Contents:

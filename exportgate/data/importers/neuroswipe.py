@@ -18,6 +18,7 @@ from exportgate.data.importers.recording import (
     record_of,
     recorded,
 )
+from exportgate.reading import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +64,8 @@ def read_grids(path: Path) -> dict[str, Box]:
         data = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): letter_area(grid) for name, grid in data.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{path}: no keyboards ({error!r}); expected their names with width, height and keys"
+        said = reason(error)
+        msg = f"{path}: no keyboards ({said}); expected their names with width, height and keys"
         raise ImportingError(msg) from error
 
 
@@ -107,7 +109,9 @@ def _box(where: str, curve: Mapping[str, Any], known: dict[str, Box]) -> Box:
         try:
             known[name] = letter_area(grid)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            msg = f"{where}: the keyboard {name!r} has no usable size ({error!r}); give --grids"
+            msg = (
+                f"{where}: the keyboard {name!r} has no usable size ({reason(error)}); give --grids"
+            )
             raise ImportingError(msg) from error
     return known[name]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from exportgate.data.manifest import HIGHEST_XY, LOWEST_XY, Swipe
 from exportgate.errors import ExportGateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -37,6 +38,9 @@ class Dropped:
     line: int
 
 
+_LONGEST_LINE = 16 << 20
+_ONE_A_LINE = "expected a recording a line"
+_ONE = "expected a recording a line"
 Recording = Swipe | Dropped
 
 
@@ -48,17 +52,21 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """
     try:
         with _opened(path) as lines:
-            for number, line in enumerate(lines, 1):
+            each = iter(lambda: lines.readline(_LONGEST_LINE + 1), b"")
+            for number, line in enumerate(each, 1):
+                if len(line) > _LONGEST_LINE:
+                    msg = f"{path}:{number}: longer than {_LONGEST_LINE} bytes; {_ONE_A_LINE}"
+                    raise ImportingError(msg)
                 if line.strip():
                     yield number, line
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         msg = f"{path}: cannot be read ({reason}); give a file of recordings"
         raise ImportingError(msg) from error
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterable[bytes]]:
+def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
     """Open a file, or a pipe: nothing is read twice."""
     with path.open("rb") as file:
         packed = file.peek(len(GZIP)).startswith(GZIP)
