@@ -13,7 +13,7 @@ from exportgate.artifacts.contents.pte_file import _Container
 from exportgate.artifacts.contents.xnn_graph import XnnGraph
 from exportgate.artifacts.sidecar import sidecar_path
 from exportgate.data.manifest import Swipe, read_manifest, write_manifest
-from harness.gate.gates import GATES_SCHEMA
+from harness.gate.gates_file import GATES_SCHEMA
 from tests.faults.fault import REFUSED, Fault
 from tests.faults.run import CHECKPOINT, GOLDEN, REPOSITORY
 
