@@ -19,15 +19,9 @@ from exportgate.exit import Exit
 from harness.console import main
 from harness.onboarding.doctor import examine
 from harness.onboarding.layout import layout_problems
-from tests.wrong_inputs import (
-    CHECKPOINTS,
-    GOLDEN,
-    SWIPES,
-    Bench,
-    arguments_of,
-    prefixed,
-    problems_of,
-)
+from tests.wrong_inputs.bench import GOLDEN, Bench, arguments_of, problems_of
+from tests.wrong_inputs.checkpoints import CHECKPOINTS, prefixed
+from tests.wrong_inputs.swipes import SWIPES
 
 if TYPE_CHECKING:
     from pathlib import Path
