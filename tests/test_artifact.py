@@ -79,7 +79,7 @@ def test_a_sidecar_that_states_another_size_is_refused(tmp_path: Path, size: obj
     path = tmp_path / "a.onnx"
     text = artifact(path).to_json().replace('"size_bytes": 7', f'"size_bytes": {json.dumps(size)}')
     sidecar_path(path).write_text(text, encoding="utf-8")
-    with pytest.raises(ArtifactError, match="has 7 bytes: the sidecar was changed"):
+    with pytest.raises(ArtifactError, match=r"has 7 bytes: the sidecar was changed|Expected `int`"):
         read_sidecar(path)
 
 

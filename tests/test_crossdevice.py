@@ -290,7 +290,8 @@ def test_the_verdict_of_a_stage_is_its_commands(
 
 
 ENDLESS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a job of a shell script
 from harness.crossdevice import gate_all, running
 program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 running.command_of = lambda *_: [sys.executable, "-c", program]

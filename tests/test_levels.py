@@ -26,6 +26,7 @@ ELSEWHERE = {
     "harness/decode/accuracy.py": "words called rare in a table that only informs",
     "harness/devices/adb/device.py": "the temperature at which a phone may be timed",
     "harness/diagnose/calibration_report.py": "where a curve is drawn",
+    "harness/diagnose/feature_relation.py": "names how a channel is wrong that was found wrong",
     "harness/diagnose/feature_check.py": "guesses the unit of features that were found wrong",
     "harness/gate/page/": "how a report is drawn",
     "harness/gate/plugin/request.py": "what few swipes can show, in words",

@@ -179,7 +179,10 @@ def _swipe(where: str, number: int, line: bytes) -> Swipe:
     if not isinstance(word, str) or not word.strip():
         msg = f"{where}: 'word' is {word!r}, expected a non-empty string"
         raise ManifestError(msg)
-    if len(word) > _LONGEST_WORD or any(unicodedata.category(c) in _UNWRITABLE for c in word):
+    letters = word.strip()  # blanks around it, tabs too, are removed and said
+    if len(letters) > _LONGEST_WORD or any(
+        unicodedata.category(letter) in _UNWRITABLE for letter in letters
+    ):
         msg = (
             f"{where}: 'word' is {word[:40]!a}, expected at most {_LONGEST_WORD} letters and "
             "no control characters"

@@ -7,6 +7,7 @@ honest file's two answers differ by no more than each differs from NeMo.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from exportgate.decibel import EQUAL_DB, ratio_db
 from exportgate.levels import level
 from exportgate.runtime.inputs import encoder_input
 from harness.measure.expected.rollout import log_softmax
-from harness.measure.outliers import Farthest, farthest
+from harness.measure.outliers import Farthest, Shifted, farthest, most_shifted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,6 +178,7 @@ class LabelErrors:
         logits_db: Signal to noise of all logits.
         states_db: Signal to noise of all states.
         shift_nats: (V,) mean error of each symbol's logit beside the other symbols'.
+        shifted: The symbol whose logit's mean error is least like the others'.
         fed: The symbol after which logits, or states, are least like after the others.
         scored: The symbol whose logit is least like the others'.
     """
@@ -186,6 +188,7 @@ class LabelErrors:
     logits_db: float
     states_db: float
     shift_nats: NDArray[np.float64]
+    shifted: Shifted
     fed: Farthest
     scored: Farthest
 
@@ -217,6 +220,7 @@ def label_errors(drive: LabelDrive, nemo: StepOutputs, ours: StepOutputs) -> Lab
         logits_db=power_ratio_db(nemo.logits, ours.logits),
         states_db=power_ratio_db(nemo.states, ours.states),
         shift_nats=mean_error - np.median(mean_error),
+        shifted=most_shifted(error, level("float32_noise") * math.sqrt(power)),
         # The less probable of two.
         fed=replace(fed, p_value=min(1.0, len(after) * fed.p_value)),
         scored=farthest(relative, len(drive.y_prev), normal=False),

@@ -96,6 +96,54 @@ def farthest(noise_db: NDArray[np.float64], independent: int, *, normal: bool) -
     return replace(found, p_value=min(1.0, len(judged) * explained))
 
 
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """The one of many whose error has a mean that is least like the others'.
+
+    Attributes:
+        index: Which.
+        shift: Its mean error, beside the median one's.
+        usual: By how much they differ as a rule: one standard deviation.
+        p_value: Probability that the one most shifted of so many is so far by chance.
+    """
+
+    index: int
+    shift: float
+    usual: float
+    p_value: float
+
+    def sentence(self, name: str, unit: str) -> str:
+        """Return what is said of it under its name."""
+        return f"{name}: {self.shift:+.2g} {unit} on average, ±{self.usual:.2g} is usual"
+
+
+def most_shifted(errors: NDArray[np.float64], least: float) -> Shifted:
+    """Find the one whose errors are shifted, as by a wrong bias, and how probable that is.
+
+    Rounding of weights shifts too, by more where an error scatters more: each mean is divided by
+    its own scatter. Of what remains the tail is taken to be exponential.
+
+    Args:
+        errors: (N, S) of each input, for each of some that are alike.
+        least: Shifts below it are not suspected.
+    """
+    means = errors.mean(axis=0)
+    if errors.shape[1] < 2 or not np.isfinite(means).all():
+        return Shifted(0, 0.0, 0.0, 1.0)  # no number at all is another gate's
+    shifts = means - np.median(means)
+    relative = shifts / np.maximum(errors.std(axis=0), least)
+    sizes = np.abs(relative - np.median(relative))
+    index = int(sizes.argmax())
+    usual = _OF_A_NORMAL * float(np.median(np.abs(shifts)))
+    found = Shifted(index, float(shifts[index]), usual, 1.0)
+    if abs(found.shift) <= least:
+        return found
+    # Either side may be far: twice the tail.
+    deviations = float(sizes[index]) / max(float(np.median(sizes)), _NO_SPREAD_DB)
+    p_value = 2 * _exponential_tail(deviations, len(sizes))
+    return replace(found, p_value=min(1.0, len(sizes) * p_value))
+
+
 def farthest_length(
     noise_db: NDArray[np.float64],
     frames: NDArray[np.int64],
