@@ -72,9 +72,12 @@ def commands() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the pages take for given: a checkpoint, swipes, recordings."""
+    """A checkout with what the pages take for given: a checkpoint, swipes, recordings."""
     folder = tmp_path_factory.mktemp("desk")
-    shutil.copytree(ROOT / "golden", folder / "golden")
+    for name in ("exportgate", "exporters", "harness", "suites", "golden"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("pyproject.toml", "conftest.py"):
+        shutil.copy(ROOT / name, folder / name)
     shutil.copy(ROOT / "golden" / "golden.nemo", folder / "my_model.nemo")
     shutil.copy(ROOT / "golden" / "val.jsonl", folder / "my_swipes.jsonl")
     write(folder / "swipes.jsonl", futo())
@@ -99,7 +102,7 @@ def test_every_command_is_run_here_or_elsewhere() -> None:
 
 def test_the_commands_of_the_pages_do_what_the_pages_say(desk: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(desk)}
     failed = []
     for line in commands():
         words = words_of(line)

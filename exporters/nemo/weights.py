@@ -147,7 +147,7 @@ def _not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
     wrong = [
         name
         for name, value in state.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
+        if value.is_floating_point() and _is_whole(value) and not torch.isfinite(value).all()
     ]
     if not wrong:
         return []
@@ -156,6 +156,11 @@ def _not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
         "training diverged; take an earlier checkpoint"
     )
     return [sentence]
+
+
+def _is_whole(value: torch.Tensor) -> bool:
+    """Tell a tensor from one that repeats a few stored numbers to a size that fills the memory."""
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _common_prefix(state: Mapping[str, torch.Tensor]) -> str:
