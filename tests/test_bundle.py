@@ -261,6 +261,13 @@ def test_what_passed_is_sealed_and_verified(answered: Path, tmp_path: Path) -> N
     assert {"report.json", "bom.cdx.json"} <= found.files.keys()
 
 
+def test_what_is_sealed_can_be_sealed_again(answered: Path, tmp_path: Path) -> None:
+    judged = report(answered, tmp_path / "report.json")
+    first = seal(answered, judged)
+    assert seal(answered, judged).files.keys() == first.files.keys()
+    assert verify(answered).verdict == "PASS"
+
+
 def test_what_decodes_is_not_sealed_without_known_answers(tmp_path: Path) -> None:
     names = (NAMES[0], "step_fp32.onnx")
     folder = tmp_path / "bundle"

@@ -188,7 +188,7 @@ def test_everybody_knows_the_device_and_its_clock(project: pytest.Pytester) -> N
     assert report["environment"]["machine"] == "far64"
     assert {gate["device"] for gate in report["gates"]} == {"far"}
     assert "sqnr_db" not in verdicts(report), "a gate of the host alone"
-    left = f"not judged on far: sqnr_db of {FILE}; judge it with --device on host"
+    left = f"not judged on far: sqnr_db of {FILE}; judge it on host (--device)"
     assert left in report["request"]["notes"]
     result.stdout.fnmatch_lines([f"*{left}"])
     (run,) = read_runs(project.path / "history.db")

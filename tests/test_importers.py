@@ -206,6 +206,8 @@ def test_neuroswipe(tmp_path: Path) -> None:
     [
         ("futo", {"word": "a", "curve": {}}, "expected FUTO's fields word and data, found word, c"),
         ("neuroswipe", futo(), "expected NeuroSwipe's field curve, found word, data"),
+        ("futo", "version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        ("how-we-swipe", "<!DOCTYPE html>", "is a web page, perhaps one that asks to sign in"),
         ("how-we-swipe", futo(), "expected the columns sentence timestamp"),
         (
             "neuroswipe",

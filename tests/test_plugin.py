@@ -558,13 +558,28 @@ def test_the_command_that_is_printed_runs_the_test_again(project: pytest.Pyteste
     repeated.assert_outcomes(failed=1)
 
 
+def test_the_command_that_is_printed_leaves_the_runs_own_records_alone(
+    project: pytest.Pytester,
+) -> None:
+    rewrite(project, '"sqnr_db", 43.5', '"sqnr_db", 12.0')
+    run(project, *ONE_FILE, "--history", "h.db", "--junitxml=j.xml", "--report", "r")
+    records = [project.path / name for name in ("h.db", "j.xml", "r/report.json")]
+    before = [path.read_bytes() for path in records]
+    (again,) = json.loads(before[2])["reproduce"].values()
+    once = project.runpytest_inprocess(*shlex.split(again)[1:])
+    once.assert_outcomes(failed=1)
+    assert [path.read_bytes() for path in records] == before
+    data = json.loads((project.path / "r" / "again" / "report.json").read_text(encoding="utf-8"))
+    assert list(data["reproduce"].values()) == [again]
+
+
 def test_a_value_that_reads_like_a_path_of_tests_is_no_path(project: pytest.Pytester) -> None:
     rewrite(project, '"sqnr_db", 43.5', '"sqnr_db", 12.0')
     _, report = run(project, *ONE_FILE, "--report", "suites")
     assert report == {}
     data = json.loads((project.path / "suites" / "report.json").read_text(encoding="utf-8"))
     (again,) = data["reproduce"].values()
-    assert shlex.split(again)[-2:] == ["--report", "suites"]
+    assert shlex.split(again)[-2:] == ["--report", "suites/again"]
 
 
 def test_a_calibration_that_nobody_chose_is_said(project: pytest.Pytester) -> None:

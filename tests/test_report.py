@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ from tests.report_page.reports import COMMAND, LIMITS, NAMES, SHA, green, hostil
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from harness.gate.gates import Verdict
 
 MOST_BYTES = 1_000_000
 SPEC = ModelSpec(37, 96, 3, 4, 15, "striding", 4, 96, 1, 128, ("a", "b"), 10)
@@ -92,10 +95,36 @@ def test_one_crash_is_one_problem_and_one_gate_in_many_files_too() -> None:
     crash = [p for p in found if "died" in p.reasons[0].cause]
     assert len(crash) == 1
     assert len(crash[0].reasons[0].verdicts) == len(LIMITS)
-    noise = next(p for p in found if p.reasons[0].verdicts[0].gate.metric == "sqnr_db")
+    noise = next(p for p in found if p.title.startswith("9 files: signal to noise"))
     noisy = {v.gate.artifact for v in red().verdicts if v.value == 3.25}
     assert {reason.artifact for reason in noise.reasons} == noisy
     assert noise.reasons[0].command == COMMAND.format(noise.reasons[0].artifact)
+
+
+def test_what_explains_most_comes_first_and_of_each_file_once() -> None:
+    def bad(name: str, metric: str, value: float | None, detail: str) -> Verdict:
+        return judge(Gate(name, metric, "min", 30.0, Reason.ARITHMETIC), value, detail)
+
+    gone = "step_fp32.onnx: no such artifact"
+    verdicts = (
+        bad("encoder_int8.onnx", "sqnr_db", 3.0, "a"),
+        bad("encoder_int8.onnx", "worst_sqnr_db", 2.0, "b"),
+        bad("encoder_int8.onnx", "low_cosine", None, gone),
+        bad("encoder_fp32.pte", "worst_sqnr_db", 1.0, "c"),
+        bad("encoder_fp32.pte", "sqnr_db", 40.0, ""),
+        bad("step_fp32.onnx", "sqnr_db", None, gone),
+        bad("step_fp32.onnx", "low_cosine", None, gone),
+    )
+    found = problems(replace(green(), verdicts=verdicts))
+    assert [problem.title for problem in found] == [
+        "step_fp32.onnx: nothing could be measured",
+        "encoder_int8.onnx: signal to noise against NeMo's FP32, over all swipes",
+        "2 files: signal to noise of the worst swipe",
+    ]
+    assert [reason.artifact for reason in found[0].reasons] == [
+        "step_fp32.onnx",
+        "encoder_int8.onnx",
+    ]
 
 
 def test_a_report_can_be_read_again() -> None:

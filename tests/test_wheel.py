@@ -155,6 +155,22 @@ def test_the_steps_of_the_action(environment: Path, repository: Path) -> None:
     assert done.stdout.startswith("ok: build/bundle: "), done.stderr
 
 
+def test_the_script_of_the_component(environment: Path, repository: Path) -> None:
+    component = REPOSITORY / "ci" / "gitlab" / "gate.yml"
+    job = list(yaml.safe_load_all(component.read_text(encoding="utf-8")))[1]["exportgate"]
+    given = {"TARGET": "web-dev", "CHECKPOINT": "my.nemo", "MANIFEST": "my.jsonl"}
+    given |= {"CALIBRATION": "", "GATES": "my.toml", "ARGUMENTS": "--variant step_fp32.onnx"}
+    assert job["variables"].keys() == {*given, "PACKAGE"}
+    shutil.rmtree(repository / "build", ignore_errors=True)
+    (line,) = job["script"]
+    done = run(environment, repository, "sh", "-ec", line, more=given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sealed: build/bundle: 1 exports, verdict PASS" in done.stdout
+    places = [*job["artifacts"]["paths"], *job["cache"]["paths"]]
+    places.append(job["artifacts"]["reports"]["junit"])
+    assert [place for place in places if not (repository / place).exists()] == []
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

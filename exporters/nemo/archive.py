@@ -23,7 +23,7 @@ from exportgate.errors import ExportGateError
 from exportgate.reading import MALFORMED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 CONFIG = "model_config.yaml"
@@ -94,7 +94,7 @@ def is_lightning(path: Path) -> bool:
     if path.is_dir():
         return False
     if not path.is_file():
-        msg = f"{path}: no such checkpoint; {_KINDS}"
+        msg = f"{path}: {_absent(path)}"
         raise CheckpointError(msg)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -108,6 +108,19 @@ def is_lightning(path: Path) -> bool:
         msg = f"{path}: unknown kind of checkpoint {path.suffix!r}: it {named}"
         raise CheckpointError(msg)
     return path.suffix == ".ckpt"
+
+
+def _absent(path: Path) -> str:
+    """Return why there is no file, and the way out."""
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, which is not there; {_KINDS}"
+    if path.exists():
+        return f"is no file but a device or a socket; {_KINDS}"
+    if path.parts[:1] in (("https:",), ("http:",), ("hf:",), ("s3:",), ("gs:",)):
+        return "is an address; download the file and give its path"
+    if not path.suffix and len(path.parts) == 2 and not path.parent.exists():
+        return f"no such checkpoint; if it is a model hub's name, download its file; {_KINDS}"
+    return f"no such checkpoint; {_KINDS}"
 
 
 def _something_else(path: Path, head: bytes) -> str | None:
@@ -195,11 +208,7 @@ def read_member(path: Path, name: str, limit_bytes: int | None = None) -> bytes:
     with _members(path) as (archive, members):
         info = members.get(name)
         if info is None:
-            found = ", ".join(sorted(members)[:8]) or "nothing"
-            msg = (
-                f"{path}: the archive has no {name} (found {found}); "
-                "give what NeMo's save_to() writes, or Lightning's .ckpt"
-            )
+            msg = f"{path}: the archive has no {name} {_found_instead(members, name)}"
             raise CheckpointError(msg)
         _check_size(path, name, info.size, limit_bytes)
         file = archive.extractfile(info)
@@ -208,6 +217,18 @@ def read_member(path: Path, name: str, limit_bytes: int | None = None) -> bytes:
             msg = f"{path}: {name} is cut off after {len(data)} of {info.size} bytes; copy it again"
             raise CheckpointError(msg)
         return data
+
+
+def _found_instead(members: Mapping[str, tarfile.TarInfo], name: str) -> str:
+    inner = next((other for other in members if other.endswith(f"/{name}")), None)
+    if inner is not None:
+        folder = posixpath.dirname(inner)
+        return (
+            f"at its top, but {inner}: the folder was packed and not what is in it; "
+            f"pack it with tar -cf my.nemo -C {folder} {CONFIG} {WEIGHTS}"
+        )
+    found = ", ".join(sorted(members)[:8]) or "nothing"
+    return f"(found {found}); give what NeMo's save_to() writes, or Lightning's .ckpt"
 
 
 def size_bytes(path: Path, name: str) -> int | None:
@@ -227,9 +248,19 @@ def _read_from_folder(folder: Path, name: str, limit_bytes: int | None) -> bytes
     except OSError as error:
         msg = (
             f"{folder}: cannot read {name} in this folder ({error.strerror}); expected an unpacked "
-            f".nemo archive: {CONFIG} and {WEIGHTS}"
+            f".nemo archive: {CONFIG} and {WEIGHTS}{_inside(folder)}"
         )
         raise CheckpointError(msg) from error
+
+
+def _inside(folder: Path) -> str:
+    """Name a checkpoint that a folder holds, as the folder of a training or of a download does."""
+    patterns = ("*.nemo", f"*/{CONFIG}", "*.ckpt", "*/*.nemo", "*/*.ckpt")
+    found = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    path = next(found, None)
+    if path is None:
+        return ""
+    return f"; or give {path.parent if path.name == CONFIG else path}, which is in it"
 
 
 def _check_size(path: Path, name: str, found: int, limit_bytes: int | None) -> None:

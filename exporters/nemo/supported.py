@@ -57,6 +57,8 @@ _SUPPORTED: tuple[tuple[str, tuple[object, ...]], ...] = (
 )
 
 
+_ENCODER_SIZES = ("feat_in", "n_layers", "d_model", "n_heads", "conv_kernel_size")
+
 # What a value of these options makes of a model, in words.
 _MEANS = {
     "joint.num_extra_outputs": "a TDT or multi-blank transducer; train a plain RNN-T",
@@ -150,8 +152,8 @@ def _section(configuration: Configuration, part: str) -> dict[str, Any]:
     target = configuration.get(part, "_target_")
     plain = target.removesuffix("Adapter") if isinstance(target, str) else target
     if plain not in known:
-        why = _other_model(target)
-        msg = f"{path}: {part}._target_ is {target!r}{why}, but should be {' or '.join(known)}"
+        why = _other_model(part, target)
+        msg = f"{path}: {part}._target_ is {target!r}{why}, but should be {known[0]}"
         raise CheckpointError(msg)
     section = configuration.get(part)
     if not isinstance(section, dict):
@@ -160,15 +162,15 @@ def _section(configuration: Configuration, part: str) -> dict[str, Any]:
     return {key: item for key, item in section.items() if key != "adapters"} | {"_target_": plain}
 
 
-def _other_model(target: object) -> str:
-    """Return what kind of model a class belongs to that is not an RNN-T's."""
+def _other_model(part: str, target: object) -> str:
+    """Return what kind of model a class belongs to that is not an RNN-T's, and the way out."""
     if str(target).endswith("ConvASRDecoder"):
-        return ", a CTC model"
+        return " (a CTC model; train an RNN-T, or a hybrid whose RNN-T part is exported)"
     if str(target).endswith("StatelessTransducerDecoder"):
-        return ", a stateless prediction network"
-    if target is None:
-        return ", so that this is no RNN-T model"
-    return ""
+        return " (a stateless prediction network; train one of LSTM layers)"
+    if target is None and part == "decoder":
+        return " (this is no RNN-T model; train one)"
+    return f" (another kind of {part}; train one of the kind that is named here)" if target else ""
 
 
 def _adapters(configuration: Configuration, part: str) -> list[str]:
@@ -226,6 +228,23 @@ def unsupported_options(sections: dict[str, dict[str, Any]]) -> list[str]:
     if hidden not in (None, -1, width):
         problems.append(
             f"decoder.prednet.rnn_hidden_size is {hidden!r}, supported: {width!r} (pred_hidden)"
+        )
+    return problems + _size_problems(sections["encoder"])
+
+
+def _size_problems(encoder: dict[str, Any]) -> list[str]:
+    """Name sizes that NeMo would end on with an assertion and no word about which."""
+    sizes = {name: encoder.get(name) for name in _ENCODER_SIZES}
+    problems = [
+        f"encoder.{name} is {value!r}, expected a whole number above 0; mend the configuration"
+        for name, value in sizes.items()
+        if value is not None and (type(value) is not int or value < 1)
+    ]
+    width, heads = sizes["d_model"], sizes["n_heads"]
+    if not problems and width and heads and width % heads:
+        problems.append(
+            f"encoder.d_model is {width}, which {heads} heads do not divide; take the "
+            "configuration and the weights of one training"
         )
     return problems
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What wrappers of a training (compilation, data parallelism, activation checkpointing) put into
 # the names of parameters; no module of an RNN-T model is called so.
 _WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_LORA = frozenset({"base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"})
 _PARTS = ("encoder", "decoder", "joint")
 _LEFT_OUT = ("preprocessor.", "spec_augmentation.", "loss.", "wer.")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -83,17 +84,17 @@ def clean_names(
 
 
 def peek_weights(summary: CheckpointSummary) -> WeightSummary:
-    """Read names and shapes of the weights, and say what does not fit the configuration.
+    """Read the weights, and say what does not fit the configuration or is no number.
 
     Raises:
         CheckpointError: The weights are damaged, cut off or not stored as ``torch.save`` does.
     """
     path = summary.path
     if is_lightning(path):
-        data = load_tensors(path, path.read_bytes(), values=False)
+        data = load_tensors(path, path.read_bytes())
         stored = data.get("state_dict") if isinstance(data, dict) else None
     else:
-        stored = load_tensors(path, read_member(path, WEIGHTS), values=False)
+        stored = load_tensors(path, read_member(path, WEIGHTS))
     state = tensors_of(path, stored)
     clean = clean_names(path, state, summary.ignored_weights)
     counts: Counter[str] = Counter()
@@ -101,7 +102,9 @@ def peek_weights(summary: CheckpointSummary) -> WeightSummary:
         if not name.endswith(_BUFFERS):
             counts[name.partition(".")[0]] += value.numel()
     parameters = {part: counts[part] for part in _PARTS}
-    return WeightSummary(parameters, tuple(_problems(summary, clean)), tuple(_notes(state)))
+    return WeightSummary(
+        parameters, (*_problems(summary, clean), *_not_finite(clean)), tuple(_notes(state))
+    )
 
 
 def _problems(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> list[str]:
@@ -117,6 +120,11 @@ def _problems(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> 
     if absent:
         named = " and no ".join(absent)
         found.append(f"the weights have no {named}; save the whole model with NeMo's save_to()")
+    if any(part in _LORA for name in state for part in name.split(".")):
+        found.append(
+            "the weights hold a LoRA adapter beside the layers that it changes; merge it into "
+            "them (merge_and_unload()) and save the model again"
+        )
     expected = (*(f"{part}." for part in _PARTS), *_LEFT_OUT)
     others = [name for name in state if not name.startswith(expected)]
     if others:
@@ -131,6 +139,28 @@ def _problems(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> 
             f"{len(embedding) - 1}; put the training's own labels into the configuration"
         )
     return found + _other_sizes(summary, state)
+
+
+def _not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
+    if any(value.is_meta for value in state.values()):
+        return ["the weights are stored without their values (meta tensors); save the model again"]
+    wrong = [
+        name
+        for name, value in state.items()
+        if value.is_floating_point() and _is_whole(value) and not torch.isfinite(value).all()
+    ]
+    if not wrong:
+        return []
+    sentence = (
+        f"{len(wrong)} of {len(state)} weights hold NaN or infinity, first {wrong[0]!r}: the "
+        "training diverged; take an earlier checkpoint"
+    )
+    return [sentence]
+
+
+def _is_whole(value: torch.Tensor) -> bool:
+    """Tell a tensor from one that repeats a few stored numbers to a size that fills the memory."""
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _common_prefix(state: Mapping[str, torch.Tensor]) -> str:

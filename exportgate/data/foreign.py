@@ -13,6 +13,15 @@ _PTE_MAGIC_AT = 4
 HEAD_BYTES = 512
 """How much of a file ``foreign_file`` wants to see."""
 
+_PACKED = (
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it with unzstd first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it with 7z x first"),
+    (b"Rar!\x1a\x07", "a RAR archive; unpack it with unrar x first"),
+    (
+        b"\0\5\x16\7",
+        "what macOS keeps beside a file, named ._…; give the file itself",
+    ),
+)
 _WEB_PAGES = (b"<!doctype html", b"<html")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _HOW_WE_SWIPE = b"sentence timestamp keyb_width"
@@ -46,7 +55,8 @@ def foreign_file(head: bytes) -> str | None:
             ),
         ),
     )
-    return next((what for applies, what in known if applies), None)
+    packed = next((what for magic, what in _PACKED if head.startswith(magic)), None)
+    return packed or next((what for applies, what in known if applies), None)
 
 
 def foreign_manifest(head: bytes) -> str | None:
@@ -72,6 +82,10 @@ def foreign_manifest(head: bytes) -> str | None:
         (
             head.startswith(_UTF16),
             "text in UTF-16; convert it to UTF-8, for example with iconv -f utf-16 -t utf-8",
+        ),
+        (
+            head.startswith(b"PAR1"),
+            "a Parquet file; write one JSON object a line, for example with pandas",
         ),
         (b"\0" in head, "a binary file, no text; give a manifest of swipes"),
         (

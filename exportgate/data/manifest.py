@@ -219,8 +219,24 @@ def _parsed(where: str, line: bytes) -> object:
         msg = f"{where}: nested too deep; {_ONE_A_LINE}"
         raise ManifestError(msg) from error
     except ValueError as error:  # too many digits are a plain one
-        msg = f"{where}: not valid JSON ({error}); {_ONE_A_LINE}"
+        msg = f"{where}: not valid JSON ({_json_problem(text, error)}); {_ONE_A_LINE}"
         raise ManifestError(msg) from error
+
+
+def _json_problem(text: str, error: ValueError) -> str:
+    """Return what a line is that is no JSON, for the commonest ones in words."""
+    line = text.strip()
+    if line in ("{", "["):
+        return "an object goes over several lines; jq -c . writes each on one"
+    if line.startswith("{'"):
+        return "it is a Python dict as print() shows it; write it with json.dumps()"
+    at = error.pos if isinstance(error, json.JSONDecodeError) else 0
+    rest = text[at:].strip()
+    if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+        return f"after its object it goes on with {rest[:12]!r}; take that off or break the line"
+    if line.startswith("{") and not rest:
+        return "it is cut off; copy the file again"
+    return str(error)
 
 
 def _point(where: str, point: object) -> tuple[float, float, float]:
@@ -244,7 +260,7 @@ def _unit(value: float) -> str:
     """Return what a coordinate is probably given in."""
     if -1.0 <= value < 0.0:
         return "coordinates in [-1, 1] must be moved and halved: (x + 1) / 2"
-    return "pixels must be divided by the keyboard's width and height"
+    return "pixels, or another unit, must be divided by the keyboard's width and height in it"
 
 
 def _number(where: str, point: dict[str, Any], name: str, meaning: str) -> float:

@@ -92,7 +92,9 @@ def seal(folder: Path, report: Path) -> Bundle:
     sidecars = {name: read_sidecar(folder / name) for name in bundle.artifacts}
     (folder / ATTESTATION).unlink(missing_ok=True)  # it is about the verdict of before
     copy_file(report, folder / REPORT)
-    files = {**bundle.files, REPORT: sha256_of(folder / REPORT)}
+    # A bundle may be sealed again: a bill of materials does not list the one of before.
+    files = {name: digest for name, digest in bundle.files.items() if name != BOM}
+    files[REPORT] = sha256_of(folder / REPORT)
     write_text(folder / BOM, bom_of(Report.from_json(data), files, sidecars))
     judged = {name: data["request"][name] for name in ("target", "device")}
     sealed = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
@@ -9,7 +10,7 @@ from exportgate.data.manifest import ManifestError, Swipe, lines_text, load_mani
 from exportgate.data.manifest_facts import manifest_facts, shared_lines
 from harness.decode.spelling import Speller, has_capitals
 from harness.onboarding.finding import Findings
-from harness.onboarding.layout import layout_problems
+from harness.onboarding.layout import layout_problems, scatter_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,8 @@ def look_at_manifest(
             f"{DEFAULT_MAX_TRACE_LEN} unless --max-trace-len says more"
         )
     found = {"distinct_swipes": facts.distinct_swipes, "distinct_words": facts.distinct_words}
-    problems = [*_too_few(found, least), *_spelling(swipes, labels), *layout_problems(swipes)]
+    problems = [*_too_few(found, least), *_spelling(swipes, labels)]
+    problems += layout_problems(swipes) or scatter_problems(swipes)
     what = (
         f"{facts.swipes} swipes, {facts.distinct_words} words, "
         f"{facts.shortest_points} to {facts.longest_points} points"
@@ -99,10 +101,12 @@ def _spelling(swipes: Sequence[Swipe], labels: Sequence[str]) -> list[str]:
     if len(unwritable) <= _OTHER_ALPHABET * len(swipes):
         return []
     first = unwritable[0]
+    characters = Counter(character for swipe in unwritable for character in set(swipe.word))
+    lacking = [c for c, _ in characters.most_common() if not speller.can_spell(c.lower())]
     sentence = (
         f"the checkpoint's vocabulary cannot write {len(unwritable)} of {len(swipes)} words "
-        f"({lines_text([first.line])}: {first.word!r}); "
-        "is it of another language or alphabet? give the manifest that belongs to the model"
+        f"({lines_text([first.line])}: {first.word!r}; it lacks {' '.join(lacking[:5])}); take "
+        "punctuation off, or give the manifest of the model's own language and alphabet"
     )
     return [sentence]
 

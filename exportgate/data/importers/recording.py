@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from exportgate.data.clock import clock_problem
-from exportgate.data.foreign import GZIP
+from exportgate.data.foreign import GZIP, HEAD_BYTES, foreign_file
 from exportgate.data.manifest import HIGHEST_XY, LOWEST_XY, Swipe
 from exportgate.errors import ExportGateError
 
@@ -40,7 +40,6 @@ class Dropped:
 
 _LONGEST_LINE = 16 << 20
 _ONE_A_LINE = "expected a recording a line"
-_ONE = "expected a recording a line"
 Recording = Swipe | Dropped
 
 
@@ -69,7 +68,12 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
     """Open a file, or a pipe: nothing is read twice."""
     with path.open("rb") as file:
-        packed = file.peek(len(GZIP)).startswith(GZIP)
+        head = file.peek(HEAD_BYTES)[:HEAD_BYTES]
+        other = foreign_file(head) if head else None
+        if other:
+            msg = f"{path}: is {other}"
+            raise ImportingError(msg)
+        packed = head.startswith(GZIP)
         yield gzip.GzipFile(fileobj=file) if packed else file
 
 

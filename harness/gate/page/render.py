@@ -19,6 +19,7 @@ from harness.gate.page.keyboard import changed_swipes, total_changed
 from harness.gate.report.changes import change_lines
 from harness.gate.report.facts import file_facts, hashes
 from harness.gate.report.margins import narrowest_by_gate
+from harness.gate.report.markdown import cut
 from harness.gate.report.reasons import headline, problems
 from harness.metrics import METRICS, Role
 
@@ -58,7 +59,7 @@ def html_of(report: Report, trend: Mapping[SeriesKey, Sequence[Point]] | None = 
         "headline": headline(report),
         "problems": problems(report),
         "first": FIRST_PROBLEMS,
-        "cut": _cut,
+        "cut": cut,
         "joint": Markup("_<wbr>"),
         "target": report.request["target"],
         "device": report.request["device"],
@@ -76,8 +77,18 @@ def html_of(report: Report, trend: Mapping[SeriesKey, Sequence[Point]] | None = 
         "changed": _marked(changed),
         "changed_text": _changed_text(len(changed), total_changed(report)),
     }
+    _name_first_rows(values["files"])
     values["sections"] = _sections(values)
     return environment.get_template("page.html").render(values)
+
+
+def _name_first_rows(files: Sequence[dict[str, Any]]) -> None:
+    """Give the first row of each gate an anchor, to which the matrix leads."""
+    named: set[str] = set()
+    for file in files:
+        for row in file["rows"]:
+            row["anchor"] = "" if row["metric"] in named else f"gate-{row['metric']}"
+            named.add(row["metric"])
 
 
 def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -93,10 +104,6 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         "hashes": ("provenance", "Hashes"),
     }
     return [section for name, section in wanted.items() if values[name]]
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most].rstrip()} …"
 
 
 def _facts(report: Report) -> dict[str, str]:
@@ -139,7 +146,7 @@ def _gated(verdict: Verdict, report: Report) -> dict[str, Any]:
         "bound": verdict.gate.bound,
         "status": str(verdict.status),
         "meaning": metric.meaning,
-        "detail": _cut(verdict.detail, 500),
+        "detail": cut(verdict.detail, 500),
         "again": "" if verdict.good else report.reproduce.get(key, ""),
         "waived": verdict.waived,
     }
@@ -151,7 +158,7 @@ def _reported(item: Measured) -> dict[str, str]:
         "metric": item.metric,
         "value": metric.format(item.value),
         "meaning": metric.meaning,
-        "detail": _cut(item.detail, 300),
+        "detail": cut(item.detail, 300),
     }
 
 
@@ -160,6 +167,7 @@ def _margin_row(item: Margin) -> dict[str, Any]:
     return {
         "file": gate.artifact,
         "metric": gate.metric,
+        "meaning": METRICS[gate.metric].meaning,
         "value": "-" if value is None else METRICS[gate.metric].format(value),
         "bound": gate.bound,
         "percent": item.percent,
@@ -175,7 +183,11 @@ def _matrix(report: Report) -> dict[str, Any]:
         by_place.setdefault((verdict.gate.metric, verdict.gate.artifact), []).append(verdict)
     metrics = dict.fromkeys(verdict.gate.metric for verdict in report.verdicts)
     rows = [
-        {"metric": metric, "boxes": [_box(by_place.get((metric, name), [])) for name in names]}
+        {
+            "metric": metric,
+            "meaning": METRICS[metric].meaning,
+            "boxes": [_box(by_place.get((metric, name), [])) for name in names],
+        }
         for metric in metrics
     ]
     rows.sort(key=_rank)

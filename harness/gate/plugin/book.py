@@ -64,8 +64,8 @@ def left_to_others(book: GateBook, artifacts: Collection[str]) -> list[str]:
         if gate.artifact in artifacts:
             files.setdefault((gate.metric, " and ".join(gate.devices)), []).append(gate.artifact)
     return [
-        f"not judged on {book.device}: {metric} of {', '.join(names)}; judge it with --device on "
-        f"{devices}"
+        f"not judged on {book.device}: {metric} of {', '.join(names)}; "
+        f"judge it on {devices} (--device)"
         for (metric, devices), names in files.items()
     ]
 

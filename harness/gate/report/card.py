@@ -15,6 +15,7 @@ from harness.metrics import METRICS, Role
 if TYPE_CHECKING:
     from harness.gate.report.outcome import Report
 
+_ACCURACIES = ("reference_word_accuracy", "accuracy_over_chance")
 _INTENDED = (
     "An encoder and a decoder step of a recurrent neural network transducer that turns swipes over "
     "a keyboard into words, exported for {target}. Not judged for any other keyboard layout, "
@@ -53,7 +54,7 @@ def _accuracy_lines(report: Report) -> list[str]:
         f"- {METRICS[item.metric].meaning}: {METRICS[item.metric].format(item.value)}"
         + (f" ({plain(item.detail)[:160]})" if item.detail else "")
         for item in report.measured
-        if item.artifact == "checkpoint" and "accuracy" in item.metric
+        if item.artifact == "checkpoint" and item.metric in _ACCURACIES
     ]
     return [*found, ""] if found else []
 

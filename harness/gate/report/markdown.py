@@ -61,7 +61,7 @@ def _problem_lines(problem: Problem) -> list[str]:
     first, *more = problem.reasons
     lines = [f"**{plain(problem.title)}**", ""]
     also = f" The same in {', '.join(plain(reason.artifact) for reason in more)}." if more else ""
-    cause = f" Cause: {plain(first.cause)[:300]}." if first.cause else ""
+    cause = f" Cause: {plain(cut(first.cause, 300))}." if first.cause else ""
     lines += [f"{plain(first.artifact)}: {plain(first.found)}.{cause}{also}", ""]
     if first.command:
         lines += ["```sh", first.command.replace("\n", " "), "```", ""]
@@ -116,6 +116,11 @@ def _margin_table(report: Report, room: int) -> list[str]:
 def table_line(cells: Sequence[str]) -> str:
     """Return a row of a table."""
     return "| " + " | ".join(plain(cell) for cell in cells) + " |"
+
+
+def cut(text: str, most: int) -> str:
+    """Return a text of at most so many characters, which says where it goes on."""
+    return text if len(text) <= most else f"{text[:most].rstrip()} …"
 
 
 def plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from harness.gate.gates import Status
 from harness.metrics import METRICS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from harness.gate.gates import Verdict
     from harness.gate.report.outcome import Report
 
@@ -36,45 +39,79 @@ class Reason:
     @property
     def found(self) -> str:
         """What was found and what is allowed."""
+        if self.unmeasured and len(self.verdicts) > SHOWN_GATES:
+            return f"{len(self.verdicts)} gates were not measured"
         some = "; ".join(_found(verdict) for verdict in self.verdicts[:SHOWN_GATES])
         more = len(self.verdicts) - SHOWN_GATES
         return f"{some}; and {more} gates more" if more > 0 else some
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether nothing could be measured, so that the same cause may stand in other files."""
+        return all(verdict.status is Status.NOT_MEASURED for verdict in self.verdicts)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The same gates broken in one or more files.
+    """The same gates broken in one or more files, or nothing measured there for one cause.
 
     Attributes:
-        reasons: One a file at least.
+        reasons: One a file at least; first where most is wrong.
+        whole: Whether nothing of the first file could be measured.
     """
 
     reasons: tuple[Reason, ...]
+    whole: bool = False
 
     @property
     def title(self) -> str:
         """What is wrong, in words, and where."""
         first = self.reasons[0]
         names = list(dict.fromkeys(reason.artifact for reason in self.reasons))
-        where = names[0] if len(names) == 1 else f"{len(names)} files"
         if not first.verdicts:
+            where = names[0] if len(names) == 1 else f"{len(names)} tests"
             return f"{where}: the test ended in an error, though it broke no gate"
-        metrics = [verdict.gate.metric for verdict in first.verdicts]
-        said = METRICS[metrics[0]].meaning if len(metrics) == 1 else ""
-        some = ", ".join(metrics[:SHOWN_GATES])
-        more = f" and {len(metrics) - SHOWN_GATES} more" if len(metrics) > SHOWN_GATES else ""
-        return f"{where}: {some}{more}" + (f" ({said})" if said else "")
+        if self.whole:
+            return f"{names[0]}: nothing could be measured"
+        where = names[0] if len(names) == 1 else f"{len(names)} files"
+        more = len(first.verdicts) - 1
+        rest = f", and {_many(more, 'gate')} more" if more else ""
+        return f"{where}: {METRICS[first.verdicts[0].gate.metric].meaning}{rest}"
 
 
 def problems(report: Report) -> list[Problem]:
-    """Return every reason why the run may not pass, what is broken before what is unmeasured."""
-    found: dict[tuple[str, ...], list[Reason]] = {}
+    """Return every reason why the run may not pass, what explains most first.
+
+    A file that nothing could be measured of comes before what is broken, and that before the rest;
+    the first of each file before the second of any.
+    """
+    found: dict[object, list[Reason]] = {}
     for reason in _reasons(report):
-        found.setdefault(tuple(v.gate.metric for v in reason.verdicts), []).append(reason)
-    return sorted(
-        (Problem(tuple(entries)) for entries in found.values()),
-        key=lambda item: not any(v.status is Status.FAIL for v in item.reasons[0].verdicts),
-    )
+        same = reason.cause if reason.unmeasured and reason.cause else None
+        key = same or tuple(v.gate.metric for v in reason.verdicts)
+        found.setdefault(key, []).append(reason)
+    counts = Counter(verdict.gate.artifact for verdict in report.verdicts)
+    entries = [_problem(reasons, counts) for reasons in found.values()]
+    entries.sort(key=_rank)
+    seen: Counter[str] = Counter()
+    placed = []
+    for entry in entries:
+        name = entry.reasons[0].artifact
+        placed.append((_rank(entry), seen[name], entry))
+        seen[name] += 1
+    return [entry for _, _, entry in sorted(placed, key=lambda place: place[:2])]
+
+
+def _problem(reasons: list[Reason], counts: Mapping[str, int]) -> Problem:
+    first, *rest = sorted(reasons, key=lambda reason: -len(reason.verdicts))
+    whole = first.unmeasured and len(first.verdicts) == counts[first.artifact] > 0
+    return Problem((first, *rest), whole)
+
+
+def _rank(problem: Problem) -> int:
+    if problem.whole:
+        return 0
+    return 1 if any(v.status is Status.FAIL for v in problem.reasons[0].verdicts) else 2
 
 
 def _reasons(report: Report) -> list[Reason]:
