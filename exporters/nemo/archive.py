@@ -252,7 +252,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, *MALFORMED) as error:
         reason = " ".join(str(error).split()).partition(": - method")[0]  # of every compression
         if reason.startswith("file could not be opened"):
-            reason = "no tar, or its first header is damaged"
+            reason = "neither a tar nor a compressed one, or its first header is damaged"
         msg = (
             f"{path}: not a readable .nemo archive ({reason}); it should be "
             f"a tar of {CONFIG} and {WEIGHTS}; copy or save it again"
