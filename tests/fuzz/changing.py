@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import pickletools
 import tomllib
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from hypothesis import HealthCheck, given, seed, settings
 
-from tests.fuzz.seeds import KEY
+from tests.fuzz.seeds import HASHES_FIT, KEY
+from tests.test_bundle import rehash
 from tests.vectors import archives
 from tests.vectors.mutations import mutated, of_bytes, of_trees, restructured
 
@@ -62,6 +64,8 @@ def change(target: Target, path: Path, number: int, mutation: Mutation) -> None:
     data = file.read_bytes()
     file.unlink()  # it may be a link to the seed
     file.write_bytes(_CHANGES[how](target.kind, data, edits))
+    if target.kind == HASHES_FIT:
+        rehash(path, file.name)
 
 
 def _tree(kind: str, data: bytes, edits: list[Edit]) -> bytes:
@@ -133,8 +137,8 @@ def _repacked(data: bytes, edits: list[Edit]) -> bytes:
 
 def _opcodes(program: bytes, edits: list[Edit]) -> bytes:
     """Drop, repeat, exchange or move opcodes; every other edit is of the program's bytes."""
-    starts = [at for *_, at in pickletools.genops(program)] + [len(program)]
-    parts = [program[a:b] for a, b in zip(starts, starts[1:], strict=False) if a is not None]
+    starts = [int(at or 0) for *_, at in pickletools.genops(program)] + [len(program)]
+    parts = [program[a:b] for a, b in itertools.pairwise(starts)]
     for place, (name, where, number) in enumerate(edits):
         at, other = min(int(where * len(parts)), len(parts) - 1), number % len(parts)
         match (number + place) % 5:

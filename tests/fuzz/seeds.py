@@ -18,6 +18,8 @@ MC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
 -----END PRIVATE KEY-----
 """
 """Ed25519, of the bytes 0 to 31: it signs nothing but these."""
+HASHES_FIT = "bundle, hashes fit"
+"""A bundle whose index fits its changed files, as whoever tampers with both makes it."""
 _LOG = "s1 {} 360 205 {} {} {} 11 11 0 hi 0\n"
 _ROWS = (("touchstart", 100, 90), ("touchmove", 180, 80), ("touchend", 200, 60))
 _RECIPE = """schema = 1
@@ -123,6 +125,8 @@ SEEDS: dict[str, Callable[[Path], Any]] = {
         )
     },
     "futo": _vector("recordings"),
+    "onnx, one file": lambda folder: build.OPERATIONS["onnx"](folder, [["inline"]]),
+    HASHES_FIT: _bundle,
     "how-we-swipe": _how_we_swipe, "neuroswipe": _neuroswipe, "port": _port, "recipe": _recipe,
     "baseline": _baseline, "bundle": _bundle, "verdict": _verdict, "statement": _verdict,
     "key": _key,

@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+HEAD = """\
+# Mutated files, by reader
+
+Written by `python -m tests.fuzz` (`make fuzz-table`). Hypothesis changes bytes, trees and opcodes
+of a good file; each reader gets them in a watched process. *Taken*: the change did not matter, or
+is one that a file may have. *Refused*: one sentence. *Broke a promise*: ran code, read or wrote
+outside, hung, took more than {largest} GiB, ended in a traceback, said more than one line, or
+left a file.
+
+| File | Reader | Mutations | Taken | Refused | Broke a promise | Longest, s | Peak, MiB |
+|---|---|--:|--:|--:|--:|--:|--:|
+"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,21 +74,10 @@ def read(path: Path) -> list[Row]:
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the table, a line for each reader, its runs added up."""
-    lines = [
-        "# Mutated files, by reader",
-        "",
-        "Written by `python -m tests.fuzz` (`make fuzz-table`). Hypothesis changes bytes, trees and",
-        "opcodes of a good file; each reader gets them in a watched process. *Taken*: the change did",
-        "not matter, or is one that a file may have. *Refused*: one sentence. *Broke a promise*: ran",
-        "code, read or wrote outside, hung, took more than "
-        f"{LARGEST_BYTES >> 30} GiB, ended in a traceback, said more",
-        "than one line, or left a file behind.",
-        "",
-        "| File | Reader | Mutations | Taken | Refused | Broke a promise | Longest, s | Peak, MiB |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for kind, reader in dict.fromkeys((row.kind, row.reader) for row in rows):
-        lines.append(_line(kind, f"`{reader}`", [r for r in rows if (r.kind, r.reader) == (kind, reader)]))
+    lines = [*HEAD.format(largest=LARGEST_BYTES >> 30).splitlines()]
+    for named in dict.fromkeys((row.kind, row.reader) for row in rows):
+        own = [row for row in rows if (row.kind, row.reader) == named]
+        lines.append(_line(named[0], f"`{named[1]}`", own))
     lines.append(_line("**all**", "", rows))
     seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
     lines += ["", f"Seeds: {seeds}.", ""]

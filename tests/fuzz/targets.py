@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.fuzz.seeds import HASHES_FIT
+
 
 @dataclass(frozen=True)
 class Target:
@@ -38,7 +40,7 @@ TARGETS = (
     Target("nemo", ("console", "doctor", "{path}"), 3, changes=("bytes", "tree", "pickle")),
     Target("ckpt", ("checkpoint", "{path}"), 10, changes=("bytes", "pickle")),
     Target("onnx", ("onnx_file", "{path}"), 9),
-    Target("onnx", ("opened", "{path}"), 1),
+    Target("onnx, one file", ("opened", "{path}"), 1),
     Target("pte", ("pte_file", "{path}"), 5),
     Target("pte", ("opened", "{path}"), 1),
     Target("manifest", ("manifest", "{path}"), 6, changes=_TEXT),
@@ -60,6 +62,11 @@ TARGETS = (
         "bundle", ("console", "bundle", "verify", "{path}"), 5,
         ("bundle.json", "contract.json", "features.json", "vocab.txt", "step_fp32.pte.json",
          "decode.json", "known_answers.json"), _TEXT,
+    ),
+    Target(
+        HASHES_FIT, ("console", "bundle", "verify", "{path}"), 5,
+        ("contract.json", "features.json", "vocab.txt", "step_fp32.pte.json", "decode.json",
+         "DECODE.md", "known_answers.json", "lexicon.txt", "words.tsv"), _TEXT,
     ),
     Target(
         "verdict", ("console", "verify", "{path}", "--key", "{folder}/gate.pub"), 3,
