@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from hypothesis import HealthCheck, given, seed, settings
 
-from tests.fuzz.seeds import HASHES_FIT, KEY
+from tests.fuzz.seeds import HASHES_FIT
 from tests.test_bundle import rehash
-from tests.vectors import archives
+from tests.vectors import archives, bundles
 from tests.vectors.mutations import mutated, of_bytes, of_trees, restructured
 
 if TYPE_CHECKING:
@@ -91,15 +91,8 @@ def _tree(kind: str, data: bytes, edits: list[Edit]) -> bytes:
 
 def _signed_anew(data: bytes, edits: list[Edit]) -> bytes:
     """Change what is stated and sign it, as whoever holds the key can."""
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer._crypto_signer import CryptoSigner
-
     payload = json.loads(base64.b64decode(json.loads(data)["payload"]))
-    changed = json.dumps(restructured(payload, edits)).encode()
-    envelope = Envelope(changed, "application/vnd.in-toto+json", {})
-    envelope.sign(CryptoSigner(load_pem_private_key(KEY.encode(), None)))
-    return json.dumps(envelope.to_dict()).encode()
+    return bundles.resigned(json.dumps(restructured(payload, edits)).encode())
 
 
 def _toml(tree: dict[str, Any]) -> str:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
-from tests.vectors import build
+from tests.vectors import build, bundles
 from tests.vectors.entries import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-KEY = """-----BEGIN PRIVATE KEY-----
-MC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
------END PRIVATE KEY-----
-"""
-"""Ed25519, of the bytes 0 to 31: it signs nothing but these."""
 HASHES_FIT = "bundle, hashes fit"
 """A bundle whose index fits its changed files, as whoever tampers with both makes it."""
 _LOG = "s1 {} 360 205 {} {} {} 11 11 0 hi 0\n"
@@ -72,39 +66,9 @@ def _baseline(folder: Path) -> Path:
     return folder
 
 
-def _bundle(folder: Path) -> Path:
-    from tests.test_bundle import answer
-
-    path = build.OPERATIONS["bundle"](folder, [])
-    answer(path, "encoder_int8.onnx", "step_fp32.pte")
-    return path
-
-
-def _verdict(folder: Path) -> Path:
-    """A bundle sealed and signed, with the public key beside it."""
-    from cryptography.hazmat.primitives import serialization
-
-    from harness.gate.bundle import seal
-    from harness.gate.proof.proving import sign
-    from tests.test_bundle import report
-
-    path = _bundle(folder)
-    seal(path, report(path, folder / "report.json"))
-    private = _text(folder / "gate.pem", KEY)
-    sign(path, private)
-    public = serialization.load_pem_private_key(KEY.encode(), None).public_key()
-    (folder / "gate.pub").write_bytes(
-        public.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    shutil.rmtree(folder / "made")
-    return path
-
-
 def _key(folder: Path) -> Path:
-    _verdict(folder)
-    return folder / "gate.pub"
+    bundles.verdict(folder, [])
+    return folder / "key.pub"
 
 
 def _text(path: Path, text: str) -> Path:
@@ -121,13 +85,13 @@ SEEDS: dict[str, Callable[[Path], Any]] = {
         kind: _vector(kind)
         for kind in (
             "nemo", "ckpt", "onnx", "pte", "manifest", "lexicon", "gates", "contract", "sidecar",
-            "report", "history",
+            "report", "history", "verdict",
         )
     },
     "futo": _vector("recordings"),
     "onnx, one file": lambda folder: build.OPERATIONS["onnx"](folder, [["inline"]]),
-    HASHES_FIT: _bundle,
+    HASHES_FIT: lambda folder: bundles.answered(folder, []),
     "how-we-swipe": _how_we_swipe, "neuroswipe": _neuroswipe, "port": _port, "recipe": _recipe,
-    "baseline": _baseline, "bundle": _bundle, "verdict": _verdict, "statement": _verdict,
-    "key": _key,
+    "baseline": _baseline, "bundle": lambda folder: bundles.answered(folder, []), "key": _key,
+    "statement": _vector("verdict"),
 }  # fmt: skip

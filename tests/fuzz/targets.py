@@ -69,10 +69,10 @@ TARGETS = (
          "DECODE.md", "known_answers.json", "lexicon.txt", "words.tsv"), _TEXT,
     ),
     Target(
-        "verdict", ("console", "verify", "{path}", "--key", "{folder}/gate.pub"), 3,
+        "verdict", ("console", "verify", "{path}", "--key", "{folder}/key.pub"), 3,
         ("verdict.intoto.json", "bom.cdx.json", "report.json"), _TEXT,
     ),
-    Target("statement", ("console", "verify", "{path}", "--key", "{folder}/gate.pub"), 2,
+    Target("statement", ("console", "verify", "{path}", "--key", "{folder}/key.pub"), 2,
            ("verdict.intoto.json",), ("tree",)),
     Target("key", ("console", "verify", "{folder}/bundle", "--key", "{path}"), 1),
     Target("history", ("console", "history", *_TRACES, "list"), 3),
