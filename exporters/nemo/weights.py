@@ -23,6 +23,8 @@ _WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoi
 _PARTS = ("encoder", "decoder", "joint")
 _LEFT_OUT = ("preprocessor.", "spec_augmentation.", "loss.", "wer.")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_LARGEST_EXPANDED_BYTES = 64 << 20
+"""Room for a buffer that repeats a number (``expand``): one of a megabyte is nothing to mind."""
 _EMBEDDING = "decoder.prediction.embed.weight"
 _NORM = "encoder.layers.0.norm_out.weight"
 
@@ -42,11 +44,17 @@ class WeightSummary:
     notes: tuple[str, ...]
 
 
-def tensors_of(path: Path, state: object) -> dict[str, torch.Tensor]:
+def tensors_of(path: Path, state: object, *, values: bool = True) -> dict[str, torch.Tensor]:
     """Return weights as a plain mapping.
 
+    Args:
+        path: Named in errors.
+        state: What was unpickled.
+        values: False if it was unpickled without the tensors' values.
+
     Raises:
-        CheckpointError: They are none: no mapping, or it holds other things than tensors.
+        CheckpointError: They are none: no mapping, or it holds other things than tensors of real
+            numbers, or one that repeats a number until it fills memory.
     """
     if not isinstance(state, dict):
         msg = f"{path}: its weights are {state!r:.80}, expected a mapping from names to tensors"
@@ -55,7 +63,22 @@ def tensors_of(path: Path, state: object) -> dict[str, torch.Tensor]:
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             msg = f"{path}: its weights hold {value!r:.80} under {key!r:.80}, expected a tensor"
             raise CheckpointError(msg)
+        if what := _unusual(value, values=values):
+            msg = f"{path}: its weight {key!r:.80} is {what}; save the model's plain weights"
+            raise CheckpointError(msg)
     return dict(state)
+
+
+def _unusual(value: torch.Tensor, *, values: bool) -> str | None:
+    """Return what a tensor is that a model's weight never is; None for plain numbers."""
+    if value.is_quantized or value.layout is not torch.strided or value.is_complex():
+        return f"no tensor of real numbers ({value.dtype}, {value.layout})"
+    if values and value.is_meta:
+        return "stored without its values"
+    claimed, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+    if claimed > max(stored, _LARGEST_EXPANDED_BYTES):
+        return f"{claimed} bytes large, of which {stored} are stored"
+    return None
 
 
 def clean_names(
@@ -94,7 +117,7 @@ def peek_weights(summary: CheckpointSummary) -> WeightSummary:
         stored = data.get("state_dict") if isinstance(data, dict) else None
     else:
         stored = load_tensors(path, read_member(path, WEIGHTS), values=False)
-    state = tensors_of(path, stored)
+    state = tensors_of(path, stored, values=False)
     clean = clean_names(path, state, summary.ignored_weights)
     counts: Counter[str] = Counter()
     for name, value in clean.items():
