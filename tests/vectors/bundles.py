@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sqlite3
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,9 @@ def _edit(path: Path, steps: list[list[Any]]) -> None:
         elif edit[0] == "folder":
             (path / name).unlink(missing_ok=True)
             (path / name).mkdir()
+        elif edit[0] == "pipe":
+            (path / name).unlink(missing_ok=True)
+            os.mkfifo(path / name)
         else:
             old = (path / name).read_text("utf-8") if (path / name).is_file() else ""
             (path / name).write_bytes(edited(old, [edit]))
