@@ -6,11 +6,11 @@ The second is what a search finds. In TOML a layer is a line:
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate.errors import ExportGateError
+from exportgate.reading import MALFORMED, read_toml, reason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -105,8 +105,11 @@ class MixedRecipe:
         try:
             layers = tuple((name, LayerChoice(**kind)) for name, kind in data["layers"].items())
             return cls(float(data["smoothing_alpha"]), layers)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            msg = f"malformed recipe ({error}); expected smoothing_alpha, and bits of each layer"
+        except MALFORMED as error:
+            msg = (
+                f"malformed recipe ({reason(error):.200}); "
+                "expected smoothing_alpha, and bits of each layer"
+            )
             raise RecipeError(msg) from error
 
     def to_toml(self) -> str:
@@ -168,11 +171,11 @@ def read_recipe(path: Path) -> MixedRecipe:
         RecipeError: There is none, or it is malformed.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
         _check_schema(data)
         return MixedRecipe.from_json(data)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecipeError) as error:
-        msg = f"{path}: {error}"
+    except (OSError, ValueError) as error:
+        msg = f"{path}: {reason(error)}"
         raise RecipeError(msg) from error
 
 

@@ -7,6 +7,7 @@ fail: it fills the memory, waits, or raises what no caller expects. Here all of 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import stat
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _Shape = TypeVar("_Shape")
+_OF_PYTHON = ("object", "indices", "index out of range", "unhashable", "unsupported operand")
 
 LARGEST_TEXT_BYTES = 64 << 20
 """More than any description that this project writes; a report with all samples has 5 MB."""
 LARGEST_TOML_BYTES = 4 << 20
 """The gates of this project have 40 kB; the parser takes a second for 10 MB."""
+_NOT_REGULAR = "it is no regular file"
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 """What reading well-formed JSON or TOML raises if its content has another shape than expected."""
 
@@ -40,24 +43,33 @@ def reason(error: Exception) -> str:
         return error.strerror or str(error)
     if isinstance(error, (TypeError, AttributeError, IndexError)):
         said = str(error)
-        of_python = "object" in said or "indices" in said or "index out of range" in said
+        of_python = any(word in said for word in _OF_PYTHON)
         return "a part of it has another type or length than expected" if of_python else said
     return str(error) or type(error).__name__
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what nobody may write to, or what never ends: a pipe, a socket, a device.
+
+    Raises:
+        OSError: There is no such file, or it is none of those that one reads to their end.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
 
 
 def read_text(path: Path, limit_bytes: int = LARGEST_TEXT_BYTES) -> str:
     """Return the UTF-8 text of a regular file; a byte order mark stays where it is.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It is no regular file, too large, or not UTF-8.
+        OSError: It cannot be read, or is no regular file.
+        ValueError: It is too large, or not UTF-8.
     """
-    found = path.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        msg = "it is no regular file"
-        raise ValueError(msg)
-    if found.st_size > limit_bytes:
-        msg = f"it has {found.st_size} bytes, more than the {limit_bytes} that are read"
+    check_regular(path)
+    size = path.stat().st_size
+    if size > limit_bytes:
+        msg = f"it has {size} bytes, more than the {limit_bytes} that are read"
         raise ValueError(msg)
     with path.open("rb") as file:
         data = file.read(limit_bytes + 1)

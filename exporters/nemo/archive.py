@@ -42,6 +42,9 @@ _ABOUT_ANOTHER = (
 )  # fmt: skip
 _NO_VALUE = "a value in it is none of the type that its form or its tag says"
 _MOST_MERGED = 100_000
+_MOST_VALUES = 200_000
+_LATEST_S = 1 << 40
+_MOST_OWNERS = 1 << 32
 _OTHER_SUFFIXES = {
     ".onnx": "an ONNX file, which is made from a checkpoint; judge it with "
     "exportgate gate --artifacts FOLDER",
@@ -58,9 +61,17 @@ class CheckpointError(ExportGateError, ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Counts what merge keys (``<<``) multiply: nine of nine of nine lines fill the memory."""
+    """Counts values and what merge keys (``<<``) multiply: nine of nine of nine fill memory."""
 
-    _merged = 0
+    _merged = _composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._composed += 1
+        if self._composed > _MOST_VALUES:  # a parser in Python: 4 MB of them take a minute
+            msg = f"it holds more than {_MOST_VALUES} values"
+            raise yaml.YAMLError(msg)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
@@ -283,7 +294,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, *MALFORMED) as error:
         reason = " ".join(str(error).split()).partition(": - method")[0]  # of every compression
         if reason.startswith("file could not be opened"):
-            reason = "no tar, or its first header is damaged"
+            reason = "neither a tar nor a compressed one, or its first header is damaged"
         msg = (
             f"{path}: not a readable .nemo archive ({reason}); it should be "
             f"a tar of {CONFIG} and {WEIGHTS}; copy or save it again"
@@ -310,6 +321,8 @@ def _files(path: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
             reason = "leaves the archive by its path"
         elif not info.isreg() or info.issparse():
             reason = "is a link or no regular file"
+        elif not _is_extractable(info):
+            reason = "has a time or an owner that no system takes"
         elif name in files:
             reason = f"is there twice (as {files[name].name!r} before): NeMo would take the last"
         if reason:
@@ -320,3 +333,11 @@ def _files(path: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
             raise CheckpointError(msg)
         files[name] = info
     return files
+
+
+def _is_extractable(info: tarfile.TarInfo) -> bool:
+    """Tell whether a reader that writes the member to a disk can say when it was changed, by whom.
+
+    A pax header may give any number (``nan`` among them), and only such a reader fails at it.
+    """
+    return abs(info.mtime) < _LATEST_S and all(0 <= n < _MOST_OWNERS for n in (info.uid, info.gid))

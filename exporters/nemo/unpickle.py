@@ -136,7 +136,7 @@ def load_tensors(path: Path, data: bytes, *, values: bool = True) -> object:
             )
             raise CheckpointError(msg) from error
         msg = (
-            f"{path}: the weights are damaged or cut off ({_first_line(error)}); "
+            f"{path}: the weights are damaged or cut off ({_first_line(error):.200}); "
             "copy or save the file again"
         )
         raise CheckpointError(msg) from error

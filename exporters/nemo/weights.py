@@ -24,6 +24,8 @@ _LORA = frozenset({"base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_e
 _PARTS = ("encoder", "decoder", "joint")
 _LEFT_OUT = ("preprocessor.", "spec_augmentation.", "loss.", "wer.")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_LARGEST_EXPANDED_BYTES = 64 << 20
+"""Room for a buffer that repeats a number (``expand``): one of a megabyte is nothing to mind."""
 _EMBEDDING = "decoder.prediction.embed.weight"
 _NORM = "encoder.layers.0.norm_out.weight"
 
@@ -46,8 +48,13 @@ class WeightSummary:
 def tensors_of(path: Path, state: object) -> dict[str, torch.Tensor]:
     """Return weights as a plain mapping.
 
+    Args:
+        path: Named in errors.
+        state: What was unpickled.
+
     Raises:
-        CheckpointError: They are none: no mapping, or it holds other things than tensors.
+        CheckpointError: They are none: no mapping, or it holds other things than tensors of real
+            numbers, or one that repeats a number until it fills memory.
     """
     if not isinstance(state, dict):
         msg = f"{path}: its weights are {state!r:.80}, expected a mapping from names to tensors"
@@ -56,7 +63,22 @@ def tensors_of(path: Path, state: object) -> dict[str, torch.Tensor]:
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             msg = f"{path}: its weights hold {value!r:.80} under {key!r:.80}, expected a tensor"
             raise CheckpointError(msg)
+        if what := _unusual(value):
+            msg = f"{path}: its weight {key!r:.80} is {what}; save the model's plain weights"
+            raise CheckpointError(msg)
     return dict(state)
+
+
+def _unusual(value: torch.Tensor) -> str | None:
+    """Return what a tensor is that a model's weight never is; None for plain numbers."""
+    if value.is_quantized or value.layout is not torch.strided or value.is_complex():
+        return f"no tensor of real numbers ({value.dtype}, {value.layout})"
+    if value.is_meta:
+        return "stored without its values (a meta tensor)"
+    claimed, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+    if claimed > max(stored, _LARGEST_EXPANDED_BYTES):
+        return f"{claimed} bytes large, of which {stored} are stored"
+    return None
 
 
 def clean_names(
@@ -142,12 +164,10 @@ def _problems(summary: CheckpointSummary, state: Mapping[str, torch.Tensor]) -> 
 
 
 def _not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
-    if any(value.is_meta for value in state.values()):
-        return ["the weights are stored without their values (meta tensors); save the model again"]
     wrong = [
         name
         for name, value in state.items()
-        if value.is_floating_point() and _is_whole(value) and not torch.isfinite(value).all()
+        if value.is_floating_point() and not torch.isfinite(value).all()
     ]
     if not wrong:
         return []
@@ -156,11 +176,6 @@ def _not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
         "training diverged; take an earlier checkpoint"
     )
     return [sentence]
-
-
-def _is_whole(value: torch.Tensor) -> bool:
-    """Tell a tensor from one that repeats a few stored numbers to a size that fills the memory."""
-    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _common_prefix(state: Mapping[str, torch.Tensor]) -> str:

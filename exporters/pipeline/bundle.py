@@ -26,7 +26,7 @@ from exportgate.artifacts.sidecar import (
 from exportgate.contract import METHODS, OTHER_HALF, OTHER_SHA256
 from exportgate.data.features import FEATURE_DIM, feature_document, feature_spec
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED, read_json, reason
+from exportgate.reading import MALFORMED, read_json, read_text, reason
 from exportgate.runtime.split import held_part, other_half_path
 
 if TYPE_CHECKING:
@@ -321,9 +321,9 @@ def _kept(folder: Path, replaced: set[str]) -> dict[str, Sidecar]:
 
 def _read_lexicon(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot read the word list ({error}); expected UTF-8, one word a line"
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot read the word list ({reason(error)}); expected one word a line"
         raise BundleError(msg) from error
     if not text.strip():
         msg = f"{path}: the word list is empty; expected one word a line"

@@ -9,6 +9,7 @@ from exporters.recipes import read_recipe
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.contract import OURS, Interface
 from exportgate.errors import ExportGateError
+from exportgate.reading import read_text, reason
 
 if TYPE_CHECKING:
     import argparse
@@ -172,9 +173,9 @@ def _refuse_others(options: ExportOptions, sizes: Mapping[str, int], labels: Seq
 def _vocabulary_problems(path: Path, labels: Sequence[str]) -> list[str]:
     """Say how a file differs from the labels; else decoded ids stand for other characters."""
     try:
-        lines = tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        return [f"{path}: cannot read the vocabulary ({error})"]
+        lines = tuple(read_text(path).splitlines())
+    except (OSError, ValueError) as error:
+        return [f"{path}: cannot read the vocabulary ({reason(error)})"]
     if lines == tuple(labels):
         return []
     pairs = enumerate(zip(lines, labels, strict=False))

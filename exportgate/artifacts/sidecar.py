@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from exportgate.contract import IoContract, ModelSpec  # noqa: TC001 - read by their types
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED, read_json, reason, shaped
+from exportgate.reading import MALFORMED, check_regular, read_json, reason, shaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,7 @@ def sha256_of(path: Path) -> str:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = [f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n" for file in files]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -23,7 +23,7 @@ from exportgate.artifacts.sidecar import atomic_write
 from exportgate.data.clock import clock_problem
 from exportgate.data.foreign import HEAD_BYTES, foreign_manifest, foreign_record
 from exportgate.errors import ExportGateError
-from exportgate.reading import unique
+from exportgate.reading import check_regular, unique
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,6 +103,7 @@ def _lines(path: Path) -> Iterator[Swipe]:
     """Yield each line's swipe as it is written."""
     found = False
     try:
+        check_regular(path)
         with path.open("rb") as lines:
             _refuse_foreign(path, lines.read(HEAD_BYTES))
             lines.seek(0)

@@ -23,6 +23,7 @@ from exporters.pipeline.bundle import (
 )
 from exportgate.artifacts.sidecar import read_sidecar, sha256_of, write_text
 from exportgate.data.manifest import read_manifest
+from exportgate.reading import read_json, reason
 from harness.client.answers import known_answers, pairs_of
 from harness.client.schema import FOLDER, SchemaError, check_document
 from harness.client.specification import (
@@ -131,10 +132,13 @@ def check_client_files(folder: Path, bundle: Bundle, sidecars: Mapping[str, Side
     }
     for name, fits in (
         (SPECIFICATION, document == wanted),
-        (IN_WORDS, (folder / IN_WORDS).read_text(encoding="utf-8") == in_words(wanted)),
+        (IN_WORDS, (folder / IN_WORDS).read_bytes() == in_words(wanted).encode()),
         (ANSWERS, answers["checkpoint_sha256"] == bundle.checkpoint_sha256),
         (ANSWERS, all(hashes.get(name) == digest for name, digest in answered.items())),
-        *((name, (folder / name).read_text("utf-8") == text) for name, text in _schemas().items()),
+        *(
+            (name, (folder / name).read_bytes() == text.encode())
+            for name, text in _schemas().items()
+        ),
     ):
         if not fits:
             msg = f"{folder / name}: of other files; write it with `exportgate bundle specify`"
@@ -165,9 +169,9 @@ def words_entry(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, schema: str) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
-        msg = f"{path}: not readable as JSON ({error}); run `exportgate bundle specify` again"
+        msg = f"{path}: not readable ({reason(error)}); run `exportgate bundle specify` again"
         raise SchemaError(msg) from error
     check_document(document, schema, str(path))
     return document

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from exportgate.artifacts.sidecar import write_text
+from exportgate.artifacts.sidecar import atomic_write
 from exportgate.errors import ExportGateError
 from harness.crossdevice.agreement import agreement
 from harness.devices.device import swipes_max
@@ -119,11 +119,12 @@ def fewer_swipes(manifest: Path, count: int, folder: Path) -> Path:
     Raises:
         DevicesError: There is nothing to take.
     """
-    lines = [line for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in manifest.read_bytes().split(b"\n") if line.strip()]
     if count < 1 or not lines:
         msg = f"{manifest}: {count} of {len(lines)} swipes; expected at least one"
         raise DevicesError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{manifest.stem}-{count}.jsonl"
-    write_text(path, "\n".join(spread(lines, count)) + "\n")
+    with atomic_write(path) as draft:
+        draft.write_bytes(b"\n".join(spread(lines, count)) + b"\n")
     return path

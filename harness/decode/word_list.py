@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from exportgate.errors import ExportGateError
+from exportgate.reading import check_regular, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,6 +98,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def _text(path: Path) -> str:
     try:
+        check_regular(path)
         if path.stat().st_size > _LARGEST_BYTES:
             msg = (
                 f"{path}: has {path.stat().st_size} bytes, expected at most {_LARGEST_BYTES}; keep "
@@ -109,7 +111,9 @@ def _text(path: Path) -> str:
             raise LexiconError(msg)
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot read the lexicon ({error}); expected UTF-8 text, a word a line"
+        msg = (
+            f"{path}: cannot read the lexicon ({reason(error)}); expected UTF-8 text, a word a line"
+        )
         raise LexiconError(msg) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

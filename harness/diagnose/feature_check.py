@@ -12,7 +12,6 @@ cases agree; 1: some do not; 2: the file cannot be judged.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from exportgate import resources
 from exportgate.data.features import CHANNELS, FEATURE_DIM, MIN_DT_S, feature_spec
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from exportgate.reading import MALFORMED, read_json, reason
 from harness.diagnose.feature_mistakes import MISTAKES
 from harness.diagnose.feature_relation import nearness, relation, side_by_side
 
@@ -97,15 +97,19 @@ def read_cases(path: Path) -> tuple[list[Case], float]:
             f"{feature_spec()}; run python -m golden.features"
         )
         raise FeatureCheckError(msg)
-    found = [
-        Case(
-            item["name"],
-            np.array(item["points"], np.float64),
-            np.array(item["features"], np.float64),
-        )
-        for item in data["cases"]
-    ]
-    return found, float(data["tolerance"])
+    try:
+        found = [
+            Case(
+                item["name"],
+                np.array(item["points"], np.float64),
+                np.array(item["features"], np.float64),
+            )
+            for item in data["cases"]
+        ]
+        return found, float(data["tolerance"])
+    except MALFORMED as error:
+        msg = f"{path}: malformed cases ({reason(error):.200}); run python -m golden.features"
+        raise FeatureCheckError(msg) from error
 
 
 def read_port(path: Path, cases: Sequence[Case]) -> list[NDArray[np.float64]]:
@@ -118,7 +122,8 @@ def read_port(path: Path, cases: Sequence[Case]) -> list[NDArray[np.float64]]:
     try:
         by_name = {item["name"]: item["features"] for item in data["cases"]}
     except (KeyError, TypeError) as error:
-        msg = f'{path}: expected {{"cases": [{{"name": …, "features": [[…], …]}}, …]}} ({error})'
+        expected = '{"cases": [{"name": …, "features": [[…], …]}, …]}'
+        msg = f"{path}: expected {expected} ({reason(error):.200})"
         raise FeatureCheckError(msg) from error
     missing = [case.name for case in cases if case.name not in by_name]
     if missing:
@@ -289,8 +294,8 @@ def _matrix(where: str, rows: Any, shape: tuple[int, ...]) -> NDArray[np.float64
             [[np.nan if value is None else float(value) for value in row] for row in rows],
             np.float64,
         )
-    except (TypeError, ValueError) as error:
-        msg = f"{where}: features are no rows of 37 numbers ({error})"
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"{where}: features are no rows of 37 numbers ({reason(error):.200})"
         raise FeatureCheckError(msg) from error
     if matrix.shape != shape:
         msg = f"{where}: features have shape {matrix.shape}, but should have {shape}"
@@ -300,9 +305,9 @@ def _matrix(where: str, rows: Any, shape: tuple[int, ...]) -> NDArray[np.float64
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot read the features ({error}); expected JSON"
+        msg = f"{path}: cannot read the features ({reason(error)}); expected JSON"
         raise FeatureCheckError(msg) from error
     if not isinstance(data, dict) or not isinstance(data.get("cases"), list):
         msg = f"{path}: expected a JSON object with a list 'cases'"

@@ -13,7 +13,6 @@ word. Limits stand in gates.toml ([levels], end_to_end_*); every sample goes to 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from exportgate import resources
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from exportgate.reading import read_json, reason
 from harness.end_to_end import arm64
 from harness.end_to_end.comparing import compare, typical_and_long
 from harness.end_to_end.cpp import Cpp
@@ -163,9 +163,12 @@ def _places(args: argparse.Namespace) -> list[Place]:
 def _specification(bundle: Path) -> Mapping[str, Any]:
     path = bundle / "decode.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
-        msg = f"{path}: not readable ({error}); complete the bundle with exportgate bundle specify"
+        msg = (
+            f"{path}: not readable ({reason(error)}); "
+            "complete the bundle with exportgate bundle specify"
+        )
         raise LatencyCommandError(msg) from error
     return found
 

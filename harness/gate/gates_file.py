@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exportgate import resources
 from exportgate.contract import LOG_PROBS
 from exportgate.errors import ExportGateError
-from exportgate.reading import read_toml
+from exportgate.reading import read_toml, reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def read_sections(path: Path) -> dict[str, Any]:
     try:
         data = read_toml(path)
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot read the gates ({error}); write TOML like the project's own"
+        msg = f"{path}: cannot read the gates ({reason(error)}); write TOML like the project's own"
         raise GateError(msg) from error
     schema = data.pop("schema", None)
     if schema != GATES_SCHEMA:

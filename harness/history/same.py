@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from exportgate.errors import ExportGateError
+from exportgate.reading import read_json, reason
 from harness.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -58,12 +59,12 @@ def differences(first: Path, second: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
         if not isinstance(report, dict) or not {"schema", "gates", "measurements"} <= {*report}:
             msg = "no gates in it"
             raise ValueError(msg)  # noqa: TRY301 - one message for whatever is no report
     except (OSError, ValueError) as error:
-        msg = f"{path}: no report of the gate ({error}); expected a run's report.json"
+        msg = f"{path}: no report of the gate ({reason(error)}); expected a run's report.json"
         raise SameError(msg) from error
     return report
 

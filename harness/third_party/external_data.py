@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from exportgate.reading import check_regular, reason
 from harness.third_party.folder import ThirdPartyError, check_no_pointer
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ def whole_model(path: Path) -> bytes | None:
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - as above
 
     try:
+        check_regular(path)
         model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        msg = f"{path}: no ONNX file, or a damaged one ({error}); copy or export it again"
+    except (DecodeError, OSError) as error:
+        msg = f"{path}: no ONNX file, or a damaged one ({reason(error)}); copy or export it again"
         raise ThirdPartyError(msg) from error
     files = _check_files(path, model)
     if not files:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exporters.variants import is_variant
 from exportgate.artifacts.sidecar import sidecar_path
 from exportgate.errors import ExportGateError
-from exportgate.reading import read_json, reason, shaped
+from exportgate.reading import check_regular, read_json, reason, shaped
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -91,13 +91,18 @@ def not_judged(folder: Path, named: Collection[str]) -> list[str]:
 
 
 def check_no_pointer(path: Path) -> None:
-    """Refuse what Git LFS leaves in the place of a file.
+    """Refuse what Git LFS leaves in the place of a file, and what is no file.
 
     Raises:
-        ThirdPartyError: It is a pointer.
+        ThirdPartyError: It is a pointer, or cannot be read to its end.
     """
-    with path.open("rb") as file:
-        start = file.read(len(_LFS_POINTER))
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    except OSError as error:
+        msg = f"{path}: cannot be read ({reason(error)}); copy or export it again"
+        raise ThirdPartyError(msg) from error
     if start == _LFS_POINTER:
         msg = f"{path}: a Git LFS pointer, not the file itself; run git lfs pull where it came from"
         raise ThirdPartyError(msg)

@@ -65,7 +65,9 @@ def nemo(folder: Path, steps: list[list[Any]]) -> Path:
 def packed(members: list[Member]) -> bytes:
     """Return a tar of members."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+    pax = any(info.pax_headers for info, _ in members)
+    form = tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
         for info, data in members:
             archive.addfile(info, io.BytesIO(data) if info.size else None)
     return out.getvalue()
@@ -163,7 +165,34 @@ def _pickle_twice(members: list[Member], program: list[str]) -> list[Member]:
     return _pickle(members, ["PROTO 2", "EMPTY_DICT", "STOP"], more=more)
 
 
+def _pax(members: list[Member], name: str, headers: dict[str, str]) -> list[Member]:
+    members[_find(members, name)][0].pax_headers = headers
+    return members
+
+
+def _labels(members: list[Member], count: int) -> list[Member]:
+    return _set(members, "labels", ["a"] * count)
+
+
+def _weight(members: list[Member], how: str) -> list[Member]:
+    """Let one weight be a tensor that torch saves and no model has."""
+    import torch
+
+    state = torch.load(io.BytesIO(seed()[1]), weights_only=True)
+    key = next(key for key, value in state.items() if value.dim() == 2)
+    state[key] = {
+        "expanded": lambda _: torch.zeros(1).expand(200_000, 200_000),
+        "complex": lambda value: value.to(torch.complex64),
+        "without values": lambda value: value.to("meta"),
+        "sparse": lambda value: value.to_sparse(),
+    }[how](state[key])
+    out = io.BytesIO()
+    torch.save(state, out)
+    return _content(members, WEIGHTS, out.getvalue())
+
+
 _MEMBERS = {
+    "pax": _pax, "labels": _labels, "weight": _weight,
     "repeat": _repeat, "rename": _rename, "become": _retype, "add": _add, "text": _text,
     "without": _without, "set": _set, "zeros": _zeros, "many": _many, "pickle": _pickle,
     "tensor": _tensor, "deflated": _deflated, "deflated_storage": _deflated_storage,

@@ -34,6 +34,7 @@ OPERATIONS: dict[str, Callable[..., Path]] = {
     "recordings": texts.recordings,
     "sidecar": bundles.sidecar,
     "bundle": bundles.bundle,
+    "verdict": bundles.verdict,
     "history": bundles.history,
 }
 

@@ -48,7 +48,8 @@ def onnx_file(folder: Path, steps: list[list[Any]]) -> Path:
             data = _BYTES[name](model.SerializeToString() if data is None else data, *arguments)
         else:
             _MODELS[name](model, *arguments)
-    path.write_bytes(model.SerializeToString() if data is None else data)
+    if not path.exists():  # a step may have put something else there
+        path.write_bytes(model.SerializeToString() if data is None else data)
     return path
 
 

@@ -73,6 +73,8 @@ def restructured(tree: Any, edits: list[Edit]) -> Any:
         if not places:
             return tree
         node, key = places[min(int(where * len(places)), len(places) - 1)]
+        if number % 2:
+            node, key = _descended(tree, where, number)
         value = json.loads(json.dumps(_VALUES[number % len(_VALUES)]))
         if name == "value":
             node[key] = value
@@ -88,6 +90,19 @@ def restructured(tree: Any, edits: list[Edit]) -> Any:
         else:
             node.insert(0, value)
     return tree
+
+
+def _descended(tree: Any, where: float, number: int) -> tuple[Any, Any]:
+    """Choose by levels: of all values, nearly all are the numbers of the longest list."""
+    node, depth = tree, number // 2 % 6
+    while True:
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        where *= len(keys)
+        key = keys[min(int(where), len(keys) - 1)]
+        where -= int(where)
+        if not depth or not isinstance(node[key], (dict, list)) or not node[key]:
+            return node, key
+        node, depth = node[key], depth - 1
 
 
 def _places(tree: Any) -> Any:

@@ -28,10 +28,13 @@ OUTSIDE = "outside"
 """The folder beside a job's own that nothing may touch."""
 _ALLOWED_PROGRAMS = ("flatc", "git")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_WATCHED = {
+_NEVER = {
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn", "socket.connect",
-    "ctypes.dlopen", "shutil.rmtree", "os.remove", "os.rename", "os.mkdir", "os.link",
-    "os.symlink", "os.chmod", "os.truncate",
+    "ctypes.dlopen",
+}  # fmt: skip
+_ONLY_INSIDE = {
+    "shutil.rmtree", "os.remove", "os.rename", "os.mkdir", "os.link", "os.symlink", "os.chmod",
+    "os.truncate",
 }  # fmt: skip
 
 
@@ -136,7 +139,10 @@ def serve() -> None:
 
     entries.preload()
     for line in sys.stdin:
-        print(json.dumps(asdict(_forked(Job(**json.loads(line))))), flush=True)
+        job = Job(**json.loads(line))
+        if {job.entry, *job.arguments} & entries.NEED_NEMO:
+            entries.preload_nemo()
+        print(json.dumps(asdict(_forked(job))), flush=True)
 
 
 def _forked(job: Job) -> Outcome:
@@ -202,10 +208,6 @@ def _child(job: Job, spool: Path) -> None:
     for name, descriptor in (("out", 1), ("err", 2)):
         os.dup2(os.open(spool / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    entries.prepare([job.entry, *job.arguments])
-    for descriptor in (1, 2):  # what imports say is not the reader's
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
     taken = _address_space()
     # What asks for more gets a MemoryError, which is a traceback like any other.
     resource.setrlimit(resource.RLIMIT_AS, (taken + LARGEST_BYTES,) * 2)
@@ -257,7 +259,9 @@ def _offence(
         program = Path(os.fsdecode(args[0])).name
         if args[0] != sys.executable and program not in _ALLOWED_PROGRAMS:
             return f"start {args[0]} {args[1]}"
-    elif event in _WATCHED:
+    elif event in _NEVER:
+        return f"{event} {args}"
+    elif event in _ONLY_INSIDE:
         paths = [os.fsdecode(a) for a in args if isinstance(a, (str, bytes, os.PathLike))]
         if not paths or not all(os.path.realpath(path).startswith(inside) for path in paths):
             return f"{event} {args}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,35 +70,46 @@ def _data(data: bytes, place: str, value: object) -> bytes:
     return json.dumps(document).encode()
 
 
+def _special(path: Path, what: str) -> Path:
+    """Put in a file's place what never begins or never ends."""
+    if what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    return path
+
+
 def manifest(folder: Path, steps: list[list[Any]]) -> Path:
-    return _written(folder / "swipes.jsonl", edited(SWIPE * 3, steps))
+    return _written(folder / "swipes.jsonl", SWIPE * 3, steps)
 
 
 def gates(folder: Path, steps: list[list[Any]]) -> Path:
-    return _written(folder / "gates.toml", edited(GATES, steps))
+    return _written(folder / "gates.toml", GATES, steps)
 
 
 def contract(folder: Path, steps: list[list[Any]]) -> Path:
     (folder / "model.onnx").write_bytes(b"no model")
-    return _written(folder / "contract.toml", edited(CONTRACT, steps))
+    return _written(folder / "contract.toml", CONTRACT, steps)
 
 
 def lexicon(folder: Path, steps: list[list[Any]]) -> Path:
-    return _written(folder / "words.txt", edited("the\t5\nand\t3\n", steps))
+    return _written(folder / "words.txt", "the\t5\nand\t3\n", steps)
 
 
 def report(folder: Path, steps: list[list[Any]]) -> Path:
     from tests.report_page.reports import green
 
     names = ("step_fp32.onnx",)
-    return _written(folder / "report.json", edited(green(names).to_json(), steps))
+    return _written(folder / "report.json", green(names).to_json(), steps)
 
 
 def recordings(folder: Path, steps: list[list[Any]]) -> Path:
     line = '{"word": "hi", "data": [{"x": 0.1, "y": 0.2, "t": 0}, {"x": 0.3, "y": 0.2, "t": 50}]}\n'
-    return _written(folder / "recordings.jsonl", edited(line * 2, steps))
+    return _written(folder / "recordings.jsonl", line * 2, steps)
 
 
-def _written(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
+def _written(path: Path, text: str, steps: list[list[Any]]) -> Path:
+    if steps and steps[0][0] == "become":
+        return _special(path, steps[0][1])
+    path.write_bytes(edited(text, steps))
     return path

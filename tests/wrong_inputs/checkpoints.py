@@ -130,7 +130,7 @@ CHECKPOINTS |= {
     ),
     "weights without values": (
         lambda b: b.changed(lambda name, value: (name, value.to("meta"))),
-        "stored without their values .meta tensors.; save the model again",
+        "is stored without its values .a meta tensor.; save the model's plain weights",
     ),
     "a LoRA adapter": (lambda b: b.changed(with_lora), "a LoRA adapter .*; merge it into them"),
     "heads that do not divide the width": (

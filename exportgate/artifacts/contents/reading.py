@@ -11,7 +11,7 @@ from exportgate.artifacts.contents.onnx_matrices import count_by_dtype
 from exportgate.artifacts.contents.saturation import saturating_pairs
 from exportgate.artifacts.operators import is_dequantize, is_quantize
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED, reason
+from exportgate.reading import MALFORMED, check_regular, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,6 +145,7 @@ def _onnx_contents(path: Path) -> Contents:
     from google.protobuf.message import DecodeError  # noqa: PLC0415
 
     try:
+        check_regular(path)
         # Weights of another file are no part of this one; its hash would not cover them.
         return _contents_of(onnx.load(str(path), load_external_data=False))
     except (DecodeError, OSError, *MALFORMED) as error:

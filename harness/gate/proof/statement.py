@@ -11,18 +11,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from google.protobuf import json_format
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
 
 from exportgate.errors import ExportGateError
-from exportgate.reading import MALFORMED, reason
+from exportgate.reading import MALFORMED, reason, shaped
 from harness.gate.gates import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from harness.gate.gates import Verdict
     from harness.gate.report.outcome import Report
@@ -35,6 +35,21 @@ _DIGEST_LENGTH = 64
 
 class StatementError(ExportGateError, ValueError):
     """A report does not say enough to be signed, or a signed statement is not of this kind."""
+
+
+class _Gate(TypedDict):
+    version: str
+    commit: str
+    finished_utc: str
+    target: str
+    device: str
+    limits: list[dict[str, Any]]
+
+
+class _Predicate(TypedDict):
+    result: str
+    failedTests: NotRequired[list[str]]
+    exportgate: _Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +123,43 @@ def claim_of(where: Path, payload: bytes) -> Claim:
         if statement.pb.predicate_type != PREDICATE:
             msg = f"the predicate is {statement.pb.predicate_type!r:.80}, not {PREDICATE}"
             raise ValueError(msg)
-        subjects = {item.name: item.digest["sha256"] for item in statement.pb.subject}
-        if len(subjects) < len(statement.pb.subject):
-            msg = "a subject is there twice"
-            raise ValueError(msg)
-        predicate = json_format.MessageToDict(statement.pb.predicate)
+        subjects = _subjects(statement.pb.subject)
+        predicate = shaped(
+            json_format.MessageToDict(statement.pb.predicate), _Predicate, only=False
+        )
+        _check_consistent(predicate)
         gate = predicate["exportgate"]
-        return Claim(subjects, str(predicate["result"]), dict(gate), tuple(gate["limits"]))
+        return Claim(subjects, predicate["result"], dict(gate), tuple(gate["limits"]))
     except (*MALFORMED, RecursionError, json_format.ParseError) as error:
         msg = f"{where}: the signed statement is no verdict of a gate ({reason(error):.200})"
         raise StatementError(msg) from error
+
+
+def _subjects(stated: Iterable[Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in stated:
+        if item.name in found:
+            msg = f"{item.name!r:.80} is there twice"
+            raise ValueError(msg)
+        if not _is_digest(item.digest["sha256"]):
+            msg = f"{item.name!r:.80} has no SHA-256"
+            raise ValueError(msg)
+        found[item.name] = item.digest["sha256"]
+    return found
+
+
+def _check_consistent(predicate: _Predicate) -> None:
+    """Refuse a verdict that its own list of tests contradicts, whoever signed it."""
+    if predicate["result"] != PASSED:
+        return
+    limits = predicate["exportgate"]["limits"]
+    failed = [str(limit.get("metric")) for limit in limits if limit.get("status") == Status.FAIL]
+    if failed := [*predicate.get("failedTests", []), *failed]:
+        msg = f"it is {PASSED}, but names as failed: {', '.join(failed):.120}"
+        raise ValueError(msg)
+    if not limits:
+        msg = f"it is {PASSED}, but names no limit"
+        raise ValueError(msg)
 
 
 def _inputs(report: Report) -> dict[str, str]:

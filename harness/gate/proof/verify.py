@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exportgate.exit import Exit, Parser
+from exportgate.exit import Exit, Parser, one_line
 from harness.gate.proof.proving import check
 
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     bundle, claim = check(args.folder, args.key, args.inputs)
     gate = claim.gate
-    print(
+    said = (
         f"ok: {args.folder}: {len(claim.files)} files, {len(bundle.artifacts)} exports, "
-        f"{claim.result} by gate {gate.get('version')} on {gate.get('finished_utc')}, "
+        f"{claim.result} by gate {gate['version']} on {gate['finished_utc']}, "
         f"{len(claim.limits)} limits"
     )
+    print(one_line(said))
     return Exit.PASSED

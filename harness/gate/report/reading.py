@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _Number = float | str  # ``json_number`` writes what JSON has no number for as a text
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+# A picture is drawn of these; a swipe of the manifest leaves the keyboard by half of its width.
+_Places = Annotated[list[Annotated[float, msgspec.Meta(ge=-10, le=10)]], msgspec.Meta(min_length=1)]
 
 
 class ReportError(ExportGateError, ValueError):
@@ -99,10 +102,10 @@ class _ChangedWord(TypedDict):
     word: str
     ours: str
     nemo: str
-    frame: int | None
-    fraction: float | None
-    x: list[float]
-    y: list[float]
+    frame: _Count
+    fraction: _Share
+    x: _Places
+    y: _Places
 
 
 _ROWS: dict[Kind, Any] = {
@@ -126,9 +129,19 @@ def read_report(path: Path) -> dict[str, Any]:
             raise ValueError(msg)
         shaped(data, _Report, only=False)
         for item in data.get("evidence", []):
-            shaped(item["rows"], _ROWS[Kind(item["kind"])], only=False)
+            kind = Kind(item["kind"])
+            rows = shaped(item["rows"], _ROWS[kind], only=False)
+            if kind is Kind.CHANGED_WORDS:
+                _check_places(rows)
         Report.from_json(data)
     except (OSError, *MALFORMED) as error:
         msg = f"{path}: no readable report of the gate ({reason(error)}); run the gate again"
         raise ReportError(msg) from error
     return data
+
+
+def _check_places(rows: list[_ChangedWord]) -> None:
+    for row in rows:
+        if len(row["x"]) != len(row["y"]):
+            msg = f"a swipe of {row['word']!r:.40} has {len(row['x'])} x, but {len(row['y'])} y"
+            raise ValueError(msg)
