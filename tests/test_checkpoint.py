@@ -653,7 +653,9 @@ def test_adapters_are_refused_by_name_and_their_bare_class_is_not(
 def test_a_ctc_model_is_named(nemo: Path, tmp_path: Path) -> None:
     config, state = parts(nemo)
     config["decoder"]["_target_"] = "nemo.collections.asr.modules.ConvASRDecoder"
-    with pytest.raises(CheckpointError, match=r"ConvASRDecoder' .a CTC model; train an RNN-T.*, but should be"):
+    with pytest.raises(
+        CheckpointError, match=r"ConvASRDecoder' .a CTC model; train an RNN-T.*, but should be"
+    ):
         peek(write_nemo(tmp_path / "a.nemo", config, state))
 
 

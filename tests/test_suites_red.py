@@ -359,7 +359,8 @@ def test_one_label_that_is_embedded_wrongly(
         (1.2, 0.0, set()),
         (6.0, 0.0, {"symbol_noise_p"}),
         (1.0, 0.05, {"symbol_noise_p"}),  # a bias that is 0.05 nats off
-        (4.0, 0.15, {"symbol_noise_p"}),  # and where the symbol's own noise hides it
+        (2.0, 0.0, set()),
+        (2.0, 0.05, {"symbol_noise_p"}),  # and where the symbol is noisier than others
     ],
 )
 def test_one_symbol_that_is_scored_wrongly(louder: float, shift: float, broken: set[str]) -> None:
