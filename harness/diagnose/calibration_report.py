@@ -30,6 +30,7 @@ from exportgate.data.features import CHANNELS, FEATURE_DIM, featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from exportgate.reading import keep_inputs
 from exportgate.runtime.onnx_runtime import OrtSession
 from harness.decode.batches import encode_all, greedy_batched
 from harness.measure.compare import compare
@@ -193,6 +194,7 @@ def text_of(found: Sequence[ChannelDistance], points: Sequence[CurvePoint]) -> s
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; return the exit status."""
     args = _parser().parse_args(argv)
+    keep_inputs(args.json, args.checkpoint, args.calibration, args.manifest)
     calibration = _features(args.calibration)
     swipes = spread(read_manifest(args.manifest), args.swipes)
     evaluation = [np.ascontiguousarray(featurize(item.points).T) for item in swipes]

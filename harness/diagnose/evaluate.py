@@ -26,6 +26,7 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from exportgate.reading import keep_inputs
 from exportgate.runtime.opening import open_artifact
 from harness.decode.accuracy import (
     Accuracy,
@@ -143,6 +144,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate each pair and print the table; return the exit status."""
     args = _parser().parse_args(argv)
+    keep_inputs(args.json, *args.encoder, *args.step, args.manifest, args.lexicon)
     pairs = _pairs(args.encoder, args.step)
     config = BeamConfig(beam=args.beam, prior_weight=args.prior_weight)
     lexicon = None

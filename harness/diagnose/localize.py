@@ -27,6 +27,7 @@ from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
+from exportgate.reading import keep_inputs
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Handle, Worker
 from exportgate.runtime.onnx_runtime import OrtSession
@@ -305,6 +306,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--swipes", type=int, default=24, help="how many to run (default 24)")
     parser.add_argument("--out", type=Path, help="the page; default: localize.html by the artifact")
     options = parser.parse_args(arguments)
+    keep_inputs(
+        options.out, options.artifact, options.checkpoint, options.manifest, options.calibration
+    )
     with tempfile.TemporaryDirectory() as folder:
         diagnosis = open_diagnosis(
             options.artifact,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate import resources
 from exportgate.exit import Exit, Parser
+from exportgate.reading import keep_inputs
 from harness.history.drawing import draw
 from harness.history.points import Point, SeriesKey
 from harness.history.same import differences
@@ -306,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.history.is_file():
         msg = f"{args.history}: no history yet; run the gate with --history {args.history}"
         raise HistoryError(msg)
+    keep_inputs(getattr(args, "out", None), args.history)
     if args.command == "list":
         lines = list_lines(args.history)
     elif args.command == "compare":
