@@ -57,16 +57,23 @@ def tensors_of(path: Path, state: object) -> dict[str, torch.Tensor]:
             numbers, or one that repeats a number until it fills memory.
     """
     if not isinstance(state, dict):
-        msg = f"{path}: its weights are {state!r:.80}, expected a mapping from names to tensors"
+        msg = f"{path}: its weights are {_shown(state)}, expected a mapping from names to tensors"
         raise CheckpointError(msg)
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            msg = f"{path}: its weights hold {value!r:.80} under {key!r:.80}, expected a tensor"
+            msg = f"{path}: its weights hold {_shown(value)} under {_shown(key)}, expected a tensor"
             raise CheckpointError(msg)
         if what := _unusual(value):
             msg = f"{path}: its weight {key!r:.80} is {what}; save the model's plain weights"
             raise CheckpointError(msg)
     return dict(state)
+
+
+def _shown(value: object) -> str:
+    """Return a value as a line can show it: numbers and texts themselves, else what it is."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return f"{value!r:.80}"
+    return f"a {type(value).__name__}"
 
 
 def _unusual(value: torch.Tensor) -> str | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEAD = """\
 # Mutated files, by reader
 
-Written by `python -m tests.fuzz` (`make fuzz-table`). Hypothesis changes bytes, trees and opcodes
+Written by `python -m tests.fuzz -n 12000 --out …`. Hypothesis changes bytes, trees and opcodes
 of a good file; each reader gets them in a watched process. *Taken*: the change did not matter, or
 is one that a file may have. *Refused*: one sentence. *Broke a promise*: ran code, read or wrote
 outside, hung, took more than {largest} GiB, ended in a traceback, said more than one line, or

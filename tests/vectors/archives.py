@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,12 @@ def _labels(members: list[Member], count: int) -> list[Member]:
     return _set(members, "labels", ["a"] * count)
 
 
+def _storage(value: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return value.storage()
+
+
 def _weight(members: list[Member], how: str) -> list[Member]:
     """Let one weight be a tensor that torch saves and no model has."""
     import torch
@@ -185,9 +192,12 @@ def _weight(members: list[Member], how: str) -> list[Member]:
         "complex": lambda value: value.to(torch.complex64),
         "without values": lambda value: value.to("meta"),
         "sparse": lambda value: value.to_sparse(),
+        "storage": _storage,
     }[how](state[key])
     out = io.BytesIO()
-    torch.save(state, out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of storages
+        torch.save(state, out)
     return _content(members, WEIGHTS, out.getvalue())
 
 
