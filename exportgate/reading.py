@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
-from exportgate.errors import ExportGateError
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -48,29 +46,6 @@ def reason(error: Exception) -> str:
         of_python = any(word in said for word in _OF_PYTHON)
         return "a part of it has another type or length than expected" if of_python else said
     return str(error) or type(error).__name__
-
-
-class ReplacedInputError(ExportGateError, ValueError):
-    """A command was told to write over what it reads."""
-
-
-def keep_inputs(out: Path | None, *inputs: Path | None) -> None:
-    """Refuse to write a result over what it is made from; None is nothing.
-
-    Raises:
-        ReplacedInputError: They are one file, perhaps by another name.
-    """
-    for path in inputs:
-        if out is not None and path is not None and _same_file(out, path):
-            msg = f"{out}: is read by this command, and would be replaced; write to another file"
-            raise ReplacedInputError(msg)
-
-
-def _same_file(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except OSError:  # one of them is not there: nothing is lost
-        return False
 
 
 def check_regular(path: Path) -> None:

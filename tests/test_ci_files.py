@@ -13,8 +13,8 @@ import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from ruamel.yaml import YAML
 
-from harness.gate import command as gate
 from exportgate.errors import ExportGateError
+from harness.gate import command as gate
 from harness.onboarding import ci, init
 
 ROOT = Path(__file__).resolve().parent.parent

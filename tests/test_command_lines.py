@@ -182,7 +182,7 @@ def test_a_wrong_vocabulary_is_not_printed_whole(golden: Path, tmp_path: Path) -
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("long " * 1000, encoding="utf-8")
     given = ["--checkpoint", str(golden / "golden.nemo"), "--vocab", str(vocab)]
-    with pytest.raises(OptionError, match=r"line 1 is 'long .*, but should be '.'") as refused:
+    with pytest.raises(OptionError, match=r"line 1 is 'long .*, but should be") as refused:
         console(["export_rnnt_step", *given, "--onnx_out", str(tmp_path / "a.onnx")])
     assert len(str(refused.value)) < 300 + len(str(vocab))
 

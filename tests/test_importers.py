@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exportgate.artifacts.sidecar import ReplacedInputError
 from exportgate.data.features import featurize
 from exportgate.data.importers.futo import read_futo
 from exportgate.data.importers.how_we_swipe import COLUMNS, read_how_we_swipe
@@ -20,7 +21,6 @@ from exportgate.data.importers.neuroswipe import letter_area, read_neuroswipe
 from exportgate.data.importers.recording import Dropped, ImportingError, plain_word
 from exportgate.data.manifest import Swipe, read_manifest, write_manifest
 from exportgate.exit import Exit
-from exportgate.reading import ReplacedInputError
 from harness.console import main
 
 if TYPE_CHECKING:

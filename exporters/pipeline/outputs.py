@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from exporters.pipeline.options import OptionError, file_sha256
 from exporters.variants import all_presented, is_quantized, variant
-from exportgate.artifacts.sidecar import ArtifactError, read_sidecar
+from exportgate.artifacts.sidecar import ArtifactError, keep_inputs, read_sidecar
 from exportgate.contract import OURS
-from exportgate.reading import keep_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

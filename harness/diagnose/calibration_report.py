@@ -25,12 +25,11 @@ import numpy as np
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.quantize.calibration import synthetic_calibration
 from exportgate import resources
-from exportgate.artifacts.sidecar import write_text
+from exportgate.artifacts.sidecar import keep_inputs, write_text
 from exportgate.data.features import CHANNELS, FEATURE_DIM, featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
-from exportgate.reading import keep_inputs
 from exportgate.runtime.onnx_runtime import OrtSession
 from harness.decode.batches import encode_all, greedy_batched
 from harness.measure.compare import compare

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exportgate.artifacts.sidecar import read_sidecar, write_text
+from exportgate.artifacts.sidecar import keep_inputs, read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
-from exportgate.reading import keep_inputs
 from exportgate.runtime.opening import open_artifact
 from harness.decode.accuracy import (
     Accuracy,

@@ -22,12 +22,11 @@ import numpy as np
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.variants import VARIANTS
-from exportgate.artifacts.sidecar import read_sidecar, write_text
+from exportgate.artifacts.sidecar import keep_inputs, read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
 from exportgate.exit import Exit, Parser
-from exportgate.reading import keep_inputs
 from exportgate.runtime.inputs import encoder_input
 from exportgate.runtime.isolate import Handle, Worker
 from exportgate.runtime.onnx_runtime import OrtSession

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.pipeline.parser import positive
+from exportgate.artifacts.sidecar import keep_inputs
 from exportgate.data.importers.futo import read_futo
 from exportgate.data.importers.how_we_swipe import read_how_we_swipe
 from exportgate.data.importers.neuroswipe import read_grids, read_neuroswipe
 from exportgate.data.importers.recording import Dropped, ImportingError, Recording
 from exportgate.data.manifest import write_manifest
 from exportgate.exit import Exit, Parser
-from exportgate.reading import keep_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
