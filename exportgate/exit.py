@@ -6,6 +6,7 @@ A wrong option is no exception: ``Parser`` is every command's.
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import os
 import sys
@@ -50,8 +51,22 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: Always.
         """
-        msg = f"{message}; {self.prog} --help explains the options"
+        msg = f"{message}; {self._meant(message)}{self.prog} --help explains the options"
         raise UsageError(msg)
+
+    def _meant(self, message: str) -> str:
+        """Return the options that look like those that nobody knows."""
+        _, _, unknown = message.partition("unrecognized arguments: ")
+        spelled: dict[str, str] = {}
+        for flag in self._option_string_actions:
+            spelled.setdefault(flag.replace("-", "_"), flag)
+        given = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
+        near = [
+            spelled[match]
+            for flag in given
+            for match in difflib.get_close_matches(flag.replace("-", "_"), spelled)
+        ]
+        return f"is {' or '.join(dict.fromkeys(near))} meant? " if near else ""
 
 
 def end(main: Callable[[], int]) -> NoReturn:

@@ -13,6 +13,7 @@ import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from ruamel.yaml import YAML
 
+from exportgate.errors import ExportGateError
 from harness.gate import command as gate
 from harness.onboarding import ci, init
 
@@ -55,13 +56,20 @@ def test_the_snippets_of_the_page_fit_the_schema(place: int) -> None:
 )
 @pytest.mark.parametrize("name", ["my.nemo", "my model's: #1.nemo"])
 def test_what_init_writes_fits_the_schema_and_runs(
-    system: str, file: str, schema: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str,
+    file: str,
+    schema: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copy(GOLDEN / "golden.nemo", tmp_path / name)
     shutil.copy(GOLDEN / "val.jsonl", tmp_path / "swipes.jsonl")
     monkeypatch.chdir(tmp_path)
     given = ["--ci", system, "--checkpoint", name, "--manifest", "swipes.jsonl"]
     assert init.main([*given, "--target", "web"]) == 0
+    assert (f"include: {file}\n" in capsys.readouterr().out) == (system == "gitlab")
     documents = documents_of((tmp_path / file).read_text(encoding="utf-8"))
     check(documents, schema)
     jobs = documents[0]["jobs"] if system == "github" else documents[0]
@@ -74,6 +82,16 @@ def test_what_init_writes_fits_the_schema_and_runs(
     asked = gate.parser().parse_known_args(rest)[0]
     assert own.bundle == Path("build/bundle")
     assert (str(asked.checkpoint), str(asked.manifest)) == (name, "swipes.jsonl")
+
+
+@pytest.mark.slow
+def test_nothing_is_written_if_the_files_of_others_cannot_be_described(tmp_path: Path) -> None:
+    checkpoint, theirs = tmp_path / "my.nemo", tmp_path / "theirs"
+    shutil.copy(GOLDEN / "zoo" / "tiny-tanh.nemo", checkpoint)
+    theirs.mkdir()
+    with pytest.raises(ExportGateError, match="theirs"):
+        init.main(["--out", str(tmp_path), "--artifacts", str(theirs), "--ci", "github"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my.nemo", "theirs"]
 
 
 def test_a_schema_refuses_what_is_wrong() -> None:

@@ -120,7 +120,7 @@ def test_dimensions_must_be_the_checkpoints() -> None:
     ("module", "args", "message"),
     [
         ("export_rnnt_step", ["--checkpoint", "none.nemo"], "no such checkpoint"),
-        ("export_onnx", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
+        ("export_onnx", ["--checkpoint", "none.nemo", "--out", "x.onnx"], "no such checkpoint"),
         ("release", ["--checkpoint", "none.nemo", "--out", "x"], "no such checkpoint"),
         ("release", ["--checkpoint", "x", "--out", "x", "--variant", "y"], "unknown variant 'y'"),
         ("release", ["--checkpoint", "x", "--out", "x", "--progress_fd", "77"], "--progress_fd 77"),

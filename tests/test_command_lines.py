@@ -17,6 +17,9 @@ from exporters.pipeline.options import ExportOptions, OptionError
 from exporters.pipeline.outputs import chosen_outputs, without_int8
 from exportgate.artifacts.sidecar import sha256_of
 from exportgate.contract import Interface
+from exportgate.errors import ExportGateError
+from exportgate.exit import UsageError
+from harness.console import main as console
 from harness.gate.bundle import verify
 from tests.test_bundle import artifact
 from tests.test_cli import EXPORTERS, run
@@ -146,6 +149,60 @@ def test_without_a_path_the_file_goes_beside_the_checkpoint(tmp_path: Path) -> N
     wanted["encoder_fp32.onnx"].write_bytes(b"somebody's")
     with pytest.raises(OptionError, match="is there, and is no intact export of this project"):
         chosen_outputs(dict.fromkeys(named), ["encoder_fp32.onnx"], checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("exporter", "flag", "name", "says"),
+    [
+        ("export_onnx", "--output", "my.nemo", "is read by this command"),
+        ("export_pte_fp32", "--out", "my.nemo", "is read by this command"),
+        ("export_rnnt_step", "--onnx_out", "my.nemo", "is read by this command"),
+        ("export_pte", "--out", "calib.jsonl", "is read by this command"),
+        ("export_onnx", "--fp32_onnx", "a.pte", "a.pte: encoder_fp32.onnx is written there"),
+        ("export_optimized_onnx", "--web_onnx", "a", "give a path that ends in .onnx"),
+        ("export_pte_ultra", "--out", "a.onnx", "give a path that ends in .pte"),
+        ("export_pte_optimized", "--out", "a.onnx", "give a path that ends in .pte"),
+        ("export_rnnt_step", "--pte_out", "a.onnx", "give a path that ends in .pte"),
+    ],
+)
+def test_no_exporter_replaces_what_it_reads_or_names_a_file_wrongly(
+    tmp_path: Path, exporter: str, flag: str, name: str, says: str
+) -> None:
+    for input_name in ("my.nemo", "calib.jsonl"):
+        (tmp_path / input_name).write_bytes(b"mine")
+    given = ["--checkpoint", str(tmp_path / "my.nemo"), flag, str(tmp_path / name)]
+    with pytest.raises(ExportGateError) as refused:
+        console([exporter, *given, "--calibration", str(tmp_path / "calib.jsonl")])
+    assert says in str(refused.value)
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert found == {"my.nemo": b"mine", "calib.jsonl": b"mine"}
+
+
+def test_a_wrong_vocabulary_is_not_printed_whole(golden: Path, tmp_path: Path) -> None:
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("long " * 1000, encoding="utf-8")
+    given = ["--checkpoint", str(golden / "golden.nemo"), "--vocab", str(vocab)]
+    with pytest.raises(OptionError, match=r"line 1 is 'long .*, but should be") as refused:
+        console(["export_rnnt_step", *given, "--onnx_out", str(tmp_path / "a.onnx")])
+    assert len(str(refused.value)) < 300 + len(str(vocab))
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "meant"),
+    [
+        ("export_rnnt_step", "--out", "--pte_out or --onnx_out"),
+        ("export_onnx", "--fp32-onx=a", "--fp32_onnx"),
+        ("verify", "--keys", "--key"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_those_like_it(
+    command: str, given: str, meant: str
+) -> None:
+    needed = ["x", "--key", "y"] if command == "verify" else ["--checkpoint", "x.nemo"]
+    with pytest.raises(UsageError, match=f"unrecognized arguments: {given}.*; is {meant}"):
+        console([command, *needed, given])
+    with pytest.raises(UsageError, match=r"--zzzzzzzz; (?!is )"):
+        console([command, *needed, "--zzzzzzzz"])
 
 
 def test_a_default_name_never_replaces_the_file_of_another_checkpoint(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exportgate.artifacts.sidecar import ReplacedInputError
 from exportgate.data.features import featurize
 from exportgate.data.importers.futo import read_futo
 from exportgate.data.importers.how_we_swipe import COLUMNS, read_how_we_swipe
@@ -236,7 +237,7 @@ def test_the_command_counts_what_it_drops(
     assert main(["import", "futo", str(packed), str(plain), "--out", str(out)]) == Exit.PASSED
     printed = capsys.readouterr().out
     assert f"{out}: 2 swipes of 2 words\ndropped: 2\n" in printed
-    assert "       1  two fingers\n" in printed
+    assert "       1  two fingers (first: line 2)\n" in printed
     assert "note: 1 swipes leave the keyboard; they are not clamped\n" in printed
     swipes = read_manifest(out)
     assert [swipe.word for swipe in swipes] == ["Hello", "b"]
@@ -244,6 +245,18 @@ def test_the_command_counts_what_it_drops(
     # The features take the point as it is: channel 1 is y.
     assert featurize(swipes[1].points)[:, 1].tolist() == [np.float32(1.2)] * len(POINTS)
     assert main([*["import", "futo", str(plain), "--out", str(out)], "--max-points", "8"]) == 0
+
+
+def test_recordings_are_never_replaced_by_their_manifest(tmp_path: Path) -> None:
+    recordings = write(tmp_path / "a.jsonl", futo())
+    other = write(tmp_path / "b.jsonl", futo())
+    link = tmp_path / "link.jsonl"
+    link.hardlink_to(recordings)
+    before = recordings.read_bytes()
+    for out in (recordings, link, tmp_path / "." / "a.jsonl"):
+        with pytest.raises(ReplacedInputError, match="is read by this command, and would be"):
+            main(["import", "futo", str(other), str(recordings), "--out", str(out)])
+        assert recordings.read_bytes() == before
 
 
 def test_grids_stand_in_a_file_of_their_own(tmp_path: Path) -> None:

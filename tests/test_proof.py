@@ -305,6 +305,17 @@ def test_keys_that_are_none_are_named(
     for wrong in (keys[0], empty, tmp_path / "none", tmp_path):
         with pytest.raises(KeyFileError, match=r"no public key|no key can be read"):
             check(signed, wrong)
+    with pytest.raises(KeyFileError, match=r"no public key \(the file holds a private key\)"):
+        check(signed, keys[0])
+    with pytest.raises(KeyFileError, match=r"\(the file holds a public key\)"):
+        sign(signed, keys[1])
+    empty.write_text("a key?\n")
+    with pytest.raises(KeyFileError, match=r"\(it is no PEM file\)"):
+        sign(signed, empty)
+    exchange = tmp_path / "exchange.pem"
+    openssl("genpkey", "-algorithm", "X25519", "-out", str(exchange))
+    with pytest.raises(KeyFileError, match="a key of a kind that does not sign here"):
+        sign(signed, exchange)
     locked = tmp_path / "locked.pem"
     openssl("pkey", "-in", str(keys[0]), "-aes256", "-passout", "pass:xyzzy", "-out", str(locked))
     for given in (None, "wrong"):

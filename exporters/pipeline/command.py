@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporters.pipeline.bundle import check_package_options, write_bundle
 from exporters.pipeline.exporting import Exported, export
-from exporters.pipeline.outputs import chosen_outputs
+from exporters.pipeline.outputs import check_paths, chosen_outputs
 from exporters.pipeline.written import print_audit, print_table
 from exporters.variants import all_presented, named, other_half, variant
 from exportgate.contract import LOG_PROBS, Interface
@@ -34,9 +34,11 @@ def export_command(
 
     Raises:
         OptionError: Nothing is to be written, or not there.
+        ReplacedInputError: A file would be written over what it is made from.
         BundleError: The files cannot become the bundle that was asked for.
     """
     chosen = chosen_outputs(outputs, defaults, options.checkpoint, options.interface)
+    check_paths(chosen, options)
     wanted = _as_called(chosen, options.interface)
     check_package_options(options.package_dir, options.lexicon, options.assets)
     done = export(wanted, options)

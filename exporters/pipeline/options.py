@@ -181,7 +181,7 @@ def _vocabulary_problems(path: Path, labels: Sequence[str]) -> list[str]:
     pairs = enumerate(zip(lines, labels, strict=False))
     differing = next((i for i, (a, b) in pairs if a != b), None)
     detail = (
-        f"line {differing + 1} is {lines[differing]!r}, but should be {labels[differing]!r}"
+        f"line {differing + 1} is {lines[differing]!r:.60}, but should be {labels[differing]!r}"
         if differing is not None
         else f"it has {len(lines)} lines, but should have {len(labels)}"
     )

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from exporters.pipeline.options import OptionError, file_sha256
 from exporters.variants import all_presented, is_quantized, variant
-from exportgate.artifacts.sidecar import ArtifactError, read_sidecar
+from exportgate.artifacts.sidecar import ArtifactError, keep_inputs, read_sidecar
 from exportgate.contract import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from exporters.pipeline.options import ExportOptions
     from exportgate.contract import Interface
 
 
@@ -49,6 +50,28 @@ def chosen_outputs(
             msg = f"{path}: both {other} and {name} would be written there; name two files"
             raise OptionError(msg)
     return wanted
+
+
+def check_paths(wanted: Mapping[str, Path], options: ExportOptions) -> None:
+    """Refuse paths that cannot be meant, before anything is read.
+
+    A file's ending says to every tool, this project's too, what it holds.
+
+    Args:
+        wanted: Variant's name to its path.
+        options: What the files are made from.
+
+    Raises:
+        OptionError: A path has another ending than its format's.
+        ReplacedInputError: It is one of those that are read.
+    """
+    read = (options.checkpoint, options.calibration, options.vocab, options.lexicon)
+    for name, path in wanted.items():
+        keep_inputs(path, *read, *options.assets)
+        ending = name[name.rindex(".") :]
+        if path.suffix != ending:
+            msg = f"{path}: {name} is written there; give a path that ends in {ending}"
+            raise OptionError(msg)
 
 
 def without_int8(

@@ -126,6 +126,29 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class ReplacedInputError(ExportGateError, ValueError):
+    """A command was told to write over what it reads."""
+
+
+def keep_inputs(out: Path | None, *inputs: Path | None) -> None:
+    """Refuse to write a result over what it is made from; None is nothing.
+
+    Raises:
+        ReplacedInputError: They are one file, perhaps by another name.
+    """
+    for path in inputs:
+        if out is not None and path is not None and _same_file(out, path):
+            msg = f"{out}: is read by this command, and would be replaced; write to another file"
+            raise ReplacedInputError(msg)
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except OSError:  # one of them is not there: nothing is lost
+        return False
+
+
 @contextlib.contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a path beside ``target`` to write; it takes the target's place only on success.

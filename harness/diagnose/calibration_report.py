@@ -25,7 +25,7 @@ import numpy as np
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.quantize.calibration import synthetic_calibration
 from exportgate import resources
-from exportgate.artifacts.sidecar import write_text
+from exportgate.artifacts.sidecar import keep_inputs, write_text
 from exportgate.data.features import CHANNELS, FEATURE_DIM, featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
@@ -193,6 +193,7 @@ def text_of(found: Sequence[ChannelDistance], points: Sequence[CurvePoint]) -> s
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; return the exit status."""
     args = _parser().parse_args(argv)
+    keep_inputs(args.json, args.checkpoint, args.calibration, args.manifest)
     calibration = _features(args.calibration)
     swipes = spread(read_manifest(args.manifest), args.swipes)
     evaluation = [np.ascontiguousarray(featurize(item.points).T) for item in swipes]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exportgate.artifacts.sidecar import read_sidecar, write_text
+from exportgate.artifacts.sidecar import keep_inputs, read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
@@ -143,6 +143,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate each pair and print the table; return the exit status."""
     args = _parser().parse_args(argv)
+    keep_inputs(args.json, *args.encoder, *args.step, args.manifest, args.lexicon)
     pairs = _pairs(args.encoder, args.step)
     config = BeamConfig(beam=args.beam, prior_weight=args.prior_weight)
     lexicon = None

@@ -22,7 +22,7 @@ import numpy as np
 
 from exporters.pipeline.options import DEFAULT_MAX_TRACE_LEN
 from exporters.variants import VARIANTS
-from exportgate.artifacts.sidecar import read_sidecar, write_text
+from exportgate.artifacts.sidecar import keep_inputs, read_sidecar, write_text
 from exportgate.data.features import featurize
 from exportgate.data.manifest import read_manifest
 from exportgate.errors import ExportGateError
@@ -305,6 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--swipes", type=int, default=24, help="how many to run (default 24)")
     parser.add_argument("--out", type=Path, help="the page; default: localize.html by the artifact")
     options = parser.parse_args(arguments)
+    keep_inputs(
+        options.out, options.artifact, options.checkpoint, options.manifest, options.calibration
+    )
     with tempfile.TemporaryDirectory() as folder:
         diagnosis = open_diagnosis(
             options.artifact,

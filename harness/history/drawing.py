@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exportgate.artifacts.sidecar import atomic_write
 from harness.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def draw(found: Mapping[SeriesKey, Sequence[Point]], out: Path) -> None:
 
     Args:
         found: Lines of at most a dozen metrics.
-        out: Picture to write, e.g. ``trend.png``.
+        out: Picture to write, whole or not at all; its ending is the format.
     """
     import matplotlib as mpl  # noqa: PLC0415 - a second, and only pictures need it
 
@@ -49,8 +50,8 @@ def draw(found: Mapping[SeriesKey, Sequence[Point]], out: Path) -> None:
         axis.remove()
     if several:
         figure.suptitle("several environments: a line for each, not to be compared", fontsize=10)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=80)
+    with atomic_write(out) as draft:
+        figure.savefig(draft, dpi=80, format=out.suffix.removeprefix("."))
     plt.close(figure)
 
 

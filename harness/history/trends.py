@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from exportgate import resources
+from exportgate.artifacts.sidecar import keep_inputs
 from exportgate.exit import Exit, Parser
 from harness.history.drawing import draw
 from harness.history.points import Point, SeriesKey
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 Order = Literal["time", "name"]
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def default_history() -> Path:
@@ -278,7 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     trend.add_argument(
         "--artifact", "--subject", action="append", metavar="FILE", help="only this file"
     )
-    trend.add_argument("--out", type=Path, metavar="PNG", help="draw it")
+    trend.add_argument(
+        "--out", type=_picture, metavar="PNG", help="draw it; the ending may be .svg or .pdf, too"
+    )
     regressions = commands.add_parser(
         "regressions", aliases=["blame"], help="which checkpoint broke which gate"
     )
@@ -290,6 +294,19 @@ def _parser() -> argparse.ArgumentParser:
             help="of checkpoints: as they were gated, or by their names (default %(default)s)",
         )  # fmt: skip
     return parser
+
+
+def _picture(text: str) -> Path:
+    """Return the path of a picture.
+
+    Raises:
+        ArgumentTypeError: Its ending is of no picture that can be drawn.
+    """
+    path = Path(text)
+    if path.suffix not in _PICTURES:
+        msg = f"{text}: expected a name that ends in {', '.join(_PICTURES)}"
+        raise argparse.ArgumentTypeError(msg)
+    return path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -306,6 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.history.is_file():
         msg = f"{args.history}: no history yet; run the gate with --history {args.history}"
         raise HistoryError(msg)
+    keep_inputs(getattr(args, "out", None), args.history)
     if args.command == "list":
         lines = list_lines(args.history)
     elif args.command == "compare":

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GITHUB, GITLAB = ".github/workflows/exportgate.yml", ".gitlab-ci.yml"
+GITLAB_JOB = "exportgate.gitlab-ci.yml"
 
 
 @dataclass(frozen=True, slots=True)

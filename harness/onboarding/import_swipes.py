@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.pipeline.parser import positive
+from exportgate.artifacts.sidecar import keep_inputs
 from exportgate.data.importers.futo import read_futo
 from exportgate.data.importers.how_we_swipe import read_how_we_swipe
 from exportgate.data.importers.neuroswipe import read_grids, read_neuroswipe
@@ -45,15 +46,16 @@ class Tally:
         self.outside = 0
         self.words: set[str] = set()
         self.dropped: Counter[str] = Counter()
+        self.first: dict[str, int] = {}
         self._most_points = most_points
 
     def kept(self, recordings: Iterable[Recording]) -> Iterator[Swipe]:
         """Yield the swipes."""
         for recording in recordings:
             if isinstance(recording, Dropped):
-                self.dropped[recording.reason] += 1
+                self._drop(recording.reason, recording.line)
             elif self._most_points is not None and len(recording.points) > self._most_points:
-                self.dropped[f"more than {self._most_points} points"] += 1
+                self._drop(f"more than {self._most_points} points", recording.line)
             else:
                 self.swipes += 1
                 self.words.add(recording.word)
@@ -61,11 +63,18 @@ class Tally:
                 self.outside += bool(xy.min() < 0 or xy.max() > 1)
                 yield recording
 
+    def _drop(self, reason: str, line: int) -> None:
+        self.dropped[reason] += 1
+        self.first.setdefault(reason, line)
+
     def lines(self, out: Path, kind: str) -> list[str]:
         """Return what a reader is told."""
         found = [f"{out}: {self.swipes} swipes of {len(self.words)} words"]
         found.append(f"dropped: {self.dropped.total()}")
-        found += [f"  {count:6}  {reason}" for reason, count in self.dropped.most_common()]
+        found += [
+            f"  {count:6}  {reason} (first: line {self.first[reason]})"
+            for reason, count in self.dropped.most_common()
+        ]
         if self.outside:
             found.append(f"note: {self.outside} swipes leave the keyboard; they are not clamped")
         if kind != "neuroswipe":
@@ -134,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--grids", type=Path, metavar="FILE", help="keyboards of neuroswipe: gridname_to_grid.json"
     )
     args = parser.parse_args(argv)
+    keep_inputs(args.out, *args.files, args.grids)
     tally = import_swipes(
         args.kind, args.files, args.out, grids=args.grids, most_points=args.max_points
     )

@@ -21,7 +21,7 @@ from exportgate.exit import Exit, Parser
 from exportgate.pasted import pasted
 from exportgate.runtime.isolate import Worker
 from harness.measure.expected import reference
-from harness.onboarding.ci_files import GITHUB, GITLAB, Job, github, gitlab
+from harness.onboarding.ci_files import GITHUB, GITLAB, GITLAB_JOB, Job, github, gitlab
 from harness.third_party.folder import CONTRACT_FILE
 from harness.third_party.guess import guess
 
@@ -59,13 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts = {GATES: gates_text(args.target)}
     system = args.ci or ("gitlab" if (root / GITLAB).exists() else "github")
     if system == "gitlab":
-        texts["exportgate.gitlab-ci.yml"] = gitlab(job)
+        texts[GITLAB_JOB] = gitlab(job)
     elif system == "github":
         texts[GITHUB] = github(job)
-    for name, text in texts.items():
-        _write(root / name, text)
-    if args.artifacts is not None:
-        _write(args.artifacts / CONTRACT_FILE, _contract(args.artifacts, checkpoint))
+    written = {root / name: text for name, text in texts.items()}
+    if args.artifacts is not None:  # what can fail comes before the first file is written
+        written[args.artifacts / CONTRACT_FILE] = _contract(args.artifacts, checkpoint)
+    for path, text in written.items():
+        _write(path, text)
+    if system == "gitlab":
+        print(f"include it from {GITLAB}:  include: {GITLAB_JOB}")
     print("next:", pasted("exportgate", "doctor", *_doctor_options(job, root)))
     return Exit.PASSED
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -31,6 +32,7 @@ PASSPHRASE = "EXPORTGATE_PASSPHRASE"  # noqa: S105 - the name of a variable
 """Names the environment variable with the passphrase of an encrypted private key."""
 _LARGEST_KEY_BYTES = 1 << 16
 _SHOWN_DIGITS = 12
+_PEM_WANTED = "give a PEM file as OpenSSL writes it"
 
 
 class KeyFileError(ExportGateError, ValueError):
@@ -67,8 +69,11 @@ def opened(where: Path, text: str, public_key: Path) -> bytes:
     key = _public(public_key)
     try:
         envelope = Envelope.from_dict(parse_json(text))
-        if envelope.payload_type != PAYLOAD_TYPE or not envelope.signatures:
+        if envelope.payload_type != PAYLOAD_TYPE:
             msg = f"payload of type {envelope.payload_type!r:.60}"
+            raise ValueError(msg)
+        if not envelope.signatures:
+            msg = "nobody signed it"
             raise ValueError(msg)
     except (*MALFORMED, LibraryError) as error:
         msg = f"{where}: no signed statement ({reason(error):.200}); sign the bundle again"
@@ -93,24 +98,25 @@ def opened(where: Path, text: str, public_key: Path) -> bytes:
 
 def _signer(path: Path) -> CryptoSigner:
     passphrase = os.environ.get(PASSPHRASE)
+    pem = _pem(path)
     try:
-        pem = _pem(path)
         key = load_pem_private_key(pem, passphrase.encode() if passphrase else None)
         return CryptoSigner(key)
     except (ValueError, TypeError, UnsupportedAlgorithm, LibraryError) as error:
         how = "openssl genpkey -algorithm ed25519 -out gate.pem makes one"
         if isinstance(error, TypeError) or "password" in str(error).lower():
             how = f"give the passphrase of an encrypted key in {PASSPHRASE}, and of others none"
-        msg = f"{path}: no private key to sign with ({_first_line(error)}); {how}"
+        msg = f"{path}: no private key to sign with ({_why(error, pem)}); {how}"
         raise KeyFileError(msg) from error
 
 
 def _public(path: Path) -> SSlibKey:
+    pem = _pem(path)
     try:
-        return SSlibKey.from_crypto(load_pem_public_key(_pem(path)))
+        return SSlibKey.from_crypto(load_pem_public_key(pem))
     except (ValueError, TypeError, UnsupportedAlgorithm, LibraryError) as error:
         msg = (
-            f"{path}: no public key ({_first_line(error)}); "
+            f"{path}: no public key ({_why(error, pem)}); "
             "openssl pkey -in gate.pem -pubout -out gate.pub makes one of the private key"
         )
         raise KeyFileError(msg) from error
@@ -120,9 +126,21 @@ def _pem(path: Path) -> bytes:
     try:
         return read_text(path, _LARGEST_KEY_BYTES).encode()
     except OSError as error:
-        msg = f"{path}: no key can be read ({error.strerror})"
+        msg = f"{path}: no key can be read ({error.strerror}); {_PEM_WANTED}"
+        raise KeyFileError(msg) from error
+    except ValueError as error:  # too large, or not text
+        msg = f"{path}: no public key and no private one ({reason(error)}); {_PEM_WANTED}"
         raise KeyFileError(msg) from error
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:100]
+def _why(error: Exception, pem: bytes) -> str:
+    """Return what a file holds instead of the key; the libraries' words are for programmers."""
+    labels = re.findall(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----", pem)
+    if not labels:
+        return "it is no PEM file"
+    if isinstance(error, LibraryError) or "unsupported key" in str(error):
+        return "a key of a kind that does not sign here: Ed25519, ECDSA or RSA are wanted"
+    held = labels[0].decode().lower()
+    if isinstance(error, TypeError) or "password" in str(error).lower():
+        return " ".join(str(error).split())[:100]
+    return f"the file holds a {held}" if "PEM but no" in str(error) else f"a broken {held}"

@@ -92,7 +92,10 @@ def _check_files(folder: Path, claim: Claim) -> None:
             raise ProofError(msg)
     for name, digest in sorted(claim.files.items()):
         path = folder / name
-        found = sha256_of(path) if path.is_file() and not path.is_symlink() else "no regular file"
+        if path.is_symlink() or not path.is_file():
+            msg = f"{path}: was judged, but is a link or no regular file; copy the bundle again"
+            raise ProofError(msg)
+        found = sha256_of(path)
         if found != digest:
             msg = (
                 f"{path}: SHA-256 is {found[:16]}, but the verdict of {when} is about "
