@@ -84,6 +84,15 @@ def test_what_init_writes_fits_the_schema_and_runs(
     assert (str(asked.checkpoint), str(asked.manifest)) == (name, "swipes.jsonl")
 
 
+def test_init_says_what_is_not_there_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "later.nemo"
+    given = ["--checkpoint", str(checkpoint), "--ci", "github", "--out", str(tmp_path)]
+    assert init.main([*given, "--target", "web"]) == 0
+    assert f"note: {checkpoint} is not there yet\n" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_nothing_is_written_if_the_files_of_others_cannot_be_described(tmp_path: Path) -> None:
     checkpoint, theirs = tmp_path / "my.nemo", tmp_path / "theirs"

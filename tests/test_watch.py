@@ -99,6 +99,19 @@ def test_a_folder_without_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixt
         main([str(tmp_path / "none"), *options])
 
 
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_named_as_the_training_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = written(tmp_path / "run" / "epoch=1.nemo", text="no archive")
+    options = ["--once", "--target", "android", "--history", str(tmp_path / "history.db")]
+    options += ["--workdir", str(tmp_path / "work"), "--nice", "0"]
+    assert main([str(broken.parent), *options]) != Exit.PASSED
+    said = capsys.readouterr().out
+    assert str(broken) in said
+    assert str(tmp_path / "work" / "watch") not in said
+
+
 TRAINING = """
 import sys
 import torch

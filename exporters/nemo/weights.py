@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from exporters.nemo.archive import WEIGHTS, CheckpointError, is_lightning, read_member
-from exporters.nemo.unpickle import load_tensors
+from exporters.nemo.unpickle import Recorded, load_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,8 +70,8 @@ def tensors_of(path: Path, state: object) -> dict[str, torch.Tensor]:
 
 
 def _shown(value: object) -> str:
-    """Return a value as a line can show it: numbers and texts themselves, else what it is."""
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+    """Return a value as a line can show it; a tensor or a container by its type."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes, Recorded)):
         return f"{value!r:.80}"
     return f"a {type(value).__name__}"
 

@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write(path, text)
     if system == "gitlab":
         print(f"include it from {GITLAB}:  include: {GITLAB_JOB}")
+    for path in (checkpoint, manifest, args.calibration):
+        if path is not None and not path.exists():
+            print(f"note: {path} is not there yet")
     print("next:", pasted("exportgate", "doctor", *_doctor_options(job, root)))
     return Exit.PASSED
 

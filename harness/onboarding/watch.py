@@ -11,6 +11,7 @@ Exit status with ``--once``: as the sweep's. Without it, it goes on until it is 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shutil
 import sys
@@ -218,7 +219,10 @@ def _gated(path: Path, args: argparse.Namespace) -> Outcome | None:
     try:
         with held(path, args.workdir / "watch") as copy:
             (job,) = make_jobs([copy], args)
-            return gate(job)
+            outcome = gate(job)
+            # The user knows the training's file, not the name under which it is held.
+            detail = outcome.detail.replace(str(copy), str(path))
+            return dataclasses.replace(outcome, detail=detail)
     except FileNotFoundError:
         return None
 
