@@ -92,7 +92,7 @@ def before_output(
     """Return a change that puts an operator between the graph and one of its outputs."""
 
     def apply(model: onnx.ModelProto) -> None:
-        inner = f"{output}.inner"
+        inner = f"{output}.inner{len(model.graph.node)}"  # another one each time
         for node in model.graph.node:
             node.output[:] = [inner if name == output else name for name in node.output]
             node.input[:] = [inner if name == output else name for name in node.input]
