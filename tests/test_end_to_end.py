@@ -14,7 +14,7 @@ from harness.end_to_end.comparing import Beside
 from harness.end_to_end.instructions import Executed
 from harness.end_to_end.measuring import Measured, Soak
 from harness.end_to_end.tables import markdown
-from harness.end_to_end.unit import Memory, Times, UnitError, memory_of
+from harness.end_to_end.unit import Memory, NotThereError, Times, UnitError, memory_of
 from harness.end_to_end.verdict import broken
 from harness.measure.paired import PairedComparison, PairedSamples, compare_samples
 
@@ -85,7 +85,7 @@ def test_memory_of_a_process_that_is_gone() -> None:
         memory_of(2**22 + 7)
 
 
-def test_what_cannot_be_measured(tmp_path: Path) -> None:
+def test_what_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = ["--out", str(tmp_path / "out")]
     with pytest.raises(LatencyCommandError, match="exportgate bundle specify"):
         main([str(tmp_path), *out])
@@ -93,6 +93,11 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
     (tmp_path / "decode.json").write_text(json.dumps({"files": files}), "utf-8")
     with pytest.raises(LatencyCommandError, match=r"has no \.pte encoder with a step"):
         main([str(tmp_path), "--on", "arm64", *out])
+    encoder = {"graph": "encoder", "format": "pte", "step": "step_fp32.pte"}
+    (tmp_path / "decode.json").write_text(json.dumps({"files": {"e.pte": encoder}}), "utf-8")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotThereError, match="qemu-aarch64 is not installed; run: make setup-arm64"):
+        main([str(tmp_path), "--on", "python", "--on", "arm64", *out])
     with pytest.raises(LatencyCommandError, match="has no encoder called x with a step"):
         main([str(tmp_path), "--on", "python", "--encoder", "x", *out])
     with pytest.raises(LatencyCommandError, match="no such file"):

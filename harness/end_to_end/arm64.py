@@ -71,7 +71,13 @@ def count(pair: Pair, swipes: Sequence[Swipe], core_name: str = CORE) -> Counted
 
 
 def described(core_name: str = CORE) -> Environment:
-    """Describe the emulated core."""
+    """Describe the emulated core.
+
+    Raises:
+        NotThereError: The emulated runtime is not installed.
+    """
+    if reason := missing():
+        raise NotThereError(reason)
     return Arm64(core(core_name)).environment()
 
 
