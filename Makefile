@@ -118,13 +118,19 @@ bench-figures: setup setup-peers build/full.nemo  ## size, latency, fidelity, co
 build/full.nemo: | setup  ## a model of full size, 20 minutes of one core
 	$(BIN)/python -m benchmarks.full_model --out $@
 
+# $(call packages,COMMAND:PACKAGE …): install what is missing, and only that. Who has Node of another
+# vendor has an npm that Debian's package conflicts with.
+packages = @missing=""; for each in $(1); do \
+	command -v "$${each%%:*}" > /dev/null || missing="$$missing $${each\#\#*:}"; done; \
+	test -z "$$missing" || (apt-get update --quiet && apt-get install --yes --quiet $$missing)
+NODE := node:nodejs npm:npm
+
 setup-exact: setup  ## install the emulator that counts instructions (Debian, as root)
-	apt-get install --yes qemu-user gcc
+	$(call packages,qemu-x86_64:qemu-user gcc:gcc)
 	$(BIN)/exportgate instructions setup
 
 setup-browser: setup  ## install Chromium, Node and onnxruntime-web, pinned (Debian, as root)
-	@command -v chromium > /dev/null && command -v npm > /dev/null \
-		|| (apt-get update --quiet && apt-get install --yes --quiet chromium nodejs npm)
+	$(call packages,chromium:chromium $(NODE))
 	$(BIN)/python -m harness.devices.browser.setup
 
 test-browser: setup-browser  ## test the devices that are pages
@@ -132,8 +138,7 @@ test-browser: setup-browser  ## test the devices that are pages
 
 .PHONY: setup-report test-report
 setup-report: setup  ## what opens the report: Chromium, axe-core, pinned (Debian, as root)
-	@command -v chromium > /dev/null && command -v npm > /dev/null \
-		|| (apt-get update --quiet && apt-get install --yes --quiet chromium nodejs npm)
+	$(call packages,chromium:chromium $(NODE))
 	cd tests/report_page && npm ci --no-audit --no-fund
 
 test-report: setup-report  ## open reports wide and on a phone, light and dark, and ask axe-core
@@ -150,8 +155,7 @@ test-mlflow: setup-mlflow  ## log runs of the gate to a real server
 	$(BIN)/python -m pytest tests/ -m mlflow
 
 setup-clients: setup  ## what builds and runs the clients, pinned (Debian, as root)
-	@command -v npm > /dev/null && command -v g++ > /dev/null && command -v chromium > /dev/null \
-		|| (apt-get update --quiet && apt-get install --yes --quiet nodejs npm g++ make chromium)
+	$(call packages,chromium:chromium g++:g++ $(NODE))
 	cd clients/web && npm ci --no-audit --no-fund && npm run build
 
 test-clients: setup-clients  ## hold the clients of a bundle against the harness
@@ -207,9 +211,8 @@ gate-devices: setup-browser setup-arm64  ## the part of it that a CI runs: a bro
 	$(BIN)/exportgate gate-all --quick --out build/gate-devices
 
 setup-arm64: setup  ## install the emulated processors (Debian, as root): emulator, compilers, wheels
-	@command -v qemu-aarch64 > /dev/null && command -v aarch64-linux-gnu-g++ > /dev/null \
-		&& command -v cc > /dev/null || (apt-get update --quiet && apt-get install --yes --quiet \
-		qemu-user gcc gcc-aarch64-linux-gnu g++-aarch64-linux-gnu)
+	$(call packages,qemu-aarch64:qemu-user cc:gcc aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu \
+		aarch64-linux-gnu-g++:g++-aarch64-linux-gnu)
 	$(BIN)/exportgate arm64 setup
 
 test-arm64: setup-arm64  ## test the emulated processors
