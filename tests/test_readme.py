@@ -11,9 +11,12 @@ from unittest import mock
 
 import pytest
 
+from exporters.variants import VARIANTS
 from harness.console import COMMANDS
 from harness.gate import command as gate
+from harness.gate.gates import read_gates
 from harness.gate.plugin.options import OPTIONS
+from harness.gate.pytest_plugin import CHECKPOINT
 from harness.onboarding import ci
 from tests.pages import PARTS, ROOT, written
 
@@ -53,6 +56,21 @@ def test_the_readme_is_short_and_answers_in_a_newcomers_order() -> None:
         "Out of scope",
         "More",
     ]
+
+
+def test_the_example_of_a_verdict_shows_the_limits_that_there_are() -> None:
+    rows = re.findall(
+        r"^    (\S*) +([a-z_]+) +[-\d.]+ .*?([≥≤]) ([-\d.]+).* PASS$", text_of(README), re.MULTILINE
+    )
+    file = rows[0][0]
+    names = [CHECKPOINT, *(row.name for row in VARIANTS)]
+    gates = read_gates([ROOT / "suites" / "gates.toml"], names).of(file)
+    limits = {(gate.metric, gate.direction): gate.limit for gate in gates}
+    shown = {
+        (metric, "min" if sign == "≥" else "max"): float(limit) for _, metric, sign, limit in rows
+    }
+    assert len(shown) == 4
+    assert shown.items() <= limits.items()
 
 
 def test_every_option_has_its_meaning() -> None:
