@@ -15,12 +15,14 @@ class Role(StrEnum):
         OPTIONAL: What counts it may be absent: an emulator that is not part of the installation, or
             the exporter of a third-party file. Its gate then says NOT_MEASURED and why, and fails
             the run only for a release.
+        COUNTED: Counted in every file, also where no gate is set on it.
         INFORMATIONAL: A clock's or a guest's number as it happens to be. No gate may be set on it,
             and a report shows it beside the gates.
     """
 
     GATED = "gated"
     OPTIONAL = "optional"
+    COUNTED = "counted"
     INFORMATIONAL = "informational"
 
 
@@ -162,17 +164,23 @@ METRICS: dict[str, Metric] = {
         "", "share of the 8-bit products that ran in the core's best instructions for them"
     ),
     # size
-    "size_bytes": Metric("bytes", "size of the file"),
-    "deflated_bytes": Metric("bytes", "size of the file after deflate, level 6"),
-    "brotli_bytes": Metric("bytes", "size of the file after brotli, quality 9, for pages"),
-    "macs": Metric("", "multiply-accumulates of one inference on the longest input"),
+    "size_bytes": Metric("bytes", "size of the file", Role.COUNTED),
+    "deflated_bytes": Metric("bytes", "size of the file after deflate, level 6", Role.COUNTED),
+    "brotli_bytes": Metric(
+        "bytes", "size of the file after brotli, quality 9, for pages", Role.COUNTED
+    ),
+    "macs": Metric("", "multiply-accumulates of one inference on the longest input", Role.COUNTED),
     "int8_mac_share": Metric("", "share of the multiply-accumulates with 8-bit weights"),
     "int8_compute_share": Metric(
         "", "share of the matrices' weights that products take as integers"
     ),
-    "weight_bytes": Metric("bytes", "bytes of weights in the file"),
-    "nodes": Metric("", "nodes that the runtime runs, those inside delegates included"),
-    "planned_memory_bytes": Metric("bytes", "memory that a .pte plans for its activations"),
+    "weight_bytes": Metric("bytes", "bytes of weights in the file", Role.COUNTED),
+    "nodes": Metric(
+        "", "nodes that the runtime runs, those inside delegates included", Role.COUNTED
+    ),
+    "planned_memory_bytes": Metric(
+        "bytes", "memory that a .pte plans for its activations", Role.COUNTED
+    ),
     "size_ratio": Metric("", "size ÷ the FP32 file's"),
     # beside the released file
     "baseline_size_ratio": Metric("", "size ÷ the released file's"),

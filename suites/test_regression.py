@@ -74,15 +74,13 @@ def test_fidelity(
 def test_cost(
     artifact: str, context: RunContext, record: Callable[..., None], baseline: Baseline
 ) -> None:
-    """Multiply-accumulates and nodes ÷ those that were counted when the released file was judged.
-
-    Counts of the longest input; they depend on no machine, so that the report's are as good as new.
-    """
-    baseline.sidecar(artifact)
-    found = context.files.cost(artifact)
-    for metric, ours in (("macs", sum(found.macs.values())), ("nodes", found.nodes)):
-        theirs = baseline.value(artifact, metric)
-        record(f"baseline_{metric}_ratio", ours / theirs, f"{ours}, released {theirs:g}")
+    """Multiply-accumulates and nodes of the longest input ÷ the released file's, both counted."""
+    ours = context.files.cost(artifact)
+    theirs = context.files.cost_of(artifact, baseline.folder / artifact, baseline.sidecar(artifact))
+    macs, released = sum(ours.macs.values()), sum(theirs.macs.values())
+    record("baseline_macs_ratio", macs / released, f"{macs}, released {released}")
+    detail = f"{ours.nodes}, released {theirs.nodes}"
+    record("baseline_nodes_ratio", ours.nodes / theirs.nodes, detail)
 
 
 @pytest.mark.measures("baseline_instruction_ratio", "instructions")

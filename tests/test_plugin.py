@@ -397,6 +397,15 @@ def test_what_is_informational_is_shown_beside_the_gates(project: pytest.Pyteste
     assert '<td role="cell" data-label="load_ms">9 ms</td>' in page
 
 
+def test_what_is_counted_is_counted_without_a_gate(project: pytest.Pytester) -> None:
+    counted = CLOCK.replace("latency_p50_ms", "macs").replace("load_ms", "nodes")
+    project.makepyfile(**{"suites/test_count": counted})
+    result, report = run(project, *ONE_FILE)
+    assert result.ret == pytest.ExitCode.OK
+    found = {m["metric"]: m["value"] for m in report["measurements"]}
+    assert (found["macs"], found["nodes"]) == (1.25, 9.0)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

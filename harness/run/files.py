@@ -91,7 +91,7 @@ class Files:
 
     def is_third_party(self, name: str) -> bool:
         """Whether somebody else exported the file: its tensors have other names than ours."""
-        return "foreign" in self.sidecar(name).recipe
+        return _is_third_party(self.sidecar(name))
 
     @once
     def deflated_bytes(self, name: str) -> int:
@@ -126,16 +126,21 @@ class Files:
     @once
     def cost(self, name: str) -> StaticCost:
         """Return what a file costs on its longest input, without a clock."""
-        (inputs,) = self.own_feeds(name, [self._longest(name)])
-        return self.workers.get(_WORKER).call(static_cost, self.path(name), inputs)
+        return self.cost_of(name, self.path(name), self.sidecar(name))
+
+    def cost_of(self, name: str, path: Path, sidecar: Sidecar) -> StaticCost:
+        """Return what another file of that name, a released one, costs on the same input."""
+        (inputs,) = self._feeds(path, sidecar, [self._longest(name)])
+        return self.workers.get(_WORKER).call(static_cost, path, inputs)
 
     def own_feeds(self, name: str, feeds: Sequence[Arrays]) -> Sequence[Arrays]:
         """Return inputs under a file's own names and types, for who runs it without its session."""
-        if not self.is_third_party(name):
-            contract = self.sidecar(name).contract
-            return [as_declared(contract, feed) for feed in feeds]
-        worker = self.workers.get(_WORKER)
-        return worker.call(own_feeds, self.path(name), feeds)
+        return self._feeds(self.path(name), self.sidecar(name), feeds)
+
+    def _feeds(self, path: Path, sidecar: Sidecar, feeds: Sequence[Arrays]) -> Sequence[Arrays]:
+        if _is_third_party(sidecar):
+            return self.workers.get(_WORKER).call(own_feeds, path, feeds)
+        return [as_declared(sidecar.contract, feed) for feed in feeds]
 
     def _longest(self, name: str) -> Arrays:
         contract = self.sidecar(name).contract
@@ -216,3 +221,7 @@ def step_for(name: str) -> str:
     """Return the step that decodes an encoder's words; of a step the FP32 one of its format."""
     row = variant(name)
     return row.step or row.baseline or row.name
+
+
+def _is_third_party(sidecar: Sidecar) -> bool:
+    return "foreign" in sidecar.recipe

@@ -45,7 +45,7 @@ _OPENINGS = 40
 """Files that a worker opens before it is replaced: it keeps every session that it ever opened."""
 _NOT_OF_A_MUTANT = ("benchmark", "baseline")
 """Fixtures of checks that need a clock or released files."""
-_LATE = ("test_tokens", "test_words", "test_letters", "test_cost", "test_free_search",
+_LATE = ("test_tokens", "test_words", "test_letters", "test_arithmetic", "test_free_search",
          "test_search", "test_lexicon")  # fmt: skip
 """Checks that decode; the others come before them, the quickest first."""
 _SEARCHES = ("test_free_search", "test_search", "test_lexicon")

@@ -53,12 +53,12 @@ def parameters(
 ) -> list[Any]:
     """Return a pytest parameter for each artifact with a gate on one of the metrics.
 
-    What is only informational is measured of every file.
+    What needs no gate, since it is counted or only informational, is measured of every file.
     """
     rows = {row.name: row for row in variants}
     demanded = [g for g in gates if g.metric in metrics and (g.artifact, g.key) not in waived]
     artifacts = [gate.artifact for gate in demanded]
-    if all(METRICS[metric].role is Role.INFORMATIONAL for metric in metrics):
+    if all(METRICS[metric].role in (Role.COUNTED, Role.INFORMATIONAL) for metric in metrics):
         artifacts = list(rows)
     found = []
     for artifact in dict.fromkeys(artifacts):
