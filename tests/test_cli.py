@@ -44,6 +44,13 @@ def test_help_is_complete_and_names_every_option_in_both_spellings(module: str) 
         assert flag in done.stdout
 
 
+def test_help_calls_a_command_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/exportgate", "export_pte", "--help"])
+    text = Parser("export_pte", "…", "--out FILE").format_help()
+    assert text.startswith("usage: exportgate export_pte ")
+    assert text.endswith("exportgate export_pte --out FILE\n")
+
+
 def test_both_spellings_are_one_option() -> None:
     parser = Parser("export_pte", "…", "…")
     parser.checkpoint_options()

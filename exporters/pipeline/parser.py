@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,12 @@ class Parser(PlainParser):
     """
 
     def __init__(self, module: str, summary: str, example: str) -> None:
-        """Make a parser for ``python -m exporters.<module>``."""
+        """Make a parser for ``python -m exporters.<module>`` and ``exportgate <module>``."""
+        called = "exportgate " if Path(sys.argv[0]).stem == "exportgate" else "python -m exporters."
         super().__init__(
-            prog=f"python -m exporters.{module}",
+            prog=f"{called}{module}",
             description=summary,
-            epilog=f"example:\n  python -m exporters.{module} {example}",
+            epilog=f"example:\n  {called}{module} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
